@@ -1,0 +1,171 @@
+"""`@recovery`: declares a flow as a recovery, with plan, lease, approval, resume and undo built in.
+
+What it returns is a Prefect flow whose form has the recovery's own parameters first and the
+`Options` of every recovery after them. The flow's code knows nothing of any of that.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+
+from httpx import HTTPError
+from prefect import Flow, State
+from prefect.artifacts import create_markdown_artifact
+from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectException
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from recovery.errors import RecoveryError
+from recovery.launch import Ended, Options, Recovery, launch
+from recovery.journal import open_journal
+from recovery.log_redaction import install_log_redaction
+from recovery.plan import as_markdown
+from recovery.redaction import redact
+from recovery.report import markdown_report
+from recovery.stage import PlainStage, PrefectStage
+from recovery.verdict import Danger
+from recovery.walk import step_logger
+
+RECOVERIES: dict[str, Recovery] = {}
+OPTION_NAMES = tuple(field.name for field in fields(Options))
+OPTION_HELP = {
+    "resume": "Id of the recovery to go on with. Empty begins a new one.",
+    "fork": "Begin a new recovery that reuses what the one in `resume` has done and still fits.",
+    "from_step": "With `fork`: the first step not to reuse.",
+    "plan_only": "Show what would be done, with exact commands, and change nothing.",
+    "approve": "Hash of the plan you consent to.",
+    "approved_by": "Who consents.",
+    "break_glass": "Reason to go ahead without an approved plan. It is recorded.",
+    "take_over_by": "Who orders to take the lease from an attempt that is known to be gone.",
+    "undo_by": "Who orders to go back instead of forward. Needs `resume`.",
+}
+
+
+def recovery(
+    *,
+    runbook: str,
+    target: Callable[..., str],
+    answers: Sequence[str] = (),
+    danger: Danger = Danger.CHANGE,
+) -> Callable[[Callable[..., Any]], Flow[..., Any]]:
+    """Declare a recovery.
+
+    Args:
+        runbook: path of the runbook it replaces.
+        target: names what is repaired, and hence leased, from the parameters (by their names).
+        answers: names of the alerts it answers.
+        danger: the most dangerous of its steps; a destructive recovery needs an approved plan.
+    """
+
+    def declare(fn: Callable[..., Any]) -> Flow[..., Any]:
+        name = fn.__name__.replace("_", "-")
+        signature = inspect.signature(fn, eval_str=True)
+        taken = set(signature.parameters) & set(OPTION_NAMES)
+        if taken:
+            raise TypeError(f"{name}: {', '.join(sorted(taken))} is an option of every recovery")
+        declared = Recovery(
+            name=name,
+            fn=fn,
+            runbook=runbook,
+            answers=tuple(answers),
+            danger=danger,
+            target_of=_asking_by_name(target),
+            parameters={
+                parameter.name: (
+                    parameter.annotation,
+                    ... if parameter.default is parameter.empty else parameter.default,
+                )
+                for parameter in signature.parameters.values()
+            },
+        )
+        RECOVERIES[name] = declared
+        return _as_flow(declared, signature)
+
+    return declare
+
+
+def run_plainly(declared: Recovery, parameters: dict[str, Any], options: Options) -> Ended:
+    """Run a recovery in this process without a Prefect server."""
+    install_log_redaction()
+    return launch(declared, parameters, options, PlainStage(), str(uuid4()))
+
+
+def _asking_by_name(target: Callable[..., str]) -> Callable[..., str]:
+    wanted = tuple(inspect.signature(target).parameters)
+    return lambda **parameters: target(**{name: parameters[name] for name in wanted})
+
+
+def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]:
+    def body(**everything: Any) -> State[Any]:
+        install_log_redaction()
+        options = Options(**{name: everything.pop(name) for name in OPTION_NAMES})
+        context = FlowRunContext.get()
+        run_id: UUID | None = context.flow_run.id if context and context.flow_run else None
+        ended = launch(declared, everything, options, PrefectStage(), str(run_id or uuid4()))
+        _publish(ended)
+        return _state_of(ended)
+
+    shown = [
+        *(
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in signature.parameters.values()
+        ),
+        *(
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=Annotated[field.type, Field(description=OPTION_HELP[field.name])],
+            )
+            for field in fields(Options)
+        ),
+    ]
+    body.__signature__ = inspect.Signature(shown, return_annotation=State)  # type: ignore[attr-defined]  # what inspect and pydantic read
+    body.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    body.__name__ = declared.fn.__name__
+    body.__qualname__ = declared.fn.__qualname__
+    body.__module__ = declared.fn.__module__
+    body.__doc__ = declared.fn.__doc__
+    return Flow(
+        body,
+        name=declared.name,
+        description=inspect.getdoc(declared.fn),
+        persist_result=False,
+        log_prints=False,
+    )
+
+
+def _state_of(ended: Ended) -> State[Any]:
+    if ended.error is None:
+        name = str(ended.state or "planned").capitalize()
+        return Completed(name=name, message=_message_of(ended))
+    name = ended.error.state if isinstance(ended.error, RecoveryError) else "Failed"
+    return Failed(name=name, message=_message_of(ended))
+
+
+def _message_of(ended: Ended) -> str:
+    text = redact(str(ended.error)) if ended.error is not None else ended.message
+    return f"recovery {ended.recovery_id}: {text}" if ended.recovery_id else text
+
+
+def _publish(ended: Ended) -> None:
+    """Show the report (or the plan) in the UI, as an artifact of the run."""
+    if ended.plan is not None:
+        _keep_artifact(f"plan-{ended.plan.hash}", as_markdown(ended.plan), ended.message)
+    elif ended.recovery_id and ended.state is not None:
+        journal = open_journal()
+        try:
+            report = markdown_report(journal, ended.recovery_id)
+        finally:
+            journal.close()
+        _keep_artifact(f"recovery-{ended.recovery_id}", report, _message_of(ended))
+
+
+def _keep_artifact(key: str, markdown: str, description: str) -> None:
+    try:
+        create_markdown_artifact(markdown, key=key, description=redact(description))
+    except (PrefectException, HTTPError) as error:  # the journal has it all: nothing is lost
+        step_logger().warning("the report is not shown in the UI: %s", error)

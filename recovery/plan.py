@@ -1,0 +1,88 @@
+"""What a recovery would do: every step with its exact commands, and a hash to give consent to."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from recovery.values import fingerprint
+
+RECOVERY_ID = "{recovery}"
+
+
+def without_identity(command: str, recovery_id: str) -> str:
+    """Write a command as it stands in a plan: the id of the recovery is not known then."""
+    return command.replace(recovery_id, RECOVERY_ID) if recovery_id else command
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step of a plan. `is_already_so` tells that its effect is there and it would do nothing."""
+
+    key: str
+    kind: str
+    target: str
+    danger: str
+    commands: tuple[str, ...] = ()
+    is_already_so: bool = False
+
+    def as_plain(self) -> dict[str, Any]:
+        """The step as `recover plan --json` prints it."""
+        return {
+            "key": self.key,
+            "kind": self.kind,
+            "target": self.target,
+            "danger": self.danger,
+            "commands": list(self.commands),
+            "is_already_so": self.is_already_so,
+        }
+
+
+@dataclass
+class Plan:
+    """What a recovery would do, in order, and what speaks against it."""
+
+    flow: str
+    target: str
+    parameters: dict[str, Any]
+    refusals: list[str] = field(default_factory=list)
+    steps: list[PlannedStep] = field(default_factory=list)
+
+    @property
+    def hash(self) -> str:
+        """A name for exactly this plan: 16 hexadecimal digits. Any other command makes another.
+
+        Only what changes something counts: a look that is taken once more changes no plan.
+        """
+        acts = [step.as_plain() for step in self.steps if step.kind == "act"]
+        return fingerprint([self.flow, self.target, self.parameters, acts])[:16]
+
+    def as_plain(self) -> dict[str, Any]:
+        """The plan as `recover plan --json` prints it."""
+        return {
+            "hash": self.hash,
+            "flow": self.flow,
+            "target": self.target,
+            "parameters": self.parameters,
+            "refusals": list(self.refusals),
+            "steps": [step.as_plain() for step in self.steps],
+        }
+
+
+def commands_by_key(plan: dict[str, Any]) -> dict[str, list[str]]:
+    """The commands of each act in a plan as it was journaled."""
+    return {step["key"]: step["commands"] for step in plan["steps"] if step["kind"] == "act"}
+
+
+def as_markdown(plan: Plan) -> str:
+    """The plan for people: what speaks against it, then every act with its exact commands."""
+    lines = [f"# Plan {plan.hash}: {plan.flow} on {plan.target}", ""]
+    if plan.refusals:
+        lines += ["**It would be refused:**", "", *(f"- {text}" for text in plan.refusals), ""]
+    for step in plan.steps:
+        if step.kind != "act":
+            lines.append(f"- {step.kind} `{step.key}`")
+            continue
+        note = "already so, nothing to do" if step.is_already_so else step.danger
+        lines += [f"- **act `{step.key}`** on {step.target} ({note})"]
+        if step.commands:
+            lines += ["", "  ```", *(f"  {text}" for text in step.commands), "  ```", ""]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,106 @@
+"""Where steps are carried out: as Prefect tasks that the UI shows, or plainly in this process.
+
+A step is a Prefect task without cache, persisted result or transaction: what Prefect shows of it is
+a projection of the journal, never our memory. The plain stage serves where no Prefect server is
+configured: a recovery tool must not need the thing that may be broken.
+"""
+
+import time
+from functools import lru_cache
+from typing import Any
+
+from prefect import State, Task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
+from prefect.states import Completed, Failed
+
+from recovery.errors import RecoveryError, Refused
+from recovery.redaction import redact
+from recovery.secrets import scrub
+from recovery.steps import Step
+from recovery.walk import StepCall, logger, step_logger
+
+RETRY_DELAYS_SECONDS = (1.0, 5.0, 15.0)
+RESULT_CHARS_MAX = 500
+
+
+class PrefectStage:
+    """Each step is a Prefect task run named by the step's key, with its own log and retries."""
+
+    def put_on(self, call: StepCall) -> Any:
+        """See Stage."""
+        state: State[Any] = _task_of(call.step)(call, return_state=True)
+        if call.outcome is not None:
+            return call.outcome.result
+        if call.error is not None:
+            raise call.error
+        return state.result()  # Prefect itself kept it from running: its own error says why
+
+
+class PlainStage:
+    """Steps as plain calls, retried in the same way."""
+
+    def put_on(self, call: StepCall) -> Any:
+        """See Stage."""
+        for delay_seconds in (*RETRY_DELAYS_SECONDS, None):
+            try:
+                outcome = call.carry_out()
+            except Exception as error:
+                call.error = scrubbed(error)
+                if delay_seconds is None or not is_unanswered(call.error):
+                    raise call.error from None
+                logger.warning("%s: %s Asked again in %.0f s", call.key, call.error, delay_seconds)
+                time.sleep(delay_seconds)
+            else:
+                logger.info("%s: %s. %s", call.key, outcome.shown_as, outcome.message)
+                return outcome.result
+        raise AssertionError  # the last try returned or raised
+
+
+def is_unanswered(error: object) -> bool:
+    """Whether asking again may help: nobody answered. A tool that said no is not asked again."""
+    return isinstance(error, RecoveryError) and error.is_retried
+
+
+def scrubbed(error: Exception) -> Exception:
+    """Take secrets out of an error before anything shows or stores it."""
+    clean = scrub(error)
+    return clean if isinstance(clean, Exception) else error
+
+
+@lru_cache(maxsize=1024)
+def _task_of(step: Step[Any, Any]) -> Task[Any, Any]:
+    return Task(
+        _carry_out,
+        name=step.name,
+        description=step.__doc__,
+        tags=[str(step.kind)],
+        task_run_name="{call}",
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=len(RETRY_DELAYS_SECONDS),
+        retry_delay_seconds=list(RETRY_DELAYS_SECONDS),
+        retry_condition_fn=_may_retry,
+        log_prints=False,
+    )
+
+
+def _carry_out(call: StepCall) -> State[Any]:
+    try:
+        outcome = call.carry_out()
+    except Exception as error:
+        call.error = scrubbed(error)
+        if is_unanswered(call.error):
+            raise call.error from None  # so that Prefect asks again
+        step_logger().error("%s", call.error)
+        name = call.error.state if isinstance(call.error, RecoveryError) else "Failed"
+        if isinstance(call.error, Refused):
+            name = "Refused"
+        return Failed(name=name, message=redact(str(call.error)))
+    step_logger().info("%s. %s", outcome.shown_as, outcome.message)
+    return Completed(name=outcome.shown_as, message=redact(outcome.message))
+
+
+def _may_retry(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    del task, run
+    return is_unanswered(state.result(raise_on_failure=False))

@@ -1,0 +1,198 @@
+"""The five kinds of steps a recovery is made of: probe, act, verify, undo, decision.
+
+A step called inside a recovery goes through the engine (`recovery.attempt`), which shows it as a
+Prefect task and journals what must be remembered. Called anywhere else, also inside another step,
+it is the plain function that was written.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+from recovery.verdict import Danger
+
+if TYPE_CHECKING:
+    from recovery.attempt import Walk
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+current_walk: ContextVar["Walk | None"] = ContextVar("current_walk", default=None)
+
+
+class StepKind(StrEnum):
+    """What a step does; it never does two of these."""
+
+    PROBE = "probe"
+    ACT = "act"
+    VERIFY = "verify"
+    UNDO = "undo"
+    DECISION = "decision"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an act declares about itself; every function takes arguments of the act by their names.
+
+    Attributes:
+        commands: the exact commands it will send, for the plan. It may send no other.
+        done_when: tells whether its effect is there: a `Verdict`, or yes and no.
+        without_probe: where nothing can tell, why; `redo_in_doubt` then says what may be done.
+        redo_in_doubt: an act without a probe may be done again when it is in doubt.
+        expected: what it returns, foretold without acting: for plans, and when it is already so.
+        refuse_if: reasons not to act, asked immediately before it.
+        undo: the way back. It may also take `result`, what the act returned.
+        danger: how much it can hurt.
+        redo_half_done: an act found half done may be done again; else a person is asked.
+        redo_stale: a done act whose effect is gone may be done again; else a person is asked.
+        lasts_until: the name of the act that ends its effect on purpose (scaled down, until
+            scaled back); once that one is done, this one is not asked about again.
+    """
+
+    commands: Callable[..., Iterable[str]]
+    done_when: "Callable[..., Any] | None" = None
+    without_probe: str = ""
+    redo_in_doubt: bool = False
+    expected: Callable[..., Any] | None = None
+    refuse_if: Sequence[Callable[..., Any]] = ()
+    undo: Callable[..., Any] | None = None
+    danger: Danger = Danger.CHANGE
+    redo_half_done: bool = False
+    redo_stale: bool = True
+    lasts_until: str = ""
+
+
+class Step(Generic[P, R]):
+    """A function with its kind and terms. Made by the decorators below."""
+
+    def __init__(
+        self, fn: Callable[P, R], kind: StepKind, each: Sequence[str], terms: Terms | None = None
+    ) -> None:
+        self.fn = fn
+        self.kind = kind
+        self.name = fn.__name__
+        self.each = tuple(each)
+        self.terms = terms
+        self.signature = inspect.signature(fn, eval_str=False)
+        self.returns = inspect.signature(fn).return_annotation
+        self.is_guard = kind is StepKind.PROBE and self.returns in (None, "None")
+        self.__doc__ = fn.__doc__
+        self.__name__ = fn.__name__
+        self.__module__ = fn.__module__
+        self.__wrapped__ = fn
+        self._check_declaration()
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Do the step: through the engine inside a recovery, plainly anywhere else."""
+        walk = current_walk.get()
+        if walk is None:
+            return self.fn(*args, **kwargs)
+        result: R = walk.perform(self, args, kwargs)
+        return result
+
+    def over(self, targets: Iterable[Any], *args: Any, **kwargs: Any) -> list[R]:
+        """Do the step for each target, side by side; one key and one result for each.
+
+        The target is the first argument; the others are the same for all. The first error is
+        raised when all have ended. Acts mapped like this must be on different targets.
+        """
+        walk = current_walk.get()
+        items = list(targets)
+        if walk is None:
+            return [self.fn(item, *args, **kwargs) for item in items]
+        results: list[R] = walk.perform_over(self, items, args, kwargs)
+        return results
+
+    def __repr__(self) -> str:
+        """The kind and name."""
+        return f"<{self.kind} {self.name}>"
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Name the arguments of a call, defaults included."""
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
+    def _check_declaration(self) -> None:
+        for name in self.each:
+            if name not in self.signature.parameters:
+                raise TypeError(f"{self!r}: each={name!r} is none of its parameters")
+        if self.terms is None:
+            return
+        terms = self.terms
+        if (terms.done_when is None) == (not terms.without_probe):
+            raise TypeError(
+                f"{self!r}: name the probe of its effect (done_when), or say why there is none "
+                "(without_probe)"
+            )
+        if self.returns not in (None, "None") and terms.expected is None:
+            raise TypeError(f"{self!r} returns something: say how to foretell it (expected)")
+        for other in (terms.done_when, terms.expected, terms.commands, *terms.refuse_if):
+            if other is not None:
+                self._check_takes_our_arguments(other)
+        if terms.undo is not None:
+            self._check_takes_our_arguments(terms.undo, "result")
+
+    def _check_takes_our_arguments(self, other: Callable[..., Any], *more: str) -> None:
+        known = {*self.signature.parameters, *more}
+        for name, parameter in inspect.signature(other).parameters.items():
+            if name not in known and parameter.default is parameter.empty:
+                raise TypeError(f"{self!r}: {other!r} wants {name!r}, which the act does not have")
+
+
+def ask(other: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """Call a function that a step names, with those of the step's arguments that it takes."""
+    wanted = inspect.signature(other).parameters
+    plain = other.fn if isinstance(other, Step) else other
+    return plain(**{name: value for name, value in arguments.items() if name in wanted})
+
+
+def probe(fn: Callable[P, R] | None = None, *, each: Sequence[str] = ()) -> Any:
+    """Declare a look that changes nothing. Returning `None`, it is a guard that refuses or passes.
+
+    A probe is never remembered and may be asked again in the same run. A guard that passed is not
+    asked again on a resume once a later act has begun: what must hold at the moment of an act is
+    declared on the act (`refuse_if`).
+    """
+    return _decorator(StepKind.PROBE, each, fn)
+
+
+def verify(fn: Callable[P, R] | None = None, *, each: Sequence[str] = ()) -> Any:
+    """Declare a look at what the users of the system see, up to a deadline."""
+    return _decorator(StepKind.VERIFY, each, fn)
+
+
+def decision(fn: Callable[P, R] | None = None, *, each: Sequence[str] = ()) -> Any:
+    """Declare what a flow branches or loops on: looked at once, journaled, walked again."""
+    return _decorator(StepKind.DECISION, each, fn)
+
+
+def undo(fn: Callable[P, R] | None = None) -> Any:
+    """Declare a way back. It must be safe to call when the act never happened, and twice."""
+    return _decorator(StepKind.UNDO, (), fn)
+
+
+def act(
+    *, commands: Callable[..., Iterable[str]], each: Sequence[str] = (), **terms: Any
+) -> Callable[[Callable[P, R]], Step[P, R]]:
+    """Declare a change. See `Terms` for what it says about itself.
+
+    Args:
+        commands: the exact commands it will send.
+        each: parameters that tell one call from another in the same run, e.g. `("table",)`.
+        terms: the other fields of `Terms`.
+    """
+
+    def declare(fn: Callable[P, R]) -> Step[P, R]:
+        return Step(fn, StepKind.ACT, each, Terms(commands=commands, **terms))
+
+    return declare
+
+
+def _decorator(kind: StepKind, each: Sequence[str], fn: Callable[P, R] | None) -> Any:
+    if fn is not None:
+        return Step(fn, kind, each)
+    return lambda later: Step(later, kind, each)

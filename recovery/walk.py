@@ -1,0 +1,216 @@
+"""One walk along a flow: every step it comes to is given a key, put on the stage and carried out.
+
+There are three kinds of walks: to find out what would be done (`planning`), to do it (`attempt`),
+and to go back (`way_back`). They differ in what they do with a step; this is what they share.
+"""
+
+import contextvars
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
+
+from recovery.commands import Call, current_gate
+from recovery.errors import RecoveryError
+from recovery.redaction import redact
+from recovery.steps import Step, StepKind, current_walk
+
+TARGETS_AT_ONCE = 8
+REMEMBERED = {StepKind.ACT, StepKind.DECISION}
+logger = logging.getLogger("recovery")
+
+
+class DuplicateStep(RecoveryError):
+    """Two steps of one run have the same key. A mistake in the flow. Fields: key."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        """Which key, and how to tell the two apart."""
+        return (
+            f"the step {self.key} stands twice in this run, so a resume could not tell them apart: "
+            "declare what differs, e.g. @act(each=('node',), ...)"
+        )
+
+
+class ChangedWhileLooking(RecoveryError):
+    """A look sent something that changes a target. A mistake in a step. Fields: step, command."""
+
+    def __init__(self, step: str, command: str) -> None:
+        super().__init__(step, command)
+        self.step, self.command = step, command
+
+    def __str__(self) -> str:
+        """Which step tried to send what."""
+        return f"{self.step} only looks, but tried to send `{self.command}`; it was not sent"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a step ended: the name the UI shows, a line about it, and what the flow gets."""
+
+    shown_as: str
+    message: str
+    result: Any = None
+
+
+@dataclass
+class StepCall:
+    """One step on its way through the engine. Printed, it is its key, which names the task run."""
+
+    walk: "Walk"
+    step: Step[Any, Any]
+    key: str
+    arguments: dict[str, Any]
+    target: str
+    outcome: Outcome | None = None
+    error: Exception | None = None
+    undoes: "Sequence[StepCall]" = ()
+
+    def __str__(self) -> str:
+        """The key."""
+        return self.key
+
+    def carry_out(self) -> Outcome:
+        """Do what this walk does with the step; steps called from within are plain functions."""
+        token = current_walk.set(None)
+        try:
+            self.outcome = self.walk.carry_out(self)
+        finally:
+            current_walk.reset(token)
+        return self.outcome
+
+
+class Stage(Protocol):
+    """Where steps are carried out: as Prefect tasks, or plainly where no server is configured."""
+
+    def put_on(self, call: StepCall) -> Any:
+        """Carry the step out, shown and retried; return its result or raise its error."""
+
+
+@dataclass
+class Gate:
+    """The gate of one running step: see `recovery.commands`."""
+
+    walk: "Walk"
+    call: StepCall
+    may_change: bool = False
+    planned: frozenset[str] | None = None
+
+    def before(self, command: Call) -> None:
+        """Raise where the command must not be sent; log what will be."""
+        if not command.is_change:
+            return
+        if not self.may_change:
+            raise ChangedWhileLooking(self.call.key, command.command)
+        self.walk.check_may_send(self, command)
+        step_logger().info("%s: %s", command.target, redact(command.command)[:2000])
+
+    def after(self, command: Call, error: BaseException | None) -> None:
+        """Keep the command and its answer as evidence."""
+        self.walk.keep_evidence(self, command, error)
+
+
+@contextmanager
+def gated(gate: Gate) -> Iterator[None]:
+    """Let every command sent within pass this gate."""
+    token = current_gate.set(gate)
+    try:
+        yield
+    finally:
+        current_gate.reset(token)
+
+
+def step_logger() -> Any:
+    """Return the running step's own log, or the process's where there is no Prefect run."""
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return logger
+
+
+def label_of(value: object) -> str:
+    """Name a target in a key: its label or name, else the value itself."""
+    for attribute in ("label", "name"):
+        named = getattr(value, attribute, None)
+        if isinstance(named, str):
+            return named
+    return str(value)
+
+
+@dataclass
+class Walk(ABC):
+    """One pass over a flow's steps."""
+
+    target: str
+    stage: Stage
+    _claimed: dict[str, int] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @abstractmethod
+    def carry_out(self, call: StepCall) -> Outcome:
+        """Do with the step what this kind of walk does."""
+
+    def check_may_send(self, gate: Gate, command: Call) -> None:
+        """Raise where a changing command must not be sent now."""
+
+    def keep_evidence(self, gate: Gate, command: Call, error: BaseException | None) -> None:
+        """Keep what was sent and what came of it."""
+
+    def perform(self, step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Take one step of the flow."""
+        return self.stage.put_on(self._claim(step, step.bind(args, kwargs)))
+
+    def perform_over(
+        self,
+        step: Step[Any, Any],
+        targets: Sequence[Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> list[Any]:
+        """Take one step for each target side by side; the first error is raised at the end."""
+        first = next(iter(step.signature.parameters))
+        calls = []
+        for target in targets:
+            call = self._claim(step, step.bind((target, *args), kwargs), always_named_by=first)
+            calls.append(call)
+        if not calls:
+            return []
+        with ThreadPoolExecutor(min(TARGETS_AT_ONCE, len(calls))) as pool:
+            futures = [
+                pool.submit(contextvars.copy_context().run, self.stage.put_on, call)
+                for call in calls
+            ]
+        return [future.result() for future in futures]
+
+    def _claim(
+        self, step: Step[Any, Any], arguments: dict[str, Any], always_named_by: str = ""
+    ) -> StepCall:
+        names = step.each or ((always_named_by,) if always_named_by else ())
+        key = step.name
+        if names:
+            key += "[" + ",".join(label_of(arguments[name]) for name in names) + "]"
+        with self._lock:
+            times = self._claimed[key] = self._claimed.get(key, 0) + 1
+        if times > 1:
+            if step.kind in REMEMBERED:
+                raise DuplicateStep(key)
+            key += f"#{times}"
+        target = next(
+            (
+                value.label
+                for value in arguments.values()
+                if isinstance(getattr(value, "label", None), str)
+            ),
+            self.target,
+        )
+        return StepCall(self, step, key, arguments, target)

@@ -1,0 +1,144 @@
+"""Going back: what a recovery did is undone last step first, journaled and resumable like an act.
+
+The flow is walked once more with what the journal remembers, up to where it ended, so that every
+step back gets the very arguments its act had.
+"""
+
+from dataclasses import dataclass, field
+
+from recovery.attempt import Attempt
+from recovery.errors import RecoveryError, Refused, UndoFailed
+from recovery.events import Kind
+from recovery.history import StepState
+from recovery.redaction import redact
+from recovery.steps import Step, StepKind, ask
+from recovery.values import fingerprint, from_plain, to_plain
+from recovery.verdict import Verdict
+from recovery.walk import Gate, Outcome, StepCall, gated
+
+
+class EndOfRecord(BaseException):
+    """The walk came to a step that never began: what is behind it was never done."""
+
+
+@dataclass
+class WayBack(Attempt):
+    """Collects the acts that were done, then undoes them."""
+
+    acts: list[StepCall] = field(default_factory=list)
+
+    def carry_out(self, call: StepCall) -> Outcome:
+        """Remember the acts on the way; do the steps back."""
+        match call.step.kind:
+            case StepKind.ACT:
+                return self._collect(call)
+            case StepKind.DECISION:
+                made = self.history.decisions.get(call.key)
+                if made is None:
+                    raise EndOfRecord
+                return Outcome("Restored", "decided", from_plain(call.step.returns, made["value"]))
+            case StepKind.UNDO:
+                return self._undo(call)
+            case _ if call.step.is_guard or call.step.kind is StepKind.VERIFY:
+                return Outcome("Passed", "not asked on the way back")
+            case _:
+                with gated(Gate(self, call)):
+                    return Outcome("Completed", "looked", call.step.fn(**call.arguments))
+
+    def _collect(self, call: StepCall) -> Outcome:
+        record = self.history.steps.get(call.key)
+        if record is None:
+            raise EndOfRecord
+        self.acts.append(call)
+        result = record.result
+        if result is None and call.step.terms is not None and call.step.terms.expected is not None:
+            with gated(Gate(self, call)):
+                return Outcome("Restored", "recorded", ask(call.step.terms.expected, call.arguments))
+        return Outcome(
+            "Restored", "recorded", None if result is None else from_plain(call.step.returns, result)
+        )
+
+    def go_back(self) -> list[str]:
+        """Undo every act that was begun, last first; each step back is tried. Return their keys.
+
+        Raises:
+            Refused: nothing that was done declares a way back.
+            UndoFailed: some steps back failed; the others were walked.
+        """
+        calls = {call.key: call for call in self.acts}
+        keys = [key for key in self.history.steps_to_undo() if key in calls]
+        backs: dict[str, StepCall] = {}
+        for key in keys:
+            if (back := self._back_of(calls[key])) is not None:
+                same = fingerprint([back.step.name, to_plain(back.arguments)])
+                known = backs.setdefault(same, back)
+                known.undoes = (*known.undoes, calls[key])
+        if not backs and not self._is_any_undone():
+            raise Refused(
+                self.target,
+                f"recovery {self.history.recovery_id} did nothing that has a way back",
+                "There is nothing to undo; see its report for what it did",
+            )
+        failures: list[UndoFailed] = []
+        for back in backs.values():
+            try:
+                self.stage.put_on(back)
+            except RecoveryError as error:
+                failures.append(
+                    UndoFailed(
+                        back.target,
+                        ", ".join(act.key for act in back.undoes),
+                        str(error),
+                        f"Mend the cause and run `recover undo {self.history.recovery_id}` again, "
+                        "or do this step by hand from the report",
+                    )
+                )
+        if failures:
+            raise failures[0]
+        return [act.key for back in backs.values() for act in back.undoes]
+
+    def _is_any_undone(self) -> bool:
+        return any(step.state is StepState.UNDONE for step in self.history.steps.values())
+
+    def _back_of(self, act: StepCall) -> StepCall | None:
+        """The step back of an act. Acts whose step back is the very same one share it."""
+        back = act.step.terms.undo if act.step.terms else None
+        if not isinstance(back, Step):
+            return None
+        recorded = self.history.steps[act.key].result
+        result = None if recorded is None else from_plain(act.step.returns, recorded)
+        wanted = back.signature.parameters
+        arguments = {**act.arguments, "result": result}
+        arguments = {name: value for name, value in arguments.items() if name in wanted}
+        return StepCall(self, back, f"undo {act.key}", arguments, act.target)
+
+    def _undo(self, call: StepCall) -> Outcome:
+        about = {"target": call.target, "by": call.key}
+        for act in call.undoes:
+            self.write(Kind.UNDO_INTENDED, about, act.key, is_intent=True)
+        try:
+            with gated(Gate(self, call, may_change=True)):
+                call.step.fn(**call.arguments)
+            for act in call.undoes:
+                self._refuse_if_still_done(act)
+        except Exception as error:
+            for act in call.undoes:
+                self.write(Kind.UNDO_FAILED, {"error": redact(str(error))}, act.key)
+            raise
+        for act in call.undoes:
+            self.write(Kind.UNDONE, about, act.key)
+        return Outcome("Undone", ", ".join(act.key for act in call.undoes))
+
+    def _refuse_if_still_done(self, act: StepCall) -> None:
+        terms = act.step.terms
+        if terms is None or terms.done_when is None:
+            return
+        with gated(Gate(self, act)):
+            verdict = Verdict.of(ask(terms.done_when, act.arguments))
+        if verdict is not Verdict.NOT_DONE:
+            raise UndoFailed(
+                act.target,
+                act.key,
+                f"after the way back its probe says {verdict}",
+                "Look at the target before anything else is done to it",
+            )
