@@ -282,6 +282,6 @@ class _Running:
             self._order.target,
             self._order.command,
             "none",
-            f"it was ended by a signal. {str(self._stderr).strip()}",
+            f"it was ended by a signal {str(self._stderr).strip()}",
             "Find out who ended it (out of memory? a restart?), then resume",
         )

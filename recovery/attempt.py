@@ -22,9 +22,9 @@ from recovery.lease import LeaseKeeper
 from recovery.plan import without_identity
 from recovery.redaction import redact
 from recovery.steps import StepKind, Terms, ask
-from recovery.values import fingerprint, from_plain, to_plain
+from recovery.values import canonical, fingerprint, from_plain, to_plain
 from recovery.verdict import Danger, Verdict
-from recovery.walk import Gate, Outcome, StepCall, Walk, gated, step_logger
+from recovery.walk import Fence, Gate, Outcome, StepCall, Walk, gated, step_logger
 
 PROBES_AT_ONCE = 8
 ANSWER_CHARS_MAX = 4000
@@ -32,14 +32,6 @@ ANSWER_CHARS_MAX = 4000
 
 class StaleSteps(BaseException):
     """Steps passed over turned out to be no longer so: the walk starts over to redo them."""
-
-
-@dataclass(frozen=True)
-class Fence:
-    """What a target needs to tell this attempt from an older one."""
-
-    recovery_id: str
-    epoch: int
 
 
 @dataclass
@@ -180,10 +172,10 @@ class Attempt(Walk):
         )
 
     def _decide(self, call: StepCall, started_at: str) -> Outcome:
-        arguments, arguments_hash = self._arguments(call)
+        arguments, hashed = self._arguments(call)
         made = self.history.decisions.get(call.key)
         if made is not None:
-            self._refuse_changed_arguments(call, made, arguments, arguments_hash)
+            self._refuse_changed_arguments(call, made, arguments, hashed)
             self._met.add(call.key)
             value = from_plain(call.step.returns, made["value"])
             return Outcome("Restored", f"decided before: {shortly(value)}", value)
@@ -195,26 +187,28 @@ class Attempt(Walk):
             **_about(call, started_at),
             "value": plain,
             "arguments": arguments,
-            "arguments_hash": arguments_hash,
+            "arguments_hash": hashed,
         }
         self.write(Kind.DECIDED, body, call.key)
-        return Outcome("Completed", f"decided: {shortly(value)}", from_plain(call.step.returns, plain))
+        return Outcome(
+            "Completed", f"decided: {shortly(value)}", from_plain(call.step.returns, plain)
+        )
 
     def _act(self, call: StepCall) -> Outcome:
         terms = _terms_of(call)
-        arguments, arguments_hash = self._arguments(call)
+        arguments, hashed = self._arguments(call)
         record = self.history.steps.get(call.key)
         self._met.add(call.key)
         if record is not None and record.arguments_hash:
             made = {"arguments": record.arguments, "arguments_hash": record.arguments_hash}
-            self._refuse_changed_arguments(call, made, arguments, arguments_hash)
+            self._refuse_changed_arguments(call, made, arguments, hashed)
         if record is not None and record.is_done:
             return self._pass_over(call, record, terms)
         self.settle_passed_over()
         about = {
             **_about(call, _now()),
             "arguments": arguments,
-            "arguments_hash": arguments_hash,
+            "arguments_hash": hashed,
             "danger": str(terms.danger),
         }
         if record is None or record.state in {StepState.UNDONE, StepState.PASSED}:
@@ -226,7 +220,12 @@ class Attempt(Walk):
         verdict = self._verdict(call, terms)
         if verdict is Verdict.DONE:
             result = self._foretold(call, terms)
-            body = {**about, "how": "already-so", "verdict": str(verdict), "result": to_plain(result)}
+            body = {
+                **about,
+                "how": "already-so",
+                "verdict": str(verdict),
+                "result": to_plain(result),
+            }
             self.write(Kind.DONE, body, call.key, is_intent=True)
             return Outcome("Already so", "its effect is there; nothing was done", result)
         self._stop_unless_clear(call, terms, verdict)
@@ -391,16 +390,16 @@ class Attempt(Walk):
 
     def _arguments(self, call: StepCall) -> tuple[dict[str, Any], str]:
         plain = {name: to_plain(value) for name, value in call.arguments.items()}
-        return plain, fingerprint(plain)
+        return plain, arguments_hash(plain, self.history.recovery_id)
 
     def _refuse_changed_arguments(
         self,
         call: StepCall,
         made: Mapping[str, Any],
         arguments: Mapping[str, Any],
-        arguments_hash: str,
+        hashed: str,
     ) -> None:
-        if made.get("arguments_hash") == arguments_hash:
+        if made.get("arguments_hash") == hashed:
             return
         before = made.get("arguments", {})
         changed = [
@@ -466,6 +465,11 @@ class Attempt(Walk):
             f"{call.key} differs from the approved plan: {difference}",
             "Make a new plan, look at it, and approve that one",
         )
+
+
+def arguments_hash(plain: Mapping[str, Any], recovery_id: str) -> str:
+    """Hash a step's arguments, leaving out which recovery it is: a fork has the same ones."""
+    return fingerprint(without_identity(canonical(plain), recovery_id))
 
 
 def shortly(value: object, limit: int = 300) -> str:

@@ -7,24 +7,25 @@ What it returns is a Prefect flow whose form has the recovery's own parameters f
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 from httpx import HTTPError
-from prefect import Flow, State
+from prefect import Flow, State, runtime
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.states import Completed, Failed
-from pydantic import Field
 
+from recovery.attempt import shortly
 from recovery.errors import RecoveryError
-from recovery.launch import Ended, Options, Recovery, launch
 from recovery.journal import open_journal
+from recovery.launch import launch
 from recovery.log_redaction import install_log_redaction
 from recovery.plan import as_markdown
 from recovery.redaction import redact
 from recovery.report import markdown_report
+from recovery.run import Ended, Options, Recovery
 from recovery.stage import PlainStage, PrefectStage
 from recovery.verdict import Danger
 from recovery.walk import step_logger
@@ -118,7 +119,7 @@ def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]
                 field.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=field.default,
-                annotation=Annotated[field.type, Field(description=OPTION_HELP[field.name])],
+                annotation=field.type,
             )
             for field in fields(Options)
         ),
@@ -128,14 +129,34 @@ def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]
     body.__name__ = declared.fn.__name__
     body.__qualname__ = declared.fn.__qualname__
     body.__module__ = declared.fn.__module__
-    body.__doc__ = declared.fn.__doc__
+    body.__doc__ = _documented(declared)
     return Flow(
         body,
         name=declared.name,
         description=inspect.getdoc(declared.fn),
+        flow_run_name=lambda: _run_name(declared),
         persist_result=False,
         log_prints=False,
     )
+
+
+def _documented(declared: Recovery) -> str:
+    """The flow's docstring with the options among its arguments: the form shows them."""
+    text = inspect.getdoc(declared.fn) or declared.name
+    options = [f"    {name}: {help_text}" for name, help_text in OPTION_HELP.items()]
+    before, mark, after = text.partition("Args:\n")
+    if not mark:
+        return "\n".join([text, "", "Args:", *options])
+    own, gap, rest = after.partition("\n\n")
+    return "\n".join([f"{before}Args:", own, *options, f"{gap}{rest}"])
+
+
+def _run_name(declared: Recovery) -> str:
+    given = runtime.flow_run.parameters
+    try:
+        return f"{declared.name} on {declared.target_of(**given)}"
+    except (RecoveryError, KeyError, TypeError):  # the run itself says what is wrong with them
+        return declared.name
 
 
 def _state_of(ended: Ended) -> State[Any]:
@@ -148,6 +169,8 @@ def _state_of(ended: Ended) -> State[Any]:
 
 def _message_of(ended: Ended) -> str:
     text = redact(str(ended.error)) if ended.error is not None else ended.message
+    if not text:
+        text = f"{ended.state}: {shortly(ended.result)}" if ended.result else str(ended.state)
     return f"recovery {ended.recovery_id}: {text}" if ended.recovery_id else text
 
 

@@ -53,7 +53,9 @@ class Unreachable(RecoveryError):
 
     def __str__(self) -> str:
         """What was asked of which target, what was seen, what to do next."""
-        remedy = self.remedy or "Check that it runs and can be reached from this worker, then resume"
+        remedy = (
+            self.remedy or "Check that it runs and can be reached from this worker, then resume"
+        )
         return f"{self.target} gave no answer to `{self.asked}`: {self.seen}. {remedy}."
 
 

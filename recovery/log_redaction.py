@@ -14,7 +14,7 @@ from typing import Any, TextIO, cast
 from recovery.redaction import (
     MASK,
     contains_secret,
-    current_index,
+    known,
     masked,
     redact,
     redact_value,
@@ -40,7 +40,7 @@ class StreamRedactor:
         return self._advance("", is_last=True)
 
     def _advance(self, chunk: str, *, is_last: bool) -> str:
-        index = current_index()
+        index = known.index()
         self._held += chunk.encode("utf-8", "surrogatepass")
         while True:
             shift = len(self._before)

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from recovery.attempt import arguments_hash
 from recovery.errors import Refused
-from recovery.plan import Plan, PlannedStep, without_identity
+from recovery.plan import RECOVERY_ID, Plan, PlannedStep, without_identity
 from recovery.redaction import redact
 from recovery.steps import StepKind, ask
-from recovery.values import fingerprint, from_plain, to_plain
+from recovery.values import from_plain, to_plain
 from recovery.verdict import Danger, Verdict
-from recovery.walk import Gate, Outcome, StepCall, Walk, gated
+from recovery.walk import Fence, Gate, Outcome, StepCall, Walk, gated
 
 
 @dataclass
@@ -28,6 +29,11 @@ class PlanWalk(Walk):
     recovery_id: str = field(kw_only=True, default="")
     decisions: Mapping[str, dict[str, Any]] = field(kw_only=True, default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def fence(self) -> Fence:
+        """See Walk."""
+        return Fence(self.recovery_id or RECOVERY_ID, 0)
 
     def carry_out(self, call: StepCall) -> Outcome:
         """Look, or foretell."""
@@ -55,10 +61,9 @@ class PlanWalk(Walk):
 
     def _decide(self, call: StepCall) -> Outcome:
         self._list(call)
-        arguments_hash = fingerprint({n: to_plain(v) for n, v in call.arguments.items()})
-        self.fingerprints[call.key] = arguments_hash
+        hashed = self._keep_fingerprint(call)
         made = self.decisions.get(call.key)
-        if made is not None and made.get("arguments_hash") == arguments_hash:
+        if made is not None and made.get("arguments_hash") == hashed:
             return Outcome("Restored", "decided", from_plain(call.step.returns, made["value"]))
         with gated(Gate(self, call)):
             plain = to_plain(call.step.fn(**call.arguments))
@@ -68,9 +73,7 @@ class PlanWalk(Walk):
         terms = call.step.terms
         if terms is None:
             raise TypeError(f"{call.step!r} is declared as an act without terms")
-        self.fingerprints[call.key] = fingerprint(
-            {name: to_plain(value) for name, value in call.arguments.items()}
-        )
+        self._keep_fingerprint(call)
         with gated(Gate(self, call)):
             verdict = Verdict.NOT_DONE
             if terms.done_when is not None:
@@ -91,6 +94,11 @@ class PlanWalk(Walk):
             )
         )
         return Outcome("Planned", f"{len(planned)} commands", result)
+
+    def _keep_fingerprint(self, call: StepCall) -> str:
+        plain = {name: to_plain(value) for name, value in call.arguments.items()}
+        hashed = self.fingerprints[call.key] = arguments_hash(plain, self.recovery_id)
+        return hashed
 
     def _ask_guards(self, call: StepCall) -> None:
         terms = call.step.terms

@@ -24,7 +24,6 @@ from typing import Any
 from urllib.parse import quote
 
 MASK = "***"
-_MASK = MASK.encode()
 _SHORT_CHARACTERS = 4  # shorter secrets are part of too many words
 _HEAD_BYTES = 4
 _LINE_CHARACTERS = 8  # shorter lines of a longer secret likewise
@@ -34,7 +33,6 @@ _LONG_BYTES = 15  # any run of 15 bytes holds a word of 8 that starts at a multi
 _MIDDLE_BYTES = 7  # and any run of 7 one of 4 that starts at a multiple of 4
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _URL_SAFE = str.maketrans("+/", "-_")
-_BASE64_BYTES = frozenset(_ALPHABET + b"-_")
 _PEM_ARMOUR = re.compile(r"-----(BEGIN|END) [A-Z0-9 ]+-----")  # says what it is, not what it holds
 _WHOLE_WORD = rb"(?<![\w\x80-\xff])(?:%s)(?![\w\x80-\xff])"
 _PERCENT = re.compile(r"%[0-9A-F]{2}")
@@ -72,20 +70,16 @@ def _json_unicode(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
+def _bytes_of(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
 def _repr(text: str) -> str:
     return repr("'\"" + text)[4:-1]  # with both quotes in it, repr escapes the single one
 
 
-def _ascii(text: str) -> str:
-    return ascii("'\"" + text)[4:-1]
-
-
-def _repr_of_bytes(text: str) -> str:
-    return repr(b"'\"" + _bytes_of(text))[5:-1]
-
-
-def _bytes_of(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
+def _single_quotes_bare(text: str) -> str:
+    return text.replace("\\'", "'")
 
 
 def _applied(writers: Iterable[Writer], values: Iterable[str]) -> set[str]:
@@ -106,7 +100,7 @@ _NESTING_WRITERS: tuple[Writer, ...] = (  # what is applied to text that is alre
     _json,
     _json_unicode,
     _repr,
-    lambda text: _repr(text).replace("\\'", "'"),
+    lambda text: _single_quotes_bare(_repr(text)),
     _percent(""),
     _percent("/"),
     _percent("", "+"),
@@ -123,10 +117,10 @@ _WRITERS: tuple[Writer, ...] = (
     lambda text: _UNICODE_ESCAPE.sub(lambda found: found[0].upper(), _json(text)),
     lambda text: _json_unicode(text).replace("/", "\\/"),
     lambda text: _escaping({c: f"\\u{ord(c):04x}" for c in "<>&"})(_json_unicode(text)),  # Go
-    _ascii,
-    lambda text: _ascii(text).replace("\\'", "'"),
-    _repr_of_bytes,
-    lambda text: _repr_of_bytes(text).replace("\\'", "'"),
+    lambda text: ascii("'\"" + text)[4:-1],
+    lambda text: _single_quotes_bare(ascii("'\"" + text)[4:-1]),
+    lambda text: repr(b"'\"" + _bytes_of(text))[5:-1],
+    lambda text: _single_quotes_bare(repr(b"'\"" + _bytes_of(text))[5:-1]),
     _escaping({"'": "'\\''"}),
     _escaping({c: "\\" + c for c in '\\"$`'}),  # in double quotes
     _escaping({c: "\\" + c for c in '\\"$`!'}),
@@ -224,20 +218,21 @@ class Index:
     """All forms of all known secrets, arranged for looking them up in text."""
 
     def __init__(self, values: Iterable[str]) -> None:
-        self.edges: dict[bytes, Edges] = {}
+        self._edges: dict[bytes, Edges] = {}
         words: set[bytes] = set()
         for value in values:
             anywhere, short = _pieces_of(value)
             for piece in anywhere:
                 for form, edges in _forms_of(piece).items():
-                    left, right = self.edges.get(form, _NO_EDGES)
-                    self.edges[form] = (left | edges[0], right | edges[1])
+                    left, right = self._edges.get(form, _NO_EDGES)
+                    self._edges[form] = (left | edges[0], right | edges[1])
             words |= {_bytes_of(form) for word in short for form in _applied(_WRITERS, [word])}
-        self.sorted = sorted(self.edges.keys() | words)
-        self.longest = max(map(len, self.sorted), default=0)
-        self.heads = {form[:_HEAD_BYTES] for form in self.sorted}
+        self._sorted = sorted(self._edges.keys() | words)
+        self._longest = max(map(len, self._sorted), default=0)
+        self._left_edges = frozenset[int]().union(*(left for left, _ in self._edges.values()))
+        self._heads = {form[:_HEAD_BYTES] for form in self._sorted}
         self._samples: dict[int, dict[int, list[bytes]]] = {8: {}, 4: {}, 1: {}}
-        for form in self.edges:
+        for form in self._edges:
             stride, sampled = _samples_of(form)
             for word in sampled:
                 self._samples[stride].setdefault(word, []).append(form)
@@ -251,7 +246,7 @@ class Index:
         for form in self._candidates_in(data):
             start = data.find(form)
             while start >= 0:
-                spans.append(_widened(data, start, start + len(form), self.edges[form]))
+                spans.append(_widened(data, start, start + len(form), self._edges[form]))
                 start = data.find(form, start + 1)
         merged: list[Span] = []
         for start, end in sorted(spans):
@@ -274,15 +269,17 @@ class Index:
 
     def start_of_unfinished(self, data: bytes) -> int:
         """Where a form may begin that the end of `data` cuts off; its length if nowhere."""
-        for start in range(max(0, len(data) - self.longest), len(data)):
+        for start in range(max(0, len(data) - self._longest), len(data)):
             head = data[start : start + _HEAD_BYTES]
-            if len(head) == _HEAD_BYTES and head not in self.heads:
+            if len(head) == _HEAD_BYTES and head not in self._heads:
                 continue
             tail = data[start:]
-            at = bisect_left(self.sorted, tail)
-            if at < len(self.sorted) and self.sorted[at].startswith(tail):
-                return start - 1 if start and data[start - 1] in _BASE64_BYTES else start
-        return len(data)
+            at = bisect_left(self._sorted, tail)
+            if at < len(self._sorted) and self._sorted[at].startswith(tail):
+                break
+        else:
+            start = len(data)
+        return start - 1 if start and data[start - 1] in self._left_edges else start
 
 
 def _widened(data: bytes, start: int, end: int, edges: Edges) -> Span:
@@ -318,43 +315,38 @@ class _Registry:
         return index
 
 
-_registry = _Registry()
+known = _Registry()
 
 
 def register(value: str) -> None:
     """Make a value known as secret, from now on and everywhere in this process."""
-    if value.strip(" \t\r\n") and value not in MASK and value not in _registry.values:
-        _registry.set(frozenset({value}), more=True)
+    if value.strip(" \t\r\n") and value not in MASK and value not in known.values:
+        known.set(frozenset({value}), more=True)
 
 
 @contextmanager
 def isolated_registry() -> Iterator[None]:
     """Know no secrets at first and forget new ones at the end, in all threads: for tests."""
-    before = _registry.values
-    _registry.set(frozenset())
+    before = known.values
+    known.set(frozenset())
     try:
         yield
     finally:
-        _registry.set(before)
-
-
-def current_index() -> Index:
-    """The forms of all secrets known now."""
-    return _registry.index()
+        known.set(before)
 
 
 def masked(data: bytes, spans: Iterable[Span]) -> bytes:
     """The bytes with a mask for each span."""
     parts, rest_from = [], 0
     for start, end in spans:
-        parts += [data[rest_from:start], _MASK]
+        parts += [data[rest_from:start], MASK.encode()]
         rest_from = end
     return b"".join([*parts, data[rest_from:]])
 
 
 def _redact_bytes(data: bytes) -> bytes:
     """Redact until nothing is left: a mask may end a word, or complete a secret made of stars."""
-    index = current_index()
+    index = known.index()
     while spans := index.spans_in(data):
         data = masked(data, spans)
     return data
@@ -369,7 +361,7 @@ def redact(text: str) -> str:
 
 def contains_secret(text: str) -> bool:
     """Whether any form of any known secret stands in the text."""
-    return bool(current_index().spans_in(_bytes_of(text)))
+    return bool(known.index().spans_in(_bytes_of(text)))
 
 
 def redact_value(plain: Any) -> Any:
@@ -392,7 +384,7 @@ def redact_value(plain: Any) -> Any:
     elif isinstance(plain, Unprintable):
         clean = MASK
     elif isinstance(plain, int | float) and not isinstance(plain, bool):
-        clean = MASK if str(plain) in _registry.values else plain
+        clean = MASK if str(plain) in known.values else plain
     return clean
 
 

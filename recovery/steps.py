@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from recovery.verdict import Danger
 
@@ -150,6 +150,10 @@ def ask(other: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     return plain(**{name: value for name, value in arguments.items() if name in wanted})
 
 
+@overload
+def probe(fn: Callable[P, R]) -> Step[P, R]: ...
+@overload
+def probe(*, each: Sequence[str]) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 def probe(fn: Callable[P, R] | None = None, *, each: Sequence[str] = ()) -> Any:
     """Declare a look that changes nothing. Returning `None`, it is a guard that refuses or passes.
 
@@ -160,19 +164,27 @@ def probe(fn: Callable[P, R] | None = None, *, each: Sequence[str] = ()) -> Any:
     return _decorator(StepKind.PROBE, each, fn)
 
 
+@overload
+def verify(fn: Callable[P, R]) -> Step[P, R]: ...
+@overload
+def verify(*, each: Sequence[str]) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 def verify(fn: Callable[P, R] | None = None, *, each: Sequence[str] = ()) -> Any:
     """Declare a look at what the users of the system see, up to a deadline."""
     return _decorator(StepKind.VERIFY, each, fn)
 
 
+@overload
+def decision(fn: Callable[P, R]) -> Step[P, R]: ...
+@overload
+def decision(*, each: Sequence[str]) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 def decision(fn: Callable[P, R] | None = None, *, each: Sequence[str] = ()) -> Any:
     """Declare what a flow branches or loops on: looked at once, journaled, walked again."""
     return _decorator(StepKind.DECISION, each, fn)
 
 
-def undo(fn: Callable[P, R] | None = None) -> Any:
+def undo(fn: Callable[P, R]) -> Step[P, R]:
     """Declare a way back. It must be safe to call when the act never happened, and twice."""
-    return _decorator(StepKind.UNDO, (), fn)
+    return Step(fn, StepKind.UNDO, ())
 
 
 def act(

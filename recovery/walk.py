@@ -55,6 +55,17 @@ class ChangedWhileLooking(RecoveryError):
 
 
 @dataclass(frozen=True)
+class Fence:
+    """What a target needs to tell this attempt from an older one of the same or another recovery.
+
+    In a plan the id is the placeholder that stands for it there, and the epoch is 0.
+    """
+
+    recovery_id: str
+    epoch: int
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How a step ended: the name the UI shows, a line about it, and what the flow gets."""
 
@@ -138,6 +149,13 @@ def step_logger() -> Any:
         return logger
 
 
+def current_fence() -> Fence:
+    """What marks the changes of the recovery that is running, for steps that fence their target."""
+    gate = current_gate.get()
+    walk = gate.walk if isinstance(gate, Gate) else current_walk.get()
+    return walk.fence if walk is not None else Fence("none", 0)
+
+
 def label_of(value: object) -> str:
     """Name a target in a key: its label or name, else the value itself."""
     for attribute in ("label", "name"):
@@ -155,6 +173,11 @@ class Walk(ABC):
     stage: Stage
     _claimed: dict[str, int] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    @abstractmethod
+    def fence(self) -> Fence:
+        """What marks this walk's changes at the target."""
 
     @abstractmethod
     def carry_out(self, call: StepCall) -> Outcome:

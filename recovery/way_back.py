@@ -53,9 +53,13 @@ class WayBack(Attempt):
         result = record.result
         if result is None and call.step.terms is not None and call.step.terms.expected is not None:
             with gated(Gate(self, call)):
-                return Outcome("Restored", "recorded", ask(call.step.terms.expected, call.arguments))
+                return Outcome(
+                    "Restored", "recorded", ask(call.step.terms.expected, call.arguments)
+                )
         return Outcome(
-            "Restored", "recorded", None if result is None else from_plain(call.step.returns, result)
+            "Restored",
+            "recorded",
+            None if result is None else from_plain(call.step.returns, result),
         )
 
     def go_back(self) -> list[str]:

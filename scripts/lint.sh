@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Ask every linter, even when one has said no already; fail if any did.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 export PATH="$PWD/.venv/bin:$PATH"
 
 failed=()

@@ -63,6 +63,7 @@ install_packages() {
     say "installing $*"
     if [[ ! -e $POLICY ]] || grep -qF "$POLICY_MARK" "$POLICY"; then
         # Without it apt starts every server it installs, on the ports of the real ones.
+        # shellcheck disable=SC2064 # what root is now, not later
         trap "$root rm -f $POLICY" EXIT
         printf '#!/bin/sh\n%s\nexit 101\n' "$POLICY_MARK" | $root tee "$POLICY" >/dev/null || return 1
         $root chmod 755 "$POLICY" || return 1
@@ -76,6 +77,7 @@ install_packages() {
         esac
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed$' || units+=("$unit")
     done
+    # shellcheck disable=SC2206 # root is two words or none
     local -a apt=($root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
     log=$(mktemp)
     # --no-remove: rather fail than take away a server that is in the way, such as MySQL.

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pwd
 import secrets
 import subprocess
 import tempfile
@@ -16,10 +15,12 @@ from tests.lab.ports import LOOPBACK, free_port
 from tests.lab.processes import (
     LabError,
     Server,
+    account_ids,
     bare_environment,
     find_binary,
     scratch_directory,
     service_user,
+    write_secret,
 )
 
 USER = "lab"
@@ -81,7 +82,7 @@ class MariadbServer(Server):
             f"CREATE USER {USER}@'%' IDENTIFIED BY {secret};\n"
             f"GRANT ALL PRIVILEGES ON *.* TO {USER}@'%' WITH GRANT OPTION;\n",
         )
-        os.chown(self._first_start, *owner(self._place.user))
+        os.chown(self._first_start, *account_ids(self._place.user))
 
     def answers(self) -> bool:
         with contextlib.closing(self.connect()):
@@ -134,13 +135,6 @@ class MariadbServer(Server):
         return self.url(name)
 
 
-def write_secret(path: Path, value: str) -> None:
-    """Write a file that only its owner can read."""
-    path.unlink(missing_ok=True)
-    with open(path, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(value)
-
-
 def quoted(text: str) -> str:
     """Return an SQL literal."""
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
@@ -179,17 +173,9 @@ def template(user: str) -> Path:
                 raise LabError(f"mariadb-install-db failed:\n{result.stdout}{result.stderr}")
             with contextlib.suppress(OSError):  # another process was first
                 made.rename(ready)
-    if ready.stat().st_uid != owner(user)[0]:
+    if ready.stat().st_uid != account_ids(user)[0]:
         raise LabError(f"{ready} belongs to somebody else")
     return ready
-
-
-def owner(user: str) -> tuple[int, int]:
-    """Return the ids of the account that the server runs as."""
-    if not user:
-        return os.geteuid(), os.getegid()
-    account = pwd.getpwnam(user)
-    return account.pw_uid, account.pw_gid
 
 
 @contextlib.contextmanager

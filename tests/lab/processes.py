@@ -106,6 +106,21 @@ def service_user(name: str) -> str:
     return name
 
 
+def account_ids(user: str) -> tuple[int, int]:
+    """Return the ids of the account that the server runs as."""
+    if not user:
+        return os.geteuid(), os.getegid()
+    account = pwd.getpwnam(user)
+    return account.pw_uid, account.pw_gid
+
+
+def write_secret(path: Path, value: str) -> None:
+    """Write a file that only its owner can read."""
+    path.unlink(missing_ok=True)
+    with open(path, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(value)
+
+
 @contextlib.contextmanager
 def scratch_directory(name: str, user: str = "") -> Iterator[Path]:
     """Make a short-named directory that the service account can reach, removed at the end.
@@ -116,9 +131,7 @@ def scratch_directory(name: str, user: str = "") -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix=f"lab-{name}-"))
     try:
         if user:
-            account = pwd.getpwnam(user)
-            os.chown(directory, account.pw_uid, account.pw_gid)
-            directory.chmod(0o700)
+            os.chown(directory, *account_ids(user))
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)

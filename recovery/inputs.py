@@ -1,0 +1,105 @@
+"""The parameters of a run held against those a recovery was begun with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from recovery.attempt import shortly
+from recovery.errors import BadInput, Refused
+from recovery.history import History, read_history
+from recovery.redaction import contains_secret
+from recovery.run import Run
+from recovery.values import from_plain, to_plain
+
+
+def refuse_secrets(run: Run) -> None:
+    """Refuse parameters that hold a secret: they are stored, so that anyone can resume.
+
+    Raises:
+        BadInput: one does.
+    """
+    for name, value in run.plain.items():
+        if contains_secret(str(value)):
+            raise BadInput(
+                name,
+                "it contains a secret value, which would have to be stored to resume",
+                "Pass secrets by reference: a file or a block",
+            )
+
+
+def known_recovery(run: Run, recovery_id: str) -> History:
+    """Read a recovery that this run means to go on with.
+
+    Raises:
+        BadInput: there is none, or it is of another flow.
+        Refused: it was abandoned or undone.
+    """
+    history = read_history(run.journal.events(recovery_id))
+    if history is None:
+        raise BadInput("resume", f"no recovery {recovery_id}", "See `recover status`")
+    refuse_unfit(run, history)
+    return history
+
+
+def refuse_unfit(run: Run, history: History) -> None:
+    """Refuse to go on with a recovery that is not this flow's, or that has come to an end."""
+    if history.flow != run.recovery.name:
+        raise BadInput(
+            "resume",
+            f"recovery {history.recovery_id} is a {history.flow}, not a {run.recovery.name}",
+            f"Resume it with `recover resume {history.recovery_id}`",
+        )
+    if run.options.undo_by:
+        return
+    if history.abandoned_by:
+        raise Refused(
+            history.target,
+            f"recovery {history.recovery_id} was abandoned by {history.abandoned_by}",
+            "Start a new one, or undo it",
+        )
+    if history.is_undone:
+        raise Refused(
+            history.target, f"recovery {history.recovery_id} was undone", "Start a new one"
+        )
+
+
+def take_recorded(run: Run, history: History) -> None:
+    """Go on with the recorded parameters.
+
+    A value that was given and is neither the recorded one nor the form's default is a change.
+
+    Raises:
+        BadInput: something was changed; it is named.
+    """
+    given = {}
+    for name, value in run.plain.items():
+        default = run.recovery.parameters[name][1]
+        if default is ... or value != to_plain(default):
+            given[name] = value
+    refuse_changed(history, given)
+    run.parameters = {
+        name: from_plain(annotation, history.parameters[name])
+        for name, (annotation, _) in run.recovery.parameters.items()
+        if name in history.parameters
+    }
+    run.plain = dict(history.parameters)
+
+
+def refuse_changed(history: History, given: Mapping[str, Any]) -> None:
+    """Name what differs from the inputs the recovery was begun with.
+
+    Raises:
+        BadInput: something does.
+    """
+    changed = [name for name, value in given.items() if history.parameters.get(name) != value]
+    if not changed:
+        return
+    told = [
+        f"{name} was {shortly(history.parameters.get(name))}, is now {shortly(given[name])}"
+        for name in changed
+    ]
+    raise BadInput(
+        ", ".join(changed),
+        f"the inputs of recovery {history.recovery_id} changed: {'; '.join(told)}",
+        "Resume with what they were, or fork: "
+        f"`recover resume {history.recovery_id} --set NAME=VALUE`",
+    )

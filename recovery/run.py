@@ -1,0 +1,174 @@
+"""One run of a recovery: what was declared, what was given, and how it ended."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from recovery.errors import BadInput
+from recovery.events import FORMAT, Kind
+from recovery.history import RecoveryState
+from recovery.journal import Journal
+from recovery.plan import Plan
+from recovery.planning import PlanWalk
+from recovery.steps import current_walk
+from recovery.values import to_plain
+from recovery.verdict import Danger
+from recovery.walk import Stage, Walk
+
+RECOVERY_ID_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, apart from what to recover: the last fields of every recovery's form.
+
+    Attributes:
+        resume: id of the recovery to go on with; empty begins a new one.
+        fork: begin a new recovery that reuses what `resume` has done and still fits.
+        from_step: with `fork`, the first step not to reuse.
+        plan_only: show what would be done, with exact commands, and change nothing.
+        approve: hash of the plan that is consented to.
+        approved_by: who consents.
+        break_glass: reason to go ahead without an approved plan; recorded.
+        take_over_by: who orders to take the lease from an attempt that is known to be gone.
+        undo_by: who orders to go back instead of forward; with `resume`.
+    """
+
+    resume: str = ""
+    fork: bool = False
+    from_step: str = ""
+    plan_only: bool = False
+    approve: str = ""
+    approved_by: str = ""
+    break_glass: str = ""
+    take_over_by: str = ""
+    undo_by: str = ""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A recovery as it was declared.
+
+    Attributes:
+        name: the remedy, as in `move-grafana-to-mysql`.
+        fn: the flow's function.
+        runbook: path of the runbook it replaces.
+        answers: names of the alerts it answers.
+        danger: the most dangerous of its steps.
+        target_of: names the target from the parameters, by their names.
+        parameters: type and default of each parameter, by name; `...` where there is no default.
+    """
+
+    name: str
+    fn: Callable[..., Any]
+    runbook: str
+    answers: tuple[str, ...]
+    danger: Danger
+    target_of: Callable[..., str]
+    parameters: Mapping[str, tuple[Any, Any]]
+
+
+@dataclass
+class Ended:
+    """How a run of a recovery ended. `error` is what the operator must act on, if anything."""
+
+    recovery_id: str
+    state: RecoveryState | None
+    result: Any = None
+    error: Exception | None = None
+    plan: Plan | None = None
+    message: str = ""
+
+
+@dataclass
+class Run:
+    """One run of a recovery. `parameters` are typed values; `plain` is what the journal keeps."""
+
+    recovery: Recovery
+    parameters: dict[str, Any]
+    options: Options
+    stage: Stage
+    flow_run_id: str
+    journal: Journal
+    plain: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the parameters plain."""
+        self.plain = {name: to_plain(value) for name, value in self.parameters.items()}
+
+    @property
+    def target(self) -> str:
+        """What is repaired, by name."""
+        return self.recovery.target_of(**self.parameters)
+
+    def walk(self, walk: Walk) -> Any:
+        """Go along the flow once."""
+        token = current_walk.set(walk)
+        try:
+            return self.recovery.fn(**self.parameters)
+        finally:
+            current_walk.reset(token)
+
+    def make_plan(
+        self,
+        stage: Stage,
+        recovery_id: str = "",
+        decisions: Mapping[str, dict[str, Any]] | None = None,
+    ) -> tuple[Plan, dict[str, str]]:
+        """Walk the flow without changing anything; return its plan and the steps' fingerprints."""
+        plan = Plan(self.recovery.name, self.target, self.plain)
+        walk = PlanWalk(
+            self.target, stage, plan=plan, recovery_id=recovery_id, decisions=decisions or {}
+        )
+        self.walk(walk)
+        return plan, walk.fingerprints
+
+    def open(self, recovery_id: str, forked_from: Mapping[str, Any] | None = None) -> None:
+        """Write the first event of a new recovery."""
+        body = {
+            "format": FORMAT,
+            "flow": self.recovery.name,
+            "target": self.target,
+            "parameters": self.plain,
+            "runbook": self.recovery.runbook,
+            "danger": str(self.recovery.danger),
+            "release": release(),
+            "flow_run_id": self.flow_run_id,
+            "forked_from": dict(forked_from or {}),
+        }
+        self.journal.append(recovery_id, Kind.OPENED, body)
+
+
+def recovery_id_of(flow_run_id: str) -> str:
+    """The id of the recovery that a flow run began: its first 12 hexadecimal digits."""
+    return flow_run_id.replace("-", "")[:RECOVERY_ID_DIGITS]
+
+
+def find_recovery(journal: Journal, wanted: str, field_name: str = "resume") -> str:
+    """The one recovery whose id begins like this.
+
+    Raises:
+        BadInput: there is none, or several.
+    """
+    found = journal.recovery_ids(starting_with=wanted, limit=5) if wanted else []
+    if wanted in found:
+        return wanted
+    if len(found) != 1:
+        seen = f"several recoveries begin with {wanted!r}" if found else f"no recovery {wanted!r}"
+        raise BadInput(field_name, f"{seen} in {journal.url}", "See `recover status` for the ids")
+    return found[0]
+
+
+def release() -> str:
+    """This release of the software, as recorded with every recovery."""
+    try:
+        return version("recovery-pipelines")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def this_user() -> str:
+    """Who runs this process, for the record."""
+    return os.environ.get("USER") or os.environ.get("LOGNAME") or f"uid {os.getuid()}"
