@@ -124,7 +124,7 @@ class MysqlServer(Block):
         with reading(asked, self.label) as call:
             try:
                 connection = pymysql.connect(
-                    host=None if self.unix_socket else self.host,  # type: ignore[arg-type]
+                    host=None if self.unix_socket else self.host,
                     port=self.port,
                     unix_socket=str(self.unix_socket) if self.unix_socket else None,
                     user=self.user,
@@ -141,7 +141,7 @@ class MysqlServer(Block):
                 )
             except (pymysql.err.Error, OSError) as error:
                 raise translated(error, self.label, asked) from None
-            call.answer = str(connection.get_server_info())
+            call.answer = str(connection.get_server_info())  # type: ignore[no-untyped-call]
         return MysqlSession(connection, self.label)
 
     def _tls(self) -> dict[str, Any]:

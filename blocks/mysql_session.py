@@ -1,6 +1,6 @@
 """One open connection to a MySQL or MariaDB database: reads, changes, streams and bulk inserts.
 
-Every statement passes the gate of `recovery.commands`. A stream and a bulk insert pass it once each,
+Every statement passes the gate of `recovery.commands`. A stream and a bulk insert pass it once,
 whatever the number of rows, so that the evidence of a large table stays one line.
 """
 
@@ -42,7 +42,7 @@ REMEDIES: dict[int, str] = {
     ER.DBACCESS_DENIED_ERROR: "Grant the account its rights on this database, then resume",
     ER.TABLEACCESS_DENIED_ERROR: "Grant the account this right on the database, then resume",
     ER.BAD_DB_ERROR: "Create the database, or correct its name",
-    ER.LOCK_WAIT_TIMEOUT: "Another session holds the rows: end it (is Grafana stopped?), then resume",
+    ER.LOCK_WAIT_TIMEOUT: "Another session holds the rows: end it (Grafana?), then resume",
     ER.LOCK_DEADLOCK: "Another session writes the same rows: end it, then resume",
     1153: "Raise max_allowed_packet of the server to 64M or more, then resume",
     1114: "Make room on the disk of the server, then resume",
@@ -68,7 +68,7 @@ class MysqlSession:
         with reading(SESSION, target), self._answering(SESSION):
             connection.query(SESSION)
         escapes = SERVER_STATUS.SERVER_STATUS_NO_BACKSLASH_ESCAPES
-        if not connection.server_status & escapes:
+        if not connection.server_status & escapes:  # type: ignore[attr-defined]
             raise CommandFailed(
                 target, SESSION, 0, "the server did not take NO_BACKSLASH_ESCAPES",
                 "Connect to the server itself, not through a proxy that rewrites statements",
@@ -118,7 +118,7 @@ class MysqlSession:
         """
         with changing(sql, self.target) as call, self._answering(sql, LOST_REMEDY):
             with self._connection.cursor() as cursor:
-                affected = cursor.execute(sql, tuple(args) or None)
+                affected = int(cursor.execute(sql, tuple(args) or None))
             call.answer = f"{affected} rows affected"
         return affected
 
@@ -126,7 +126,7 @@ class MysqlSession:
         """Write into a temporary table of this session: nobody else sees it, so it is a read."""
         with reading(sql, self.target) as call, self._answering(sql):
             with self._connection.cursor() as cursor:
-                affected = cursor.execute(sql, tuple(args) or None)
+                affected = int(cursor.execute(sql, tuple(args) or None))
             call.answer = f"{affected} rows affected"
         return affected
 
@@ -202,7 +202,7 @@ class MysqlSession:
 
     def _send(self, statement: bytes, shown: str) -> None:
         with self._answering(shown, LOST_REMEDY), self._connection.cursor() as cursor:
-            cursor.execute(statement)  # type: ignore[arg-type]  # bytes go out as they are
+            cursor.execute(statement)
             if not cursor.warning_count:
                 return
             cursor.execute("SHOW WARNINGS")

@@ -193,7 +193,7 @@ def _remedy(answer: Answer) -> str:
 
 def _lost(order: Order, why: object) -> AnswerLost:
     if order.deadline.is_over:
-        why = f"no end of it within {order.deadline.within_seconds:g} s"
+        why = f"no end of it within {order.deadline.within_seconds:.3g} s"
     return AnswerLost(order.target, order.command, str(why) or "the connection was lost")
 
 

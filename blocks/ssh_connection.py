@@ -199,7 +199,7 @@ def call_within(deadline: Deadline, ask: Callable[[], Given]) -> Given:
     try:
         answer = answers.get(timeout=deadline.seconds_left)
     except Empty:
-        raise TimeoutError(f"no answer within {deadline.within_seconds:g} s") from None
+        raise TimeoutError(f"no answer within {deadline.within_seconds:.3g} s") from None
     if isinstance(answer, BaseException):
         raise answer
     return answer
@@ -260,7 +260,7 @@ def _shake_hands(transport: paramiko.Transport, server: Server, deadline: Deadli
         raise Unreachable(
             server.target,
             "start SSH",
-            f"it accepted the connection and said nothing for {deadline.within_seconds:g} s",
+            f"it accepted the connection and said nothing for {deadline.within_seconds:.3g} s",
         )
     if not transport.is_active():
         error = transport.get_exception()
@@ -299,7 +299,9 @@ def _log_in(
         except (paramiko.SSHException, OSError, EOFError) as error:
             if deadline.is_over or "timeout" in str(error).lower():
                 raise Unreachable(
-                    server.target, f"log in as {user}", f"silent for {deadline.within_seconds:g} s"
+                    server.target,
+                    f"log in as {user}",
+                    f"silent for {deadline.within_seconds:.3g} s",
                 ) from error
             tried.append(f"{origin}: {str(error).rstrip('.') or type(error).__name__}")
             if not transport.is_active():

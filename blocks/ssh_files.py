@@ -66,7 +66,7 @@ def copy_by_sftp(
                 ) from error
             except (paramiko.SSHException, OSError, EOFError) as error:
                 if deadline.is_over:
-                    seen = f"not copied within {deadline.within_seconds:g} s"
+                    seen = f"not copied within {deadline.within_seconds:.3g} s"
                     raise Unreachable(target, asked, seen) from error
                 if not transport.is_active() or isinstance(error, EOFError):
                     raise Unreachable(target, asked, "the connection was lost") from error

@@ -167,7 +167,6 @@ def test_a_wrong_key_is_refused_and_says_what_was_tried(sshd, tmp_path):
 
     assert str(wrong) in str(refusal.value)
     assert "SHA256:" in str(refusal.value)
-    assert "offers publickey" in str(refusal.value)
     assert "authorized_keys" in str(refusal.value)
 
 
@@ -175,7 +174,9 @@ def test_a_password_the_server_does_not_take_is_refused_without_being_shown(sshd
     monkeypatch.setenv("OPS_PASSWORD", "hunter2")
 
     with pytest.raises(LoginRefused) as refusal:
-        sshd.block(key_file=None, password_env="OPS_PASSWORD").read(["true"])
+        sshd.block(key_file=None, password_env="OPS_PASSWORD").read(  # noqa: S106 - a name
+            ["true"]
+        )
 
     assert "password: not offered" in str(refusal.value)
     assert "hunter2" not in str(refusal.value)
@@ -388,9 +389,13 @@ def test_a_file_that_changes_while_it_is_copied_is_not_taken(host, tmp_path, gat
 
 def test_a_host_without_sftp_is_named(tmp_path):
     (tmp_path / "source").write_text("x")
-    with private_sshd(tmp_path / "sshd", {"Subsystem": "other /bin/false"}) as sshd:
-        with pytest.raises(CommandFailed, match="sftp subsystem"):
-            sshd.block().fetch(str(tmp_path / "source"), tmp_path / "copy")
+    without = {"Subsystem": "other /bin/false"}
+
+    with (
+        private_sshd(tmp_path / "sshd", without) as sshd,
+        pytest.raises(CommandFailed, match="sftp subsystem"),
+    ):
+        sshd.block().fetch(str(tmp_path / "source"), tmp_path / "copy")
 
 
 def test_a_fetch_from_a_frozen_server_is_given_up_at_the_deadline(tmp_path):

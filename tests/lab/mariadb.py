@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,15 +17,13 @@ from tests.lab.processes import (
     account_ids,
     bare_environment,
     find_binary,
+    made_up_password,
     scratch_directory,
     service_user,
     write_secret,
 )
 
 USER = "lab"
-AWKWARD = (
-    " '\"\\%#@:/?&$x"  # what a password may hold and a careless URL, quote or option file loses
-)
 OPTIONS = {
     "character_set_server": "utf8mb4",
     "collation_server": "utf8mb4_unicode_ci",
@@ -52,7 +49,7 @@ class MariadbServer(Server):
         self.host = LOOPBACK
         self.port = free_port()
         self.user = USER
-        self.password = secrets.token_hex(8) + AWKWARD
+        self.password = made_up_password()
         self.password_file = directory / "mariadb.password"
         write_secret(self.password_file, self.password)
         self.data_directory = scratch / "d"

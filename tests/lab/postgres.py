@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 import signal
 import subprocess
 import tempfile
@@ -22,13 +21,13 @@ from tests.lab.processes import (
     account_ids,
     bare_environment,
     find_binary,
+    made_up_password,
     scratch_directory,
     service_user,
     write_secret,
 )
 
 USER = "lab"
-AWKWARD = " '\"\\%#@:/?&$x"
 OPTIONS = {
     "fsync": "off",  # survives the death of the server, not of the machine
     "max_connections": "60",
@@ -66,7 +65,7 @@ class PostgresServer(Server):
         self.host = LOOPBACK
         self.port = free_port()
         self.user = USER
-        self.password = secrets.token_hex(8) + AWKWARD
+        self.password = made_up_password()
         self.password_file = directory / "postgres.password"
         write_secret(self.password_file, self.password)
         self.data_directory = scratch / "d"

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pwd
+import secrets
 import select
 import shutil
 import signal
@@ -104,6 +105,11 @@ def service_user(name: str) -> str:
     except KeyError as error:
         raise ServerMissing(f"there is no account {name}") from error
     return name
+
+
+def made_up_password() -> str:
+    """Return a password that a careless URL, quote, format or option file would spoil."""
+    return secrets.token_hex(8) + " '\"\\%#@:/?&$x"
 
 
 def account_ids(user: str) -> tuple[int, int]:

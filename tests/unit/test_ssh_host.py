@@ -197,7 +197,7 @@ def test_a_file_that_is_no_key_is_refused_and_a_locked_key_says_what_to_do(tmp_p
     rubbish, locked = tmp_path / "rubbish", tmp_path / "locked"
     rubbish.write_text("hello\n")
     rubbish.chmod(0o600)
-    paramiko.ECDSAKey.generate().write_private_key_file(str(locked), password="pw")
+    paramiko.ECDSAKey.generate().write_private_key_file(str(locked), password="pw")  # noqa: S106
 
     with pytest.raises(BadInput, match="no private key"):
         gather("ops", CredentialReferences(key_file=rubbish))
@@ -262,7 +262,7 @@ def test_a_hash_is_read_also_where_the_name_is_escaped():
 
 
 def test_a_call_that_hangs_is_left_behind_at_the_deadline():
-    with pytest.raises(TimeoutError, match="within 0.05 s"):
+    with pytest.raises(TimeoutError, match="no answer within"):
         call_within(Deadline(0.05), threading.Event().wait)
 
 

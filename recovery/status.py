@@ -1,0 +1,336 @@
+"""Where recoveries stand, as `recover status` prints it, and whether their journal is intact."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from recovery.errors import BadInput
+from recovery.events import Event, Kind, flaws
+from recovery.history import (
+    LOST,
+    AttemptRecord,
+    History,
+    RecoveryState,
+    StepRecord,
+    StepState,
+    read_history,
+)
+from recovery.journal import Holder, Journal
+from recovery.redaction import redact_value
+
+READINGS_MAX = 20
+RECOVERIES_MAX = 1_000_000
+SETTLED = {StepState.DONE, StepState.ALREADY_SO, StepState.UNDONE}
+# Looks end as passed or refused; the states people are shown know only done and failed for that.
+# A guard that passed did all it is there for, one that refused stopped the recovery.
+SHOWN_STATES = {StepState.PASSED: StepState.DONE, StepState.REFUSED: StepState.FAILED}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the journal says of one recovery at one moment.
+
+    Attributes:
+        events: all of them, in order, as they are stored.
+        head: the last `seq` and hash that the store remembers to have written.
+        history: what the events amount to.
+        holder: who holds the target's lease, be it this recovery or another one.
+    """
+
+    events: tuple[Event, ...]
+    head: tuple[int, str]
+    history: History
+    holder: Holder | None
+
+    @property
+    def is_leased(self) -> bool:
+        """Whether an attempt of this recovery holds its target now."""
+        return self.holder is not None and self.holder.recovery_id == self.history.recovery_id
+
+    @property
+    def live_attempt(self) -> int:
+        """The number of the attempt that is at work now; 0 where there is none."""
+        last = self.history.attempts[-1] if self.history.attempts else None
+        if last is None or last.ended_as or not self.is_leased or self.holder is None:
+            return 0
+        return last.n if self.holder.epoch == last.epoch else 0
+
+    @property
+    def state(self) -> RecoveryState:
+        """Where the recovery stands."""
+        if not self.history.attempts and self.is_leased:
+            return RecoveryState.RUNNING  # opened, and about to begin
+        return self.history.state(is_leased=self.is_leased)
+
+    @property
+    def flaws(self) -> list[str]:
+        """Every place where the journal is not the chain that was written."""
+        return flaws(self.events, *self.head)
+
+    def state_of(self, step: StepRecord) -> StepState:
+        """Where a step stands: intended while nobody works on it means in doubt."""
+        if step.state is StepState.INTENDED and step.attempt != self.live_attempt:
+            return StepState.IN_DOUBT
+        return step.state
+
+    def last_heard_at(self, n: int) -> str:
+        """When an attempt last wrote to the journal."""
+        return next((event.at for event in reversed(self.events) if event.attempt == n), "")
+
+    def end_of(self, attempt: AttemptRecord) -> tuple[str, str]:
+        """When and as what an attempt ended; a lost one when it was last heard of.
+
+        Both are empty while it is at work.
+        """
+        if attempt.ended_as and attempt.ended_as != LOST:
+            return attempt.ended_at, attempt.ended_as
+        if attempt.n == self.live_attempt:
+            return "", ""
+        return self.last_heard_at(attempt.n), LOST
+
+
+def read_recovery(journal: Journal, recovery_id: str) -> Reading:
+    """Read one recovery whole, while it may be at work.
+
+    Raises:
+        BadInput: there is no such recovery.
+    """
+    for _ in range(READINGS_MAX):
+        head = journal.head(recovery_id)
+        events = journal.events(recovery_id)
+        history = read_history(map(_readable, events))
+        if history is None:
+            raise BadInput(
+                "recovery",
+                f"no recovery {recovery_id} in {journal.url}",
+                "See `recover status` for the ids",
+            )
+        holder = journal.holder(history.target) if history.target else None
+        if journal.head(recovery_id) == head:
+            break
+    return Reading(tuple(events), head, history, holder)
+
+
+def status_of(journal: Journal, recovery_id: str) -> dict[str, Any]:
+    """Tell where one recovery stands, as `recover status ID --json` prints it.
+
+    Steps that only look have states of their own in the journal; here a guard that passed and a
+    verification that held are `done`, a guard that refused is `failed`, and `verdict` says which.
+    An act that is intended while no attempt is at work is `in-doubt`. An attempt that never ended
+    and does not hold its lease ended as `lost`, when it was last heard of.
+
+    Raises:
+        BadInput: there is no such recovery.
+    """
+    return as_status(read_recovery(journal, recovery_id))
+
+
+def as_status(reading: Reading) -> dict[str, Any]:
+    """Tell where a recovery stands from a reading of it; see `status_of`."""
+    history = reading.history
+    how = _how_done(reading.events)
+    last = history.attempts[-1] if history.attempts else None
+    status: dict[str, Any] = {
+        "id": history.recovery_id,
+        "flow": history.flow,
+        "target": history.target,
+        "state": str(reading.state),
+        "attempts": [_attempt(reading, attempt) for attempt in history.attempts],
+        "steps": [_step(reading, step, how) for step in history.steps.values()],
+        "runbook": history.runbook,
+        "parameters": history.parameters,
+        "opened_at": history.opened_at,
+        "ended_at": _ended_at(reading),
+        "error": last.error if last else "",
+        "next": next_for(reading),
+        "danger": history.danger,
+        "release": history.release,
+        "plan_hash": history.plan.get("hash", ""),
+        "approvals": [
+            {
+                "hash": approval.plan_hash,
+                "by": approval.by,
+                "until": approval.until,
+                "how": approval.how,
+                "reason": approval.reason,
+            }
+            for approval in history.approvals
+        ],
+        "forked_from": history.forked_from or None,
+        "abandoned_by": history.abandoned_by,
+        "journal": {"events": reading.head[0], "head": reading.head[1]},
+    }
+    clean: dict[str, Any] = redact_value(status)
+    return clean
+
+
+def all_statuses(journal: Journal, limit: int = 100) -> list[dict[str, Any]]:
+    """Tell in short where the recoveries stand that were written to last, latest first."""
+    rows = []
+    for recovery_id in journal.recovery_ids(limit=limit):
+        try:
+            reading = read_recovery(journal, recovery_id)
+        except BadInput:  # its events are gone; `recover journal verify` names that
+            continue
+        history = reading.history
+        states = [reading.state_of(step) for step in history.steps.values()]
+        row = {
+            "id": recovery_id,
+            "flow": history.flow,
+            "target": history.target,
+            "state": str(reading.state),
+            "opened_at": history.opened_at,
+            "ended_at": _ended_at(reading),
+            "attempts": len(history.attempts),
+            "steps_done": sum(SHOWN_STATES.get(state, state) in SETTLED for state in states),
+            "steps": len(states),
+        }
+        rows.append(redact_value(row))
+    return rows
+
+
+def verify_journal(journal: Journal, recovery_id: str | None = None) -> dict[str, list[str]]:
+    """Name every changed, missing or re-ordered event, by recovery; an empty list means intact.
+
+    Args:
+        journal: which one.
+        recovery_id: only this recovery; `None` means all of them.
+
+    Raises:
+        BadInput: there is no such recovery.
+    """
+    ids = [recovery_id] if recovery_id else journal.recovery_ids(limit=RECOVERIES_MAX)
+    found = {}
+    for each in ids:
+        for _ in range(READINGS_MAX):  # a recovery at work writes between the two readings
+            head, events = journal.head(each), journal.events(each)
+            found[each] = flaws(events, *head)
+            if not found[each] or journal.head(each) == head:
+                break
+        if recovery_id and not events and not head[0]:
+            raise BadInput(
+                "recovery", f"no recovery {each} in {journal.url}", "See `recover status`"
+            )
+    return found
+
+
+def next_for(reading: Reading) -> str:
+    """Say in one line what the operator should do next."""
+    history, recovery_id = reading.history, reading.history.recovery_id
+    state = reading.state
+    resume = f"`recover resume {recovery_id}`"
+    if state is RecoveryState.RUNNING:
+        return f"wait: an attempt is at work; see `recover status {recovery_id}`"
+    if history.abandoned_by and state is not RecoveryState.UNDONE:
+        return (
+            f"{history.abandoned_by} has abandoned it: go back with `recover undo {recovery_id}`, "
+            "or start a new one"
+        )
+    if state is RecoveryState.RECOVERED:
+        return f"nothing: it is recovered; evidence is in `recover report {recovery_id}`"
+    if state is RecoveryState.UNDONE:
+        return f"nothing: it was undone; a new one starts with `recover run {history.flow}`"
+    if reading.holder is not None and not reading.is_leased:
+        return (
+            f"wait for recovery {reading.holder.recovery_id}, which holds {history.target}; "
+            f"then {resume}"
+        )
+    if state is RecoveryState.NEEDS_PERSON:
+        return _next_for_person(reading)
+    if state is RecoveryState.REFUSED:
+        return f"settle the reason it was refused for, then {resume}"
+    if not history.attempts:
+        return f"nothing was begun yet: {resume}"
+    if reading.end_of(history.attempts[-1])[1] == LOST:
+        return f"{resume}: its last attempt was lost; what is done stays done"
+    return f"mend what the error names, then {resume}"
+
+
+def _next_for_person(reading: Reading) -> str:
+    history, recovery_id = reading.history, reading.history.recovery_id
+    for step in history.steps.values():
+        if step.undo_state == "failed":
+            return (
+                f"mend what the error names, then `recover undo {recovery_id}` again "
+                f"({step.key} is half changed)"
+            )
+    for step in history.steps.values():
+        state = reading.state_of(step)
+        if state in {StepState.IN_DOUBT, StepState.STALE} and not step.resolved_as:
+            return (
+                f"look at {step.target or history.target}, then `recover resolve {recovery_id} "
+                f"{shlex.quote(step.key)} --as done|redo|abandon --by NAME --reason TEXT` "
+                f"and `recover resume {recovery_id}`"
+            )
+    plan_hash = history.plan.get("hash", "")
+    if plan_hash and not any(approval.plan_hash == plan_hash for approval in history.approvals):
+        return (
+            f"look at the plan in `recover report {recovery_id}`, then "
+            f"`recover resume {recovery_id} --approve {plan_hash}`"
+        )
+    return f"do what the error says, then `recover resume {recovery_id}`"
+
+
+def _readable(event: Event) -> Event:
+    """The event, without its body where somebody made that unreadable; the chain tells of it."""
+    try:
+        is_read = isinstance(json.loads(event.body_text), dict)
+    except ValueError:
+        is_read = False
+    return event if is_read else replace(event, body_text="{}")
+
+
+def readable_events(reading: Reading) -> list[Event]:
+    """The events of a reading with bodies that can be read."""
+    return [_readable(event) for event in reading.events]
+
+
+def _how_done(events: Sequence[Event]) -> dict[str, str]:
+    """How each step came to be done: acted, already-so, reconciled or reused, by key."""
+    return {
+        event.step: _readable(event).body.get("how", "")
+        for event in events
+        if event.kind == Kind.DONE
+    }
+
+
+def _ended_at(reading: Reading) -> str | None:
+    history = reading.history
+    return (reading.end_of(history.attempts[-1])[0] or None) if history.attempts else None
+
+
+def _attempt(reading: Reading, attempt: AttemptRecord) -> dict[str, Any]:
+    ended_at, ended_as = reading.end_of(attempt)
+    return {
+        "n": attempt.n,
+        "flow_run_id": attempt.flow_run_id,
+        "epoch": attempt.epoch,
+        "started_at": attempt.started_at,
+        "ended_at": ended_at or None,
+        "ended_as": ended_as or None,
+        "worker": attempt.worker,
+        "error": attempt.error,
+    }
+
+
+def _step(reading: Reading, step: StepRecord, how: dict[str, str]) -> dict[str, Any]:
+    state = reading.state_of(step)
+    verdict = step.verdict
+    if state in SHOWN_STATES:
+        verdict = "verified" if step.kind == "verify" else str(state)
+    return {
+        "key": step.key,
+        "kind": step.kind,
+        "target": step.target,
+        "state": str(SHOWN_STATES.get(state, state)),
+        "attempt": step.attempt,
+        "started_at": step.started_at or None,
+        "ended_at": step.ended_at or None,
+        "verdict": verdict,
+        "how": how.get(step.key, "") if step.is_done else "",
+        "error": step.error,
+        "danger": step.danger,
+        "undo": step.undo_state,
+    }

@@ -1,0 +1,105 @@
+"""What stands in the way of a migration, each thing under a stable name that can be accepted."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from recovery.errors import Refused
+
+SHOWN_MAX = 20
+SAMPLE_CHARACTERS_MAX = 120
+
+
+class Grade(StrEnum):
+    """What a hazard means for the migration."""
+
+    NOTICE = "notice"  # nothing is lost; worth knowing
+    LOSS = "loss"  # something is lost: refused unless accepted by name
+    OBSTACLE = "obstacle"  # the target cannot take it: refused, and no acceptance helps
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """One thing that would be lost or go wrong, and the first row that shows it.
+
+    Attributes:
+        kind: a stable word, such as `truncated-fraction`.
+        place: `table` or `table.column`.
+        grade: whether it is worth knowing, a loss, or in the way.
+        rows: how many rows show it.
+        row: the first of them by its key, such as `id=7`; empty where it is no row.
+        sample: the value there, shortened.
+        reason: what is wrong.
+        remedy: what to do about it.
+    """
+
+    kind: str
+    place: str
+    grade: Grade
+    rows: int
+    row: str
+    sample: str
+    reason: str
+    remedy: str
+
+    @property
+    def name(self) -> str:
+        """The name it is accepted by."""
+        return f"{self.kind}:{self.place}"
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        rows = f"{self.rows} row{'s' if self.rows != 1 else ''}" if self.rows else ""
+        first = f", first {self.row}" if self.row else ""
+        where = (
+            f" ({rows}{first}: {self.sample})"
+            if rows and self.sample
+            else f" ({rows})" * bool(rows)
+        )
+        return f"{self.grade} {self.name}: {self.reason}{where}. {self.remedy}"
+
+
+def shown(value: object) -> str:
+    """A value as it is shown to a person: one line, not too long."""
+    text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+    whole = repr(text) if isinstance(value, bytes | str) else text
+    if len(whole) <= SAMPLE_CHARACTERS_MAX:
+        return whole
+    return f"{whole[:SAMPLE_CHARACTERS_MAX]}… ({len(text)} characters)"
+
+
+def is_accepted(hazard: Hazard, accepted: Collection[str]) -> bool:
+    """Whether it does not stand in the way: a notice, or a loss accepted by name.
+
+    `truncated-fraction:annotation.created` accepts one place, `truncated-fraction:*` all of them.
+    An obstacle is never accepted.
+    """
+    if hazard.grade is Grade.NOTICE:
+        return True
+    named = hazard.name in accepted or f"{hazard.kind}:*" in accepted
+    return hazard.grade is Grade.LOSS and named
+
+
+def in_the_way(hazards: Iterable[Hazard], accepted: Collection[str]) -> tuple[Hazard, ...]:
+    """The hazards that are not accepted."""
+    return tuple(hazard for hazard in hazards if not is_accepted(hazard, accepted))
+
+
+def refuse_unless_accepted(
+    target: str, hazards: Iterable[Hazard], accepted: Collection[str] = ()
+) -> None:
+    """Go on only if nothing would be lost that was not accepted by name.
+
+    Raises:
+        Refused: with every hazard in the way, and the names that would accept the losses.
+    """
+    left = in_the_way(hazards, accepted)
+    if not left:
+        return
+    lines = "; ".join(f"[{number}] {hazard}" for number, hazard in enumerate(left[:SHOWN_MAX], 1))
+    more = f"; and {len(left) - SHOWN_MAX} more" if len(left) > SHOWN_MAX else ""
+    names = ", ".join(hazard.name for hazard in left if hazard.grade is Grade.LOSS)
+    remedy = "Mend what is named"
+    if names:
+        remedy += f", or accept the losses by name ({names})"
+    raise Refused(target, f"{lines}{more}", remedy)
