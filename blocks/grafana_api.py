@@ -13,6 +13,7 @@ import httpx
 from prefect.blocks.core import Block
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from blocks.ssh_connection import AnswerLost
 from blocks.ssh_credentials import secret_from
 from recovery.commands import changing, reading
 from recovery.errors import BadInput, CommandFailed, Unreachable, UnreadableOutput
@@ -218,7 +219,8 @@ class GrafanaApi(Block):
 
         Raises:
             GrafanaConflict: 409 or 412.
-            Unreachable: as of `get`; what was sent may have taken effect: look first.
+            AnswerLost: it was sent, and no answer came: it may have taken effect.
+            Unreachable and the rest: as of `get`.
         """
         content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
         command = f"POST {self.url}{path} ({note}, sha256 {hashlib.sha256(content).hexdigest()})"
@@ -241,16 +243,18 @@ class GrafanaApi(Block):
                 for chunk in answer.iter_bytes():  # httpx limits the wait for each, not the sum
                     received += chunk
                     if time.monotonic() > ends or len(received) > ANSWER_MAX_BYTES:
-                        raise Unreachable(
+                        kind = Unreachable if method == "GET" else AnswerLost
+                        raise kind(
                             self.target,
                             command,
                             f"the answer did not end ({len(received)} bytes came)",
                         )
-        except (httpx.TimeoutException, TimeoutError) as error:
-            seen = f"silent for {self.within_seconds:g} s"
-            raise Unreachable(self.target, command, seen) from error
         except httpx.TransportError as error:
-            raise Unreachable(self.target, command, str(error) or type(error).__name__) from error
+            is_slow = isinstance(error, httpx.TimeoutException)
+            seen = f"silent for {self.within_seconds:g} s" if is_slow else str(error)
+            has_left = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            kind = AnswerLost if method == "POST" and has_left else Unreachable
+            raise kind(self.target, command, seen or type(error).__name__) from error
         text = received.decode(errors="replace")
         self._refuse_login_page(command, answer)
         return answer.status_code, text
@@ -304,6 +308,8 @@ class GrafanaApi(Block):
             raise Unreachable(self.target, command, f"status {status}: {said_in(text)}")
         if status not in accept:
             kind, remedy = REFUSALS.get(status, (CommandFailed, ""))
+            if status == httpx.codes.NOT_FOUND and is_about_a_thing(text):
+                kind = GrafanaNotFound
             raise kind(self.target, command, status, said_in(text), remedy)
         try:
             return json.loads(text)
@@ -321,7 +327,7 @@ REFUSALS: dict[int, tuple[type[CommandFailed], str]] = {
         GrafanaPermissionMissing,
         "Give the service account the role Editor, or the permission it names, then resume",
     ),
-    404: (GrafanaNotFound, "Check the uid, and the sub-path in the URL of Grafana"),
+    404: (CommandFailed, "Check the URL, and its sub-path: this may not be a Grafana at all"),
     409: (GrafanaConflict, "Look at what is there, then choose another uid or title"),
     412: (
         GrafanaConflict,
@@ -339,6 +345,16 @@ def said_in(text: str) -> str:
     except (ValueError, AttributeError):
         return text.strip()[:SHOWN_CHARACTERS]
     return ": ".join(parts)[:SHOWN_CHARACTERS] or text.strip()[:SHOWN_CHARACTERS]
+
+
+def is_about_a_thing(text: str) -> bool:
+    """Whether a 404 says that a dashboard or folder is missing, rather than the whole address.
+
+    Grafana 11 says `Dashboard not found` and `folder not found`, and `Not found` to an address it
+    does not know; a proxy in front says something else.
+    """
+    said = said_in(text).lower()
+    return "not found" in said and any(thing in said for thing in ("dashboard", "folder"))
 
 
 def in_path(part: str) -> str:

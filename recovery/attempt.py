@@ -150,7 +150,9 @@ class Attempt(Walk):
 
     def _verify(self, call: StepCall, started_at: str) -> Outcome:
         if self._was_passed(call.key):
-            return Outcome("Restored", "verified before a later act began")
+            known = self.history.steps[call.key].result
+            result = None if known is None else from_plain(call.step.returns, known)
+            return Outcome("Restored", "verified before a later act began", result)
         self.settle_passed_over()
         with gated(Gate(self, call)):
             try:
@@ -160,7 +162,8 @@ class Attempt(Walk):
                     body = {**_about(call, started_at), "error": redact(str(error))}
                     self.write(Kind.FAILED, body, call.key)
                 raise
-        self.write(Kind.VERIFIED, {**_about(call, started_at), "saw": shortly(seen)}, call.key)
+        body = {**_about(call, started_at), "result": to_plain(seen)}
+        self.write(Kind.VERIFIED, body, call.key)
         return Outcome("Verified", shortly(seen) if seen is not None else "as it should be", seen)
 
     def _was_passed(self, key: str) -> bool:

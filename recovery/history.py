@@ -274,6 +274,7 @@ def _looked(history: History, event: Event, body: dict[str, Any]) -> None:
         started_at=body.get("started_at", event.at),
         ended_at=event.at,
         ended_seq=event.seq,
+        result=body.get("result"),
         error=body.get("reason", ""),
     )
 

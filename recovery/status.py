@@ -69,6 +69,12 @@ class Reading:
         """Every place where the journal is not the chain that was written."""
         return flaws(self.events, *self.head)
 
+    @property
+    def goes_back(self) -> bool:
+        """Whether the last attempt was on the way back."""
+        started = [event for event in self.events if event.kind == Kind.ATTEMPT_STARTED]
+        return bool(started) and _readable(started[-1]).body.get("goes") == "back"
+
     def state_of(self, step: StepRecord) -> StepState:
         """Where a step stands: intended while nobody works on it means in doubt."""
         if step.state is StepState.INTENDED and step.attempt != self.live_attempt:
@@ -243,6 +249,8 @@ def next_for(reading: Reading) -> str:
         return f"settle the reason it was refused for, then {resume}"
     if not history.attempts:
         return f"nothing was begun yet: {resume}"
+    if reading.goes_back:
+        return f"mend what stopped the way back, then `recover undo {recovery_id}` again"
     if reading.end_of(history.attempts[-1])[1] == LOST:
         return f"{resume}: its last attempt was lost; what is done stays done"
     return f"mend what the error names, then {resume}"

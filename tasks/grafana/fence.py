@@ -1,5 +1,4 @@
-"""The fence in the target database: a small table that says which attempt may write, and what it
-has loaded.
+"""The fence in the target database: a table that says who may write and what was loaded.
 
 Each load runs in one transaction that first locks the fence row and compares its epoch, and last
 writes a marker of the table it loaded. So a marker stands exactly where a load was committed, and a
@@ -8,7 +7,7 @@ worker that wakes up from a pause finds a newer epoch, or its session ended, and
 
 from typing import Any
 
-from blocks.mysql_session import MysqlSession, quote_name
+from blocks.mysql_session import MysqlSession
 from recovery.errors import CommandFailed, Refused
 from recovery.walk import Fence
 
@@ -16,17 +15,17 @@ TABLE = "recover_fence"
 NO_SUCH_TABLE = 1146
 NO_SUCH_SESSION = 1094
 CREATE = (
-    f"CREATE TABLE IF NOT EXISTS {quote_name(TABLE)} (item varchar(190) NOT NULL PRIMARY KEY, "
+    "CREATE TABLE IF NOT EXISTS `recover_fence` (item varchar(190) NOT NULL PRIMARY KEY, "
     "recovery_id varchar(64) NOT NULL, epoch bigint NOT NULL, copy_sha256 varchar(64) NOT NULL, "
     "row_count bigint NOT NULL, session_id bigint NOT NULL) "
     "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
 )
 END_SESSION = "KILL %s"
-RAISE = f"REPLACE INTO {quote_name(TABLE)} VALUES ('fence', %s, %s, '', 0, 0)"
-NOTE_SESSION = f"REPLACE INTO {quote_name(TABLE)} VALUES ('session', %s, %s, '', 0, %s)"
-NOTE_TABLE = f"REPLACE INTO {quote_name(TABLE)} VALUES (%s, %s, %s, %s, %s, 0)"
-LOCK = f"SELECT recovery_id, epoch FROM {quote_name(TABLE)} WHERE item = 'fence' FOR UPDATE"
-DROP = f"DROP TABLE IF EXISTS {quote_name(TABLE)}"
+RAISE = "REPLACE INTO `recover_fence` VALUES ('fence', %s, %s, '', 0, 0)"
+NOTE_SESSION = "REPLACE INTO `recover_fence` VALUES ('session', %s, %s, '', 0, %s)"
+NOTE_TABLE = "REPLACE INTO `recover_fence` VALUES (%s, %s, %s, %s, %s, 0)"
+LOCK = "SELECT recovery_id, epoch FROM `recover_fence` WHERE item = 'fence' FOR UPDATE"
+DROP = "DROP TABLE IF EXISTS `recover_fence`"
 RAISE_COMMANDS = (CREATE, END_SESSION, RAISE)
 
 
@@ -37,7 +36,7 @@ def raised(session: MysqlSession) -> Fence | None:
 
 
 def loaded(session: MysqlSession, table: str, fence: Fence) -> tuple[str, int] | None:
-    """Hash of the copy that this recovery loaded a table from, and its rows; `None` if it did not."""
+    """Hash of the copy this recovery loaded a table from, and its rows; `None` if it did not."""
     found = _rows(session, "item = %s AND recovery_id = %s", f"table:{table}", fence.recovery_id)
     return (str(found[0][2]), int(found[0][3])) if found else None
 
@@ -100,7 +99,7 @@ def _end_session(session: MysqlSession, session_id: int) -> None:
 def _rows(session: MysqlSession, where: str, *args: object) -> list[tuple[Any, ...]]:
     columns = "recovery_id, epoch, copy_sha256, row_count, session_id"
     try:
-        return session.rows(f"SELECT {columns} FROM {quote_name(TABLE)} WHERE {where}", args)  # noqa: S608 (constants)
+        return session.rows(f"SELECT {columns} FROM `{TABLE}` WHERE {where}", args)  # noqa: S608 (constants)
     except CommandFailed as error:
         if error.code == NO_SUCH_TABLE:
             return []

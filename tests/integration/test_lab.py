@@ -158,7 +158,7 @@ def test_mariadb_wants_the_password_and_takes_options(tmp_path):
         assert seen == ((1 << 20, 1),)
         for user in (server.user, "root", ""):
             with pytest.raises(pymysql.err.OperationalError):
-                pymysql.connect(host=server.host, port=server.port, user=user, password="")  # noqa: S106
+                pymysql.connect(host=server.host, port=server.port, user=user, password="")
 
 
 def test_a_missing_server_skips_on_a_laptop_and_fails_in_ci(monkeypatch):
@@ -189,9 +189,7 @@ def test_grafana_mysql_has_every_table_and_the_rows_of_a_first_start(mariadb, ma
         make_grafana_mysql_schema(connection)
 
     tables = {table for (table,) in mariadb.execute("SHOW TABLES", database=name)}
-    migrations = mariadb.execute(
-        "SELECT migration_id FROM migration_log ORDER BY id", database=name
-    )
+    logged = mariadb.execute("SELECT migration_id FROM migration_log ORDER BY id", database=name)
     assert tables == set(grafana_11().tables)
     assert [m for (m,) in logged] == grafana_11().migrations["migration_log"]
     assert mariadb.execute("SELECT login FROM `user`", database=name) == (("admin",),)

@@ -72,9 +72,11 @@ class MariadbServer(Server):
     def set_password_at_first_start(self) -> None:
         """Leave statements for the next start that give every account the password."""
         secret = quoted(self.password)
+        # A new data directory also lets root in from 127.0.0.1, ::1 and its own name, unasked.
         write_secret(
             self._first_start,
-            "DROP USER IF EXISTS ''@'localhost', ''@'%';\n"
+            "DELETE FROM mysql.global_priv WHERE Host != 'localhost' OR User = '';\n"  # noqa: S608
+            "FLUSH PRIVILEGES;\n"
             f"ALTER USER root@localhost IDENTIFIED BY {secret};\n"
             f"CREATE USER {USER}@'%' IDENTIFIED BY {secret};\n"
             f"GRANT ALL PRIVILEGES ON *.* TO {USER}@'%' WITH GRANT OPTION;\n",

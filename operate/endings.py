@@ -1,0 +1,175 @@
+"""How a command ends: what it prints last, the one line an error becomes, and the exit code."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from operate.progress import Progress
+from recovery.redaction import redact, redact_value
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from recovery.run import Ended
+
+INTERRUPTED = 130
+FAILED = 3
+FENCED = 5
+KINDS = {2: "bad input", 3: "failed", 4: "needs a person", 5: "refused", INTERRUPTED: "interrupted"}
+
+
+@dataclass
+class Answer:
+    """What a command answers with. `next_command` is what to type after an error."""
+
+    as_json: bool
+    debug: bool
+    next_command: str = ""
+    progress: Progress = field(default_factory=Progress)
+    _is_given: bool = False
+
+    def give(self, plain: object, show: "Callable[[Console], None]") -> None:
+        """Print the answer: its JSON, or what `show` makes of it for people."""
+        self._is_given = True
+        if self.as_json:
+            print_json(plain)
+        else:
+            from operate.screens import on_stdout  # noqa: PLC0415 (rich, where it is needed)
+
+            show(on_stdout())
+
+    def end(self, ended: "Ended") -> None:
+        """End a run, a resume or an undo with the status of the recovery.
+
+        Raises:
+            typer.Exit: always.
+        """
+        self.progress.recovery_id = ended.recovery_id
+        if ended.error is not None:
+            raise ended.error
+        self._tell_status(None)
+        raise typer.Exit(0)
+
+    def fail(self, error: BaseException) -> int:
+        """Tell of an error in one line, with what to type next; return the exit code."""
+        if self.debug and not isinstance(error, KeyboardInterrupt):
+            self._print_traceback(error)
+        code = exit_code_of(error)
+        status = self._tell_status(error)
+        kind = KINDS.get(code, "failed")
+        line = text_of(error)
+        line = line if line.startswith(kind) else f"{kind}: {line}"
+        self.progress.note(line, "bold red")
+        if following := self._next(error, status):
+            self.progress.note(f"next: {following}", "bold")
+        return code
+
+    def _tell_status(self, error: BaseException | None) -> dict[str, Any] | None:
+        """Print the status of the recovery, if there is one, and the error where it is JSON."""
+        status = self._status()
+        if self._is_given:
+            return status
+        if self.as_json:
+            document = dict(status or {})
+            if error is not None:
+                document["error"] = as_document(error)
+            print_json(document)
+        elif status is not None:
+            from operate.screens import on_stdout, show_status  # noqa: PLC0415 (rich, where needed)
+
+            show_status(on_stdout(), status)
+        return status
+
+    def _status(self) -> dict[str, Any] | None:
+        if not self.progress.recovery_id:
+            return None
+        from recovery.errors import RecoveryError  # noqa: PLC0415 (imports Prefect)
+        from recovery.journal import open_journal  # noqa: PLC0415
+        from recovery.status import status_of  # noqa: PLC0415
+
+        try:
+            journal = open_journal()
+        except RecoveryError:
+            return None
+        try:
+            return status_of(journal, self.progress.recovery_id)
+        except RecoveryError:
+            return None  # it came to no recovery, or the journal cannot be read: the error says so
+        finally:
+            journal.close()
+
+    def _next(self, error: BaseException, status: Mapping[str, Any] | None) -> str:
+        if isinstance(error, KeyboardInterrupt) and status is not None:
+            return f"`recover resume {status['id']}`"
+        if self.next_command:
+            return f"`{self.next_command}`"
+        if holder := getattr(error, "holder", ""):
+            return f"`recover status {holder}`"
+        return str(status["next"]) if status is not None else ""
+
+    def _print_traceback(self, error: BaseException) -> None:
+        import traceback  # noqa: PLC0415 (only ever for --debug)
+
+        sys.stderr.write(redact("".join(traceback.format_exception(error))))
+
+
+@contextmanager
+def answering(*, as_json: bool, debug: bool, next_command: str = "") -> Iterator[Answer]:
+    """Run a command to its end: every error becomes one line and an exit code.
+
+    Raises:
+        typer.Exit: it did not end well.
+    """
+    answer = Answer(as_json, debug, next_command)
+    try:
+        yield answer
+    except (typer.Exit, typer.TyperException, BrokenPipeError, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 (also the fenced, whom no Exception catches)
+        code = answer.fail(error)
+    else:
+        return
+    raise typer.Exit(code)
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Return what the command ends with after this error."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    from recovery.errors import Fenced, RecoveryError  # noqa: PLC0415 (imports Prefect)
+
+    if isinstance(error, Fenced):
+        return FENCED
+    return int(error.exit_code) if isinstance(error, RecoveryError) else FAILED
+
+
+def as_document(error: BaseException) -> dict[str, str]:
+    """Write an error as `--json` prints it."""
+    document = {"type": getattr(error, "kind", type(error).__name__), "message": text_of(error)}
+    for name in ("field", "target", "remedy"):
+        if (value := getattr(error, name, "")) and isinstance(value, str):
+            document[name] = redact(value)
+    return document
+
+
+def text_of(error: BaseException) -> str:
+    """Write an error in one line."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C"
+    text = " ".join(redact(str(error)).split())
+    if getattr(error, "exit_code", None) is None and not hasattr(error, "epoch"):
+        return f"{type(error).__name__}: {text or 'no message'} (--debug shows where)"
+    return text
+
+
+def print_json(plain: object) -> None:
+    """Print JSON on standard output: in one line, unless a person reads it."""
+    indent = 2 if sys.stdout.isatty() else None
+    text = json.dumps(redact_value(plain), ensure_ascii=False, indent=indent, default=str)
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,146 @@
+"""The names a move of Grafana is started with, turned into what they name."""
+
+import atexit
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from prefect.blocks.core import Block
+
+from blocks.mysql_server import MysqlServer
+from blocks.ssh_host import SshHost, path_in_url
+from recovery.errors import BadInput
+from recovery.journal import default_journal_path
+from recovery.walk import current_fence
+from tasks.grafana.remote_source import fetch_database
+from tasks.grafana.source import SourceCopy, take_copy
+
+UNIT_SCHEME = "systemd+ssh"
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """Where the SQLite database of Grafana lies: a path on the worker, or `ssh://host/path`."""
+
+    url: str
+
+    @property
+    def label(self) -> str:
+        """The file by name, without the options that say how to log in."""
+        return self.url.partition("?")[0]
+
+    def copy_to(self, directory: Path, accepted: Sequence[str]) -> SourceCopy:
+        """Take a copy that is at rest; see `tasks.grafana.source.take_copy` for its errors."""
+        if self.url.startswith("ssh://"):
+            fetched = fetch_database(SshHost.from_url(self.url), path_in_url(self.url), directory)
+            return take_copy(fetched, directory / "at-rest", accepted)
+        return take_copy(Path(self.url), directory, accepted)
+
+
+@dataclass(frozen=True)
+class SystemdUnit:
+    """The unit that runs Grafana, on a host reached by SSH."""
+
+    host: SshHost
+    unit: str
+
+    @property
+    def label(self) -> str:
+        """Host and unit."""
+        return f"{self.host.target} {self.unit}"
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """Where this recovery keeps copies and dumps: on the worker, apart from what it changes."""
+
+    path: Path
+
+    @property
+    def label(self) -> str:
+        """The path."""
+        return str(self.path)
+
+
+def source_file(source: str) -> SourceFile:
+    """Read the parameter `source`.
+
+    Raises:
+        BadInput: it is empty, or a URL of another kind than ssh.
+    """
+    if not source.strip():
+        raise BadInput("source", "it is empty", "Give the path of grafana.db or ssh://host/path")
+    if source.startswith("ssh://"):
+        path_in_url(source)
+        SshHost.from_url(source)
+    elif "://" in source:
+        raise BadInput(
+            "source",
+            f"{source.split('://', 1)[0]}:// is not supported",
+            "Give the path of grafana.db or ssh://host/path",
+        )
+    return SourceFile(source)
+
+
+def mysql_target(target: str) -> MysqlServer:
+    """Read the parameter `target`: a `mysql://` URL, or the name of a saved MySQL database block.
+
+    Raises:
+        BadInput: the URL is malformed, or there is no such block.
+    """
+    if "://" in target:
+        return MysqlServer.from_url(target)
+    try:
+        block = Block.load(f"{MysqlServer.get_block_type_slug()}/{target}")
+    except ValueError as error:
+        raise BadInput(
+            "target",
+            f"{target!r} is neither a mysql:// URL nor the name of a MySQL database block",
+            "Give mysql://user@host:port/db?password_file=PATH, or save the block first",
+        ) from error
+    if not isinstance(block, MysqlServer):
+        raise BadInput("target", f"block {target!r} is of another type", "Name a MySQL database")
+    return block
+
+
+def systemd_unit(grafana: str) -> SystemdUnit | None:
+    """Read the parameter `grafana`: empty, or `systemd+ssh://user@host/unit?options`.
+
+    Raises:
+        BadInput: it is something else.
+    """
+    if not grafana:
+        return None
+    parts = urlsplit(grafana)
+    if parts.scheme != UNIT_SCHEME:
+        raise BadInput(
+            "grafana",
+            f"{grafana.partition('?')[0]!r} does not say how Grafana is stopped and started",
+            f"Give {UNIT_SCHEME}://user@host/grafana-server.service, or leave it empty where "
+            "Grafana is stopped already",
+        )
+    url = urlunsplit(parts._replace(scheme="ssh"))
+    return SystemdUnit(SshHost.from_url(url), path_in_url(url).strip("/"))
+
+
+def work_folder() -> WorkFolder:
+    """The folder of the recovery that is running: `RECOVER_WORK_DIR`, else beside the journal."""
+    base = os.environ.get("RECOVER_WORK_DIR") or str(default_journal_path().parent / "work")
+    return WorkFolder(Path(base) / current_fence().recovery_id)
+
+
+@lru_cache(maxsize=4)
+def scratch_copy(source: SourceFile, accepted: tuple[str, ...]) -> SourceCopy:
+    """Take a copy only to look at; it goes with the process, or with the next one that looks."""
+    base = work_folder().path.parent / "looks"
+    base.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for left in base.iterdir():
+        if not Path("/proc", left.name).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    mine = base / str(os.getpid())
+    atexit.register(shutil.rmtree, mine, ignore_errors=True)
+    return source.copy_to(mine, accepted)

@@ -1,0 +1,143 @@
+"""What is looked at before anything is touched, and what is decided from it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from blocks.mysql_server import MysqlServer
+from blocks.mysql_session import MysqlSession
+from recovery.errors import BadInput
+from recovery.steps import decision, probe
+from tasks.grafana.acceptance import Grade, Hazard, refuse_unless_accepted
+from tasks.grafana.hazards import find_hazards
+from tasks.grafana.kept_copy import KeptCopy
+from tasks.grafana.schema import read_source_schema, read_target_schema
+from tasks.grafana.source import SourceCopy, refuse_if_copy_changed
+from tasks.grafana.tables import SchemaComparison, SkippedTable, TablePair, compare_schemas
+
+TABLES_OF_A_STARTED_GRAFANA_MIN = 20
+# Left out, the rest is broken: envelope encryption, permissions by id, markers of migrations.
+MUST_MOVE = frozenset(
+    {
+        "kv_store", "data_keys", "secrets", "data_source", "signing_key", "sso_setting", "role",
+        "permission", "builtin_role", "seed_assignment", "user_role", "team_role", "org", "user",
+        "provenance_type", "alert_configuration", "preferences", "api_key",
+    }
+)  # fmt: skip
+# Parents first, so that a load that was broken off can be read.
+READ_FIRST = ("org", "user", "org_user", "team", "role", "data_keys", "secrets", "data_source")
+
+
+@dataclass(frozen=True)
+class Fitness:
+    """What a look at both sides found."""
+
+    comparison: SchemaComparison
+    hazards: tuple[Hazard, ...]
+
+
+@probe
+def refuse_unless_fit(
+    copy: KeptCopy, target: MysqlServer, skip_tables: Sequence[str], accept: Sequence[str]
+) -> None:
+    """Refuse what would be lost or go wrong and was not accepted by name.
+
+    Raises:
+        Refused: names every hazard with the row that shows it, and what accepts it.
+        BadInput: the source is no database of Grafana, or a table to skip does not exist.
+        CommandFailed: the server refused the account; asking again cannot help.
+        Unreachable: the server gave no answer.
+
+    Runbook: docs/runbooks/grafana-sqlite-to-mysql.md, step 1.
+    """
+    fitness = look(copy.now(), target, skip_tables)
+    refuse_unless_accepted(target.label, fitness.hazards, accept)
+
+
+@probe
+def refuse_unless_still_fit(
+    copy: KeptCopy, target: MysqlServer, skip_tables: Sequence[str], accept: Sequence[str]
+) -> None:
+    """Look again, now at the copy that will be loaded: rows may have come since the first look.
+
+    Raises:
+        Refused, BadInput, CommandFailed, Unreachable: as of `refuse_unless_fit`.
+
+    Runbook: docs/runbooks/grafana-sqlite-to-mysql.md, step 4.
+    """
+    now = copy.now()
+    refuse_if_copy_changed(now)
+    refuse_unless_accepted(target.label, look(now, target, skip_tables).hazards, accept)
+
+
+@decision
+def tables_to_move(copy: KeptCopy, target: MysqlServer, skip_tables: Sequence[str]) -> list[str]:
+    """Names of the tables that are moved, in the order in which they are."""
+    pairs = compared(copy.now(), target, skip_tables).copied
+    rank = {name: place for place, name in enumerate(READ_FIRST)}
+    return sorted((pair.name for pair in pairs), key=lambda name: (rank.get(name, 99), name))
+
+
+def look(copy: SourceCopy, target: MysqlServer, skip_tables: Sequence[str]) -> Fitness:
+    """Compare both sides cell by cell as they would be moved."""
+    comparison = compared(copy, target, skip_tables)
+    with target.connect() as session:
+        hazards = [*find_hazards(copy.path, session, comparison), *_left_out(comparison)]
+    skipped = {table.name for table in comparison.skipped}
+    return Fitness(
+        comparison,
+        tuple(
+            hazard
+            for hazard in hazards
+            if hazard.place.split(".", 1)[0] not in skipped
+            or hazard.kind in {"left-out", "no-target-table", "unified-storage"}
+        ),
+    )
+
+
+def compared(copy: SourceCopy, target: MysqlServer, skip_tables: Sequence[str]) -> SchemaComparison:
+    """Pair the tables of both sides, leaving out those named.
+
+    Raises:
+        BadInput: the target has no schema of Grafana, or a table to skip is unknown.
+    """
+    comparison = _compared(copy.sha256, copy.path, _Target(target))
+    if len(comparison.copied) < TABLES_OF_A_STARTED_GRAFANA_MIN and not comparison.target_tables:
+        raise BadInput(
+            "target",
+            f"{target.label} holds no tables of Grafana",
+            "Start the same version of Grafana once with this database, then stop it again",
+        )
+    known = {pair.name for pair in comparison.copied} | {t.name for t in comparison.skipped}
+    unknown = sorted(set(skip_tables) - known)
+    if unknown:
+        raise BadInput(
+            "skip_tables",
+            f"{', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} no table of the source",
+            f"Its tables are: {', '.join(sorted(known))}",
+        )
+    return replace(
+        comparison,
+        copied=tuple(pair for pair in comparison.copied if pair.name not in skip_tables),
+        skipped=(
+            *comparison.skipped,
+            *(
+                SkippedTable(pair.name, "asked for", pair.source.rows)
+                for pair in comparison.copied
+                if pair.name in skip_tables
+            ),
+        ),
+    )
+
+
+def pair_of(copy: SourceCopy, target: MysqlServer, table: str) -> TablePair:
+    """Both sides of one table.
+
+    Raises:
+        BadInput: one side does not have it any more.
+    """
+    for pair in compared(copy, target, ()).copied:
+        if pair.name == table:
+            return pair
+    raise BadInput(table, "the table is not on both sides any more", "Look at both sides again")
