@@ -222,12 +222,20 @@ class GrafanaApi(Block):
             AnswerLost: it was sent, and no answer came: it may have taken effect.
             Unreachable and the rest: as of `get`.
         """
-        content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
-        command = f"POST {self.url}{path} ({note}, sha256 {hashlib.sha256(content).hexdigest()})"
+        content, command = self._posted(path, body, note)
         with changing(command, self.target) as call:
             status, text = self._ask("POST", path, content, is_anonymous=False)
             call.answer, call.exit_code = text, status
             return self._read(command, status, text, (200,))
+
+    def post_command(self, path: str, body: Mapping[str, Any], *, note: str) -> str:
+        """What `post` will send, as the plan and the evidence show it."""
+        return self._posted(path, body, note)[1]
+
+    def _posted(self, path: str, body: Mapping[str, Any], note: str) -> tuple[bytes, str]:
+        content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        digest = hashlib.sha256(content).hexdigest()
+        return content, f"POST {self.url}{path} ({note}, sha256 {digest})"
 
     def _ask(
         self, method: str, path: str, content: bytes | None, *, is_anonymous: bool

@@ -5,7 +5,8 @@ whatever the number of rows, so that the evidence of a large table stays one lin
 """
 
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
@@ -57,6 +58,20 @@ def quote_name(name: str) -> str:
 def quote_text(text: bytes) -> bytes:
     """A text literal for a session in NO_BACKSLASH_ESCAPES mode."""
     return b"'" + text.replace(b"'", b"''") + b"'"
+
+
+def batches(rows: Iterable[bytes], bytes_max: int) -> Iterator[list[bytes]]:
+    """Rows in batches of bounded size; one that is larger by itself is a batch of its own."""
+    batch: list[bytes] = []
+    size = 0
+    for row in rows:
+        if batch and (size + len(row) > bytes_max or len(batch) >= BATCH_ROWS_MAX):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += len(row) + 1
+    if batch:
+        yield batch
 
 
 class MysqlSession:
@@ -137,7 +152,7 @@ class MysqlSession:
             call.answer = f"{count} rows"
         return count
 
-    def stream(self, sql: str) -> Iterator[RawRow]:
+    def stream(self, sql: str) -> Generator[RawRow, None, None]:
         """Read rows one by one in bounded memory, each cell as the bytes the server printed.
 
         Raises:
@@ -185,19 +200,20 @@ class MysqlSession:
             raise
 
     def _insert(self, head: str, rows: Iterable[bytes], shown: str = "") -> int:
+        """Send batches from a thread, so that the next is made while the server takes the last."""
         prefix = head.encode() + b" "
         bytes_max = max(min(BATCH_BYTES_MAX, self.packet_max_bytes - STATEMENT_ROOM_BYTES), 1)
-        count = size = 0
-        batch: list[bytes] = []
-        for row in rows:
-            if batch and (size + len(row) > bytes_max or len(batch) >= BATCH_ROWS_MAX):
-                self._send(prefix + b",".join(batch), shown or head)
-                batch, size = [], 0
-            batch.append(row)
-            size += len(row) + 1
-            count += 1
-        if batch:
-            self._send(prefix + b",".join(batch), shown or head)
+        count = 0
+        with ThreadPoolExecutor(1, "mysql-insert") as sender:
+            on_its_way: Future[None] | None = None
+            for batch in batches(rows, bytes_max):
+                count += len(batch)
+                statement = prefix + b",".join(batch)
+                if on_its_way is not None:
+                    on_its_way.result()
+                on_its_way = sender.submit(self._send, statement, shown or head)
+            if on_its_way is not None:
+                on_its_way.result()
         return count
 
     def _send(self, statement: bytes, shown: str) -> None:

@@ -16,7 +16,6 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator
 from blocks.known_hosts import STANDARD_PORT, KnownKey, parse_known_hosts
 from blocks.ssh_command import Answer, Order, require_exit_code, run_command
 from blocks.ssh_connection import (
-    AnswerLost,
     Credentials,
     Deadline,
     Server,
@@ -333,7 +332,7 @@ class SshHost(Block):
             self._kept.lock.release()
         try:
             yield transport
-        except (Unreachable, AnswerLost):
+        except Unreachable:
             with self._kept.lock:  # silent once: the next command must not wait for it too
                 if self._kept.current is transport:
                     self._kept.current = None

@@ -5,11 +5,11 @@ import importlib
 import logging
 import pkgutil
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import flows
+from operate.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -52,17 +52,28 @@ def recovery_named(name: str, field: str = "NAME") -> "Recovery":
 
 
 def flow_of(recovery: "Recovery") -> "Flow[..., Any]":
-    """Return the Prefect flow that stands for a recovery: what its declaration left in its module."""
+    """Return the Prefect flow that a recovery's declaration left in its module."""
     found: Flow[..., Any] = getattr(
         importlib.import_module(recovery.fn.__module__), recovery.fn.__name__
     )
     return found
 
 
-def did_you_mean(wrong: str, known: Mapping[str, object] | list[str]) -> str:
-    """Begin a remedy with the nearest names, or with nothing where none is near."""
-    near = get_close_matches(wrong, list(known), n=3, cutoff=0.5)
-    return f"Did you mean {' or '.join(repr(name) for name in near)}? " if near else ""
+def rows() -> list[dict[str, Any]]:
+    """Describe every recovery, as `recover list --json` prints it."""
+    from operate.parameters import described  # noqa: PLC0415 (imports Prefect)
+
+    return [
+        {
+            "name": recovery.name,
+            "runbook": recovery.runbook,
+            "answers": list(recovery.answers),
+            "danger": str(recovery.danger),
+            "proven_at": None,
+            "parameters": described(recovery),
+        }
+        for recovery in recoveries().values()
+    ]
 
 
 def declared_names() -> dict[str, list[str]]:

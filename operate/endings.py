@@ -1,6 +1,7 @@
 """How a command ends: what it prints last, the one line an error becomes, and the exit code."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +16,12 @@ from recovery.redaction import redact, redact_value
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from recovery.history import History
+    from recovery.journal import Journal
     from recovery.run import Ended
 
 INTERRUPTED = 130
+BAD_INPUT = 2
 FAILED = 3
 FENCED = 5
 KINDS = {2: "bad input", 3: "failed", 4: "needs a person", 5: "refused", INTERRUPTED: "interrupted"}
@@ -42,6 +46,41 @@ class Answer:
             from operate.screens import on_stdout  # noqa: PLC0415 (rich, where it is needed)
 
             show(on_stdout())
+
+    @contextmanager
+    def journal(self) -> "Iterator[Journal]":
+        """Open the journal for the command."""
+        from recovery.journal import open_journal  # noqa: PLC0415 (imports Prefect)
+
+        journal = open_journal()
+        try:
+            yield journal
+        finally:
+            journal.close()
+
+    def find(self, journal: "Journal", wanted: str) -> str:
+        """Return the id of the one recovery that begins like this.
+
+        Raises:
+            BadInput: there is none, or several.
+        """
+        from recovery.run import find_recovery  # noqa: PLC0415 (imports Prefect)
+
+        self.next_command, before = "recover status", self.next_command
+        self.progress.recovery_id = find_recovery(journal, wanted, "ID")
+        self.next_command = before
+        return self.progress.recovery_id
+
+    def known(self, wanted: str) -> "History":
+        """Read the one recovery whose id begins like this.
+
+        Raises:
+            BadInput: there is none, or several.
+        """
+        from recovery.status import read_recovery  # noqa: PLC0415 (imports Prefect)
+
+        with self.journal() as journal:
+            return read_recovery(journal, self.find(journal, wanted)).history
 
     def end(self, ended: "Ended") -> None:
         """End a run, a resume or an undo with the status of the recovery.
@@ -79,10 +118,11 @@ class Answer:
             if error is not None:
                 document["error"] = as_document(error)
             print_json(document)
-        elif status is not None:
+        elif status is not None and exit_code_of(error) != BAD_INPUT:
             from operate.screens import on_stdout, show_status  # noqa: PLC0415 (rich, where needed)
 
-            show_status(on_stdout(), status)
+            told_below = {} if error is None else {"error": "", "next": ""}
+            show_status(on_stdout(), {**status, **told_below})
         return status
 
     def _status(self) -> dict[str, Any] | None:
@@ -125,6 +165,8 @@ def answering(*, as_json: bool, debug: bool, next_command: str = "") -> Iterator
     Raises:
         typer.Exit: it did not end well.
     """
+    if not debug:  # read when Prefect is imported; its server still gets the whole log
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
     answer = Answer(as_json, debug, next_command)
     try:
         yield answer
@@ -137,8 +179,10 @@ def answering(*, as_json: bool, debug: bool, next_command: str = "") -> Iterator
     raise typer.Exit(code)
 
 
-def exit_code_of(error: BaseException) -> int:
-    """Return what the command ends with after this error."""
+def exit_code_of(error: BaseException | None) -> int:
+    """Return what the command ends with after this error, or after none."""
+    if error is None:
+        return 0
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     from recovery.errors import Fenced, RecoveryError  # noqa: PLC0415 (imports Prefect)

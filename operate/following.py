@@ -98,7 +98,9 @@ def followed(progress: Progress, after_seq: int = 0) -> Iterator[None]:
             while not is_over.wait(LOOKS_EVERY_SECONDS):
                 follower.look()
             follower.look()
-        except RecoveryError as error:  # it is the run itself that needs the journal, not its telling
+        except (
+            RecoveryError
+        ) as error:  # it is the run itself that needs the journal, not its telling
             progress.note(f"its steps are not shown: {error}", "yellow")
         finally:
             journal.close()

@@ -10,12 +10,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import PydanticUserError, ValidationError
 
-from operate.catalogue import did_you_mean
-from recovery.attempt import shortly
+from operate.nearest import did_you_mean
 from recovery.errors import BadInput
 from recovery.redaction import redact
 from recovery.run import Recovery
-from recovery.values import to_plain, type_adapter
+from recovery.values import shortly, to_plain, type_adapter
 
 OPTIONS = {
     "resume": "recover resume ID",
@@ -105,7 +104,9 @@ def split_settings(settings: Sequence[str]) -> dict[str, str]:
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or not name.strip():
-            raise BadInput("--set", f"{shortly(setting)} is no name=value", "Write --set name=value")
+            raise BadInput(
+                "--set", f"{shortly(setting)} is no name=value", "Write --set name=value"
+            )
         if found.setdefault(name.strip(), text) != text:
             raise BadInput(
                 name.strip(),
@@ -132,7 +133,9 @@ def read_parameter_file(file: Path) -> dict[str, Any]:
         raise BadInput(field, "it is no UTF-8 text", "Name a YAML file") from error
     except yaml.YAMLError as error:
         raise BadInput(
-            field, f"it is no valid YAML: {_place_of(error)}", "Mend it; it holds `name: value` lines"
+            field,
+            f"it is no valid YAML: {_place_of(error)}",
+            "Mend it; it holds `name: value` lines",
         ) from error
     if read is None:
         return {}
@@ -147,24 +150,26 @@ def read_parameter_file(file: Path) -> dict[str, Any]:
 
 def expected(annotation: Any) -> str:
     """Say in words what a value of this type is."""
-    if annotation in WORDS:
-        return WORDS[annotation]
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return expected(arguments[0])
-    if origin in {Union, UnionType}:
-        return " or ".join(expected(each) for each in arguments)
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, arguments))
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return "one of " + ", ".join(str(member.value) for member in annotation)
-    if (origin or annotation) in LISTS:
+    if annotation in WORDS:
+        words = WORDS[annotation]
+    elif origin is Annotated:
+        words = expected(arguments[0])
+    elif origin in {Union, UnionType}:
+        words = " or ".join(expected(each) for each in arguments)
+    elif origin is Literal:
+        words = "one of " + ", ".join(map(str, arguments))
+    elif isinstance(annotation, type) and issubclass(annotation, Enum):
+        words = "one of " + ", ".join(str(member.value) for member in annotation)
+    elif (origin or annotation) in LISTS:
         inner = [each for each in arguments if each is not ...]
         of = f" of {_plural(expected(inner[0]))}" if inner else ""
-        return f"a list{of}, such as [a, b]"
-    if (origin or annotation) in {dict, Mapping}:
-        return "names with values, such as {a: b}"
-    return _article(type_name(annotation))
+        words = f"a list{of}, such as [a, b]"
+    elif (origin or annotation) in {dict, Mapping}:
+        words = "names with values, such as {a: b}"
+    else:
+        words = _article(type_name(annotation))
+    return words
 
 
 def type_name(annotation: Any) -> str:
@@ -175,7 +180,7 @@ def type_name(annotation: Any) -> str:
 
 
 def described(recovery: Recovery) -> list[dict[str, Any]]:
-    """List the parameters of a recovery for `recover list`: name, type, and default if it has one."""
+    """List the parameters of a recovery, as `recover list` prints them."""
     rows = []
     for name, (annotation, default) in recovery.parameters.items():
         row = {"name": name, "type": type_name(annotation), "required": default is ...}
@@ -193,7 +198,9 @@ def _typed(recovery: Recovery, name: str, value: Any, where: str) -> Any:
         remedy = f"Give {expected(annotation)}"
         if isinstance(value, str | list | dict) is False and "text" in remedy:
             remedy += ", in quotes"
-        raise BadInput(name, f"{_what_is_wrong(annotation, value, error)} ({where})", remedy) from None
+        raise BadInput(
+            name, f"{_what_is_wrong(annotation, value, error)} ({where})", remedy
+        ) from None
 
 
 def _typed_from_text(recovery: Recovery, name: str, text: str) -> Any:

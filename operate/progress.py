@@ -117,11 +117,11 @@ class ToldStage:
     def put_on(self, call: "StepCall") -> Any:
         """See Stage."""
         self.progress.began(call.key)
-        shown_as = "Failed"
+        shown_as = "Stopped"
         try:
             result = self.stage.put_on(call)
         except Exception as error:
-            shown_as = getattr(error, "state", shown_as)
+            shown_as = getattr(error, "state", "Failed")
             raise
         else:
             shown_as = _shown_as(call)

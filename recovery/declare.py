@@ -17,7 +17,6 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.states import Completed, Failed
 
-from recovery.attempt import shortly
 from recovery.errors import RecoveryError
 from recovery.journal import open_journal
 from recovery.launch import launch
@@ -27,6 +26,7 @@ from recovery.redaction import redact
 from recovery.report import markdown_report
 from recovery.run import Ended, Options, Recovery
 from recovery.stage import PlainStage, PrefectStage
+from recovery.values import shortly
 from recovery.verdict import Danger
 from recovery.walk import step_logger
 

@@ -203,6 +203,11 @@ class Evidence:
         loud = [span for span in spans if span.shown in LOUD - {Shown.RUNNING}]
         return sorted(loud, key=lambda span: span.ended)
 
+    def way_back(self) -> list[Span]:
+        """Every step back, in order."""
+        spans = [span for attempt in self.attempts for span in attempt.spans]
+        return sorted((span for span in spans if span.kind == "undo"), key=lambda span: span.ended)
+
     @property
     def headline(self) -> str:
         """Where it stands, in one sentence."""

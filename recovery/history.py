@@ -4,7 +4,7 @@ The same reading serves a resume (what is done, what is in doubt), the status, t
 bundle. It is made from events alone; nothing else remembers anything.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -106,16 +106,24 @@ class History:
     runbook: str = ""
     danger: str = "change"
     release: str = ""
+    flow_run_id: str = ""
     forked_from: dict[str, Any] = field(default_factory=dict)
     attempts: list[AttemptRecord] = field(default_factory=list)
     steps: dict[str, StepRecord] = field(default_factory=dict)
     decisions: dict[str, dict[str, Any]] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
+    plans: dict[str, dict[str, Any]] = field(default_factory=dict)
     approvals: list[Approval] = field(default_factory=list)
     last_act_seq: int = 0
     abandoned_by: str = ""
     last_seq: int = 0
     is_undone: bool = False
+    goes_back: bool = False
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """Its id and those of the recoveries it was forked from: they make no input another."""
+        return (self.recovery_id, *self.forked_from.get("lineage", ()))
 
     def state(self, *, is_leased: bool) -> RecoveryState:
         """Where it stands; `is_leased` says whether a live attempt holds its target now."""
@@ -153,6 +161,7 @@ def read_history(events: Iterable[Event]) -> History | None:
                 runbook=body.get("runbook", ""),
                 danger=body.get("danger", "change"),
                 release=body.get("release", ""),
+                flow_run_id=body.get("flow_run_id", ""),
                 forked_from=body.get("forked_from", {}),
             )
         history.last_seq = event.seq
@@ -253,10 +262,24 @@ def _failed(history: History, event: Event, body: dict[str, Any]) -> None:
 
 
 def _verdict(history: History, event: Event, body: dict[str, Any]) -> None:
-    if step := history.steps.get(event.step):
-        step.verdict = body.get("verdict", "")
-        if step.verdict in {"unknown", "half-done"}:
-            step.state = StepState.IN_DOUBT
+    verdict = body.get("verdict", "")
+    step = history.steps.get(event.step)
+    if step is None or "kind" in body:  # found in doubt before this recovery ever did it
+        step = StepRecord(
+            key=event.step,
+            kind=body.get("kind", "act"),
+            target=body.get("target", ""),
+            danger=body.get("danger", "change"),
+            state=StepState.IN_DOUBT,
+            attempt=event.attempt,
+            started_at=body.get("started_at", event.at),
+            arguments=body.get("arguments", {}),
+            arguments_hash=body.get("arguments_hash", ""),
+        )
+        history.steps[event.step] = step
+    step.verdict = verdict
+    if verdict in {"unknown", "half-done"}:
+        step.state = StepState.IN_DOUBT
 
 
 def _stale(history: History, event: Event, body: dict[str, Any]) -> None:
@@ -307,6 +330,7 @@ def _resolved(history: History, event: Event, body: dict[str, Any]) -> None:
 
 
 def _undo_intended(history: History, event: Event, body: dict[str, Any]) -> None:
+    history.goes_back = True
     if step := history.steps.get(event.step):
         step.undo_state = "intended"
 
@@ -323,6 +347,7 @@ def _undo_failed(history: History, event: Event, body: dict[str, Any]) -> None:
 
 def _planned(history: History, event: Event, body: dict[str, Any]) -> None:
     history.plan = body
+    history.plans[body.get("hash", "")] = body
 
 
 def _approved(history: History, event: Event, body: dict[str, Any]) -> None:
@@ -337,7 +362,7 @@ def _approved(history: History, event: Event, body: dict[str, Any]) -> None:
     )
 
 
-_FOLD = {
+_FOLD: dict[str, Callable[[History, Event, dict[str, Any]], None]] = {
     Kind.ATTEMPT_STARTED: _attempt_started,
     Kind.ATTEMPT_ENDED: _attempt_ended,
     Kind.PLANNED: _planned,

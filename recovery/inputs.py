@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from recovery.attempt import shortly
 from recovery.errors import BadInput, Refused
 from recovery.history import History, read_history
 from recovery.redaction import contains_secret
 from recovery.run import Run
-from recovery.values import from_plain, to_plain
+from recovery.values import from_plain, shortly, to_plain
 
 
 def refuse_secrets(run: Run) -> None:

@@ -13,6 +13,7 @@ from typing import Any, LiteralString, TypeVar
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from recovery.errors import BadInput
 from recovery.events import FIRST_HASH, FORMAT, Event, Kind, hash_of
 from recovery.journal import (
     Holder,
@@ -26,7 +27,13 @@ from recovery.journal import (
 )
 from recovery.secrets import Secret
 
-CONNECT_SECONDS = 5
+NOTICING_A_DEAD_PEER = {  # a worker cut off from the database must not wait for hours
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 ATTEMPTS_TO_APPEND = 50
 SCHEMA: LiteralString = """
 create table if not exists recover_format (format integer not null);
@@ -82,8 +89,12 @@ class PostgresJournal(Journal):
         self._conninfo = url
         try:
             parts = conninfo_to_dict(url)
-        except psycopg.ProgrammingError as error:
-            raise JournalUnavailable("RECOVER_JOURNAL", str(error)) from error
+        except psycopg.ProgrammingError:
+            raise BadInput(  # what psycopg says of it may quote the password
+                "RECOVER_JOURNAL",
+                "it is no readable postgresql:// URL",
+                "Write it as postgresql://user:password@host:port/database, specials escaped",
+            ) from None
         if parts.get("password"):
             Secret(str(parts["password"]))  # known from here on, hence masked wherever it shows
         self.url = (
@@ -93,6 +104,7 @@ class PostgresJournal(Journal):
         self._lock = threading.RLock()
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._heads: dict[str, tuple[int, str]] = {}
+        self._is_closed = False
         self._ask(self._make_tables)
 
     def _make_tables(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
@@ -115,9 +127,11 @@ class PostgresJournal(Journal):
         with self._lock:
             for is_last_try in (False, True):
                 try:
+                    if self._is_closed:
+                        raise JournalUnavailable(self.url, "it was closed")
                     if self._connection is None or self._connection.closed:
                         self._connection = psycopg.connect(
-                            self._conninfo, autocommit=True, connect_timeout=CONNECT_SECONDS
+                            self._conninfo, autocommit=True, **NOTICING_A_DEAD_PEER
                         )
                     return question(self._connection)
                 except psycopg.OperationalError as error:
@@ -258,6 +272,7 @@ class PostgresJournal(Journal):
         )
         if row is None:
             self._check_lease(lease, must_live=True)
+            raise LeaseLost("it ran out before it was renewed")
         return Lease(lease.target, lease.recovery_id, lease.epoch, lease.seconds, deadline)
 
     def release_lease(self, lease: Lease) -> None:
@@ -285,5 +300,6 @@ class PostgresJournal(Journal):
     def close(self) -> None:
         """See Journal."""
         with self._lock:
+            self._is_closed = True
             if self._connection is not None:
                 self._connection.close()

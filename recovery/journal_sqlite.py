@@ -62,6 +62,8 @@ class SqliteJournal(Journal):
             )
             found = self._connection.execute("pragma user_version").fetchone()[0]
             check_format(self.url, found)
+            if found == 0:
+                self._refuse_foreign()
             self._connection.execute("pragma journal_mode = wal")
             self._connection.execute("pragma synchronous = full")
             if found == 0:
@@ -73,18 +75,17 @@ class SqliteJournal(Journal):
                 "RECOVER_JOURNAL", f"{path} is no SQLite file ({error})", "Name another file"
             ) from error
 
+    def _refuse_foreign(self) -> None:
+        names = {row[0] for row in self._connection.execute("select name from sqlite_master")}
+        if names and "heads" not in names:
+            raise BadInput(
+                "RECOVER_JOURNAL",
+                f"{self.path} is a SQLite database of something else",
+                "Name another file; it was not touched",
+            )
+
     def _make_tables(self) -> None:
         with self._writing():
-            if self._connection.execute("select 1 from sqlite_master").fetchone():
-                known = self._connection.execute(
-                    "select 1 from sqlite_master where name = 'heads'"
-                ).fetchone()
-                if not known:
-                    raise BadInput(
-                        "RECOVER_JOURNAL",
-                        f"{self.path} is a SQLite database of something else",
-                        "Name another file; it was not touched",
-                    )
             for statement in SCHEMA.split(";"):
                 self._connection.execute(statement)
             self._connection.execute(f"pragma user_version = {FORMAT}")
@@ -226,7 +227,10 @@ class SqliteJournal(Journal):
             self._boot,
             now,
         )
-        return Holder(target, *rows[0][:3], rows[0][3] - now) if rows else None
+        if not rows:
+            return None
+        recovery_id, epoch, owner, expires = rows[0]
+        return Holder(target, recovery_id, epoch, owner, expires - now)
 
     def close(self) -> None:
         """See Journal."""

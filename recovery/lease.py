@@ -39,6 +39,7 @@ def take_lease(
     """
     first_seen: Holder | None = None
     deadline = 0.0
+    slack = max(2 * POLL_SECONDS, seconds / RENEWALS_PER_LEASE / 2)  # less than a renewal gives
     while True:
         answer = journal.take_lease(target, recovery_id, this_worker(), seconds, by_force=take_over)
         if isinstance(answer, Lease):
@@ -49,7 +50,7 @@ def take_lease(
             first_seen = answer
             deadline = boot_clock() + answer.seconds_left
             waiting(answer)
-        is_renewed = boot_clock() + answer.seconds_left > deadline + 2 * POLL_SECONDS
+        is_renewed = boot_clock() + answer.seconds_left > deadline + slack
         if is_renewed or answer.epoch != first_seen.epoch:
             raise TargetTaken(target, answer.recovery_id, answer.seconds_left)
         threading.Event().wait(min(POLL_SECONDS, max(0.01, answer.seconds_left)))
@@ -85,9 +86,10 @@ class LeaseKeeper:
         with suppress(JournalUnavailable):  # it then runs out by itself
             self._journal.release_lease(self.lease)
 
-    def stop(self) -> None:
-        """Stop renewing; the lease is somebody else's."""
+    def let_run_out(self) -> None:
+        """Stop renewing and release nothing: what was sent to the target may still take effect."""
         self._is_over.set()
+        self._thread.join(timeout=self.lease.seconds)
 
     def _renew(self) -> None:
         while not self._is_over.wait(self.lease.seconds / RENEWALS_PER_LEASE):

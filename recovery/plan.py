@@ -1,5 +1,6 @@
 """What a recovery would do: every step with its exact commands, and a hash to give consent to."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,9 +9,16 @@ from recovery.values import fingerprint
 RECOVERY_ID = "{recovery}"
 
 
-def without_identity(command: str, recovery_id: str) -> str:
-    """Write a command as it stands in a plan: the id of the recovery is not known then."""
-    return command.replace(recovery_id, RECOVERY_ID) if recovery_id else command
+def without_identity(text: str, identities: Iterable[str]) -> str:
+    """Write a command as it stands in a plan: the id of the recovery is not known then.
+
+    Args:
+        text: the command.
+        identities: the id of the recovery and of those it was forked from.
+    """
+    for recovery_id in identities:
+        text = text.replace(recovery_id, RECOVERY_ID)
+    return text
 
 
 @dataclass(frozen=True)

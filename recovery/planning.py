@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recovery.attempt import arguments_hash
-from recovery.errors import Refused
+from recovery.errors import Refused, Unreachable
 from recovery.plan import RECOVERY_ID, Plan, PlannedStep, without_identity
 from recovery.redaction import redact
 from recovery.steps import StepKind, ask
@@ -44,7 +44,7 @@ class PlanWalk(Walk):
                 return self._decide(call)
             case StepKind.VERIFY:
                 self._list(call)
-                return Outcome("Planned", "would be verified")
+                return Outcome("Planned", "would be verified", _nothing(call.step.returns))
             case _:
                 return self._look(call)
 
@@ -77,7 +77,10 @@ class PlanWalk(Walk):
         with gated(Gate(self, call)):
             verdict = Verdict.NOT_DONE
             if terms.done_when is not None:
-                verdict = Verdict.of(ask(terms.done_when, call.arguments))
+                try:
+                    verdict = Verdict.of(ask(terms.done_when, call.arguments))
+                except Unreachable:  # what an earlier step of the plan will start or make
+                    verdict = Verdict.UNKNOWN
             commands = [] if verdict is Verdict.DONE else list(ask(terms.commands, call.arguments))
             if verdict is not Verdict.DONE:
                 self._ask_guards(call)
@@ -112,3 +115,8 @@ class PlanWalk(Walk):
         self.plan.steps.append(
             PlannedStep(call.key, str(call.step.kind), call.target, str(Danger.READ))
         )
+
+
+def _nothing(annotation: Any) -> Any:
+    """What a verify that was not asked gives the flow: the empty value of its type."""
+    return annotation() if annotation in {int, float, str, bool, list, dict, tuple} else None

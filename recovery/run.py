@@ -1,15 +1,15 @@
 """One run of a recovery: what was declared, what was given, and how it ended."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from recovery.errors import BadInput
 from recovery.events import FORMAT, Kind
-from recovery.history import RecoveryState
-from recovery.journal import Journal
+from recovery.history import RecoveryState, StepRecord
+from recovery.journal import Journal, Lease
 from recovery.plan import Plan
 from recovery.planning import PlanWalk
 from recovery.steps import current_walk
@@ -93,6 +93,7 @@ class Run:
     flow_run_id: str
     journal: Journal
     plain: dict[str, Any] = field(init=False)
+    recovery_id: str = ""
 
     def __post_init__(self) -> None:
         """Make the parameters plain."""
@@ -114,18 +115,33 @@ class Run:
     def make_plan(
         self,
         stage: Stage,
-        recovery_id: str = "",
+        identities: Sequence[str] = (),
         decisions: Mapping[str, dict[str, Any]] | None = None,
-    ) -> tuple[Plan, dict[str, str]]:
-        """Walk the flow without changing anything; return its plan and the steps' fingerprints."""
+        reusable: Mapping[str, StepRecord] | None = None,
+    ) -> tuple[Plan, PlanWalk]:
+        """Walk the flow without changing anything; return its plan and what the walk came to.
+
+        Args:
+            stage: where its looks are shown.
+            identities: ids that may stand in commands, the recovery's own first.
+            decisions: decisions that stand already, by key.
+            reusable: what a fork may take over, by key.
+        """
         plan = Plan(self.recovery.name, self.target, self.plain)
         walk = PlanWalk(
-            self.target, stage, plan=plan, recovery_id=recovery_id, decisions=decisions or {}
+            self.target,
+            stage,
+            plan=plan,
+            identities=tuple(identities),
+            decisions=decisions or {},
+            reusable=reusable or {},
         )
         self.walk(walk)
-        return plan, walk.fingerprints
+        return plan, walk
 
-    def open(self, recovery_id: str, forked_from: Mapping[str, Any] | None = None) -> None:
+    def open(
+        self, recovery_id: str, lease: Lease, forked_from: Mapping[str, Any] | None = None
+    ) -> None:
         """Write the first event of a new recovery."""
         body = {
             "format": FORMAT,
@@ -138,12 +154,15 @@ class Run:
             "flow_run_id": self.flow_run_id,
             "forked_from": dict(forked_from or {}),
         }
-        self.journal.append(recovery_id, Kind.OPENED, body)
+        self.journal.append(recovery_id, Kind.OPENED, body, lease=lease, needs_live_lease=True)
 
 
 def recovery_id_of(flow_run_id: str) -> str:
-    """The id of the recovery that a flow run began: its first 12 hexadecimal digits."""
-    return flow_run_id.replace("-", "")[:RECOVERY_ID_DIGITS]
+    """The id of the recovery that a flow run began: its last 12 hexadecimal digits.
+
+    The first ones are the time in Prefect's ids, and shared by runs of one alert storm.
+    """
+    return flow_run_id.replace("-", "")[-RECOVERY_ID_DIGITS:]
 
 
 def find_recovery(journal: Journal, wanted: str, field_name: str = "resume") -> str:

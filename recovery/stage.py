@@ -18,10 +18,9 @@ from recovery.errors import RecoveryError, Refused
 from recovery.redaction import redact
 from recovery.secrets import scrub
 from recovery.steps import Step
-from recovery.walk import StepCall, logger, step_logger
+from recovery.walk import StepCall, Turn, logger, step_logger
 
 RETRY_DELAYS_SECONDS = (1.0, 5.0, 15.0)
-RESULT_CHARS_MAX = 500
 
 
 class PrefectStage:
@@ -29,7 +28,9 @@ class PrefectStage:
 
     def put_on(self, call: StepCall) -> Any:
         """See Stage."""
-        state: State[Any] = _task_of(call.step)(call, return_state=True)
+        state = _task_of(call.step)(call, return_state=True)
+        if call.turn is not None:
+            raise call.turn
         if call.outcome is not None:
             return call.outcome.result
         if call.error is not None:
@@ -88,6 +89,9 @@ def _task_of(step: Step[Any, Any]) -> Task[Any, Any]:
 def _carry_out(call: StepCall) -> State[Any]:
     try:
         outcome = call.carry_out()
+    except Turn as turn:
+        call.turn = turn
+        return Completed(name="Set aside", message=str(turn))
     except Exception as error:
         call.error = scrubbed(error)
         if is_unanswered(call.error):

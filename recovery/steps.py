@@ -10,13 +10,19 @@ from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
+from recovery.errors import Refused
 from recovery.verdict import Danger
 
 if TYPE_CHECKING:
-    from recovery.attempt import Walk
+    from recovery.walk import Walk
 
+ON_EMPTY = (
+    "Nothing was done: empty means none, never all. Find out why nothing was found; where none is "
+    "fine, the recovery says so (none_is_fine)"
+)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -69,16 +75,23 @@ class Step(Generic[P, R]):
     """A function with its kind and terms. Made by the decorators below."""
 
     def __init__(
-        self, fn: Callable[P, R], kind: StepKind, each: Sequence[str], terms: Terms | None = None
+        self,
+        fn: Callable[P, R],
+        kind: StepKind,
+        each: Sequence[str],
+        terms: Terms | None = None,
+        *,
+        none_is_fine: bool = False,
     ) -> None:
         self.fn = fn
         self.kind = kind
         self.name = fn.__name__
         self.each = tuple(each)
         self.terms = terms
-        self.signature = inspect.signature(fn, eval_str=False)
-        self.returns = inspect.signature(fn).return_annotation
-        self.is_guard = kind is StepKind.PROBE and self.returns in (None, "None")
+        self.none_is_fine = none_is_fine
+        self.signature = inspect.signature(fn)
+        self.returns_nothing = self.signature.return_annotation in (None, "None")
+        self.is_guard = kind is StepKind.PROBE and self.returns_nothing
         self.__doc__ = fn.__doc__
         self.__name__ = fn.__name__
         self.__module__ = fn.__module__
@@ -93,14 +106,30 @@ class Step(Generic[P, R]):
         result: R = walk.perform(self, args, kwargs)
         return result
 
-    def over(self, targets: Iterable[Any], *args: Any, **kwargs: Any) -> list[R]:
+    @cached_property
+    def returns(self) -> Any:
+        """The type of its result, read from the annotation when it is first needed."""
+        return inspect.signature(self.fn, eval_str=True).return_annotation
+
+    def over(
+        self, targets: Iterable[Any], *args: Any, none_is_fine: bool = False, **kwargs: Any
+    ) -> list[R]:
         """Do the step for each target, side by side; one key and one result for each.
 
         The target is the first argument; the others are the same for all. The first error is
         raised when all have ended. Acts mapped like this must be on different targets.
+
+        Raises:
+            Refused: there is no target, and nobody said that none is fine.
         """
+        if isinstance(targets, str | bytes):
+            raise TypeError(f"{self!r} is done over a set of targets, not over a text")
         walk = current_walk.get()
         items = list(targets)
+        if not items and not none_is_fine:
+            raise Refused(
+                walk.target if walk else self.name, f"{self.name} has no target at all", ON_EMPTY
+            )
         if walk is None:
             return [self.fn(item, *args, **kwargs) for item in items]
         results: list[R] = walk.perform_over(self, items, args, kwargs)
@@ -120,6 +149,10 @@ class Step(Generic[P, R]):
         for name in self.each:
             if name not in self.signature.parameters:
                 raise TypeError(f"{self!r}: each={name!r} is none of its parameters")
+        if self.kind is StepKind.DECISION and (
+            self.returns_nothing or self.signature.return_annotation is inspect.Signature.empty
+        ):
+            raise TypeError(f"{self!r}: say of what type the decision is")
         if self.terms is None:
             return
         terms = self.terms
@@ -128,7 +161,7 @@ class Step(Generic[P, R]):
                 f"{self!r}: name the probe of its effect (done_when), or say why there is none "
                 "(without_probe)"
             )
-        if self.returns not in (None, "None") and terms.expected is None:
+        if not self.returns_nothing and terms.expected is None:
             raise TypeError(f"{self!r} returns something: say how to foretell it (expected)")
         for other in (terms.done_when, terms.expected, terms.commands, *terms.refuse_if):
             if other is not None:
@@ -176,10 +209,17 @@ def verify(fn: Callable[P, R] | None = None, *, each: Sequence[str] = ()) -> Any
 @overload
 def decision(fn: Callable[P, R]) -> Step[P, R]: ...
 @overload
-def decision(*, each: Sequence[str]) -> Callable[[Callable[P, R]], Step[P, R]]: ...
-def decision(fn: Callable[P, R] | None = None, *, each: Sequence[str] = ()) -> Any:
-    """Declare what a flow branches or loops on: looked at once, journaled, walked again."""
-    return _decorator(StepKind.DECISION, each, fn)
+def decision(
+    *, each: Sequence[str] = (), none_is_fine: bool = False
+) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+def decision(
+    fn: Callable[P, R] | None = None, *, each: Sequence[str] = (), none_is_fine: bool = False
+) -> Any:
+    """Declare what a flow branches or loops on: looked at once, journaled, walked again.
+
+    A set that comes out empty is refused unless `none_is_fine` says that there may be nothing.
+    """
+    return _decorator(StepKind.DECISION, each, fn, none_is_fine=none_is_fine)
 
 
 def undo(fn: Callable[P, R]) -> Step[P, R]:
@@ -204,7 +244,13 @@ def act(
     return declare
 
 
-def _decorator(kind: StepKind, each: Sequence[str], fn: Callable[P, R] | None) -> Any:
+def _decorator(
+    kind: StepKind,
+    each: Sequence[str],
+    fn: Callable[P, R] | None,
+    *,
+    none_is_fine: bool = False,
+) -> Any:
     if fn is not None:
-        return Step(fn, kind, each)
-    return lambda later: Step(later, kind, each)
+        return Step(fn, kind, each, none_is_fine=none_is_fine)
+    return lambda later: Step(later, kind, each, none_is_fine=none_is_fine)

@@ -15,7 +15,7 @@ from typing import Any
 from recovery.evidence import LOUD, AttemptStory, Evidence, Gap, Shown, Span, clock
 
 WIDTH = 960
-PLOT_LEFT, PLOT_RIGHT = 300, 800
+PLOT_LEFT, PLOT_RIGHT = 296, 780
 ROW_HEIGHT, HEAD_HEIGHT, AXIS_HEIGHT, SAID_HEIGHT = 22, 34, 24, 20
 ROWS_MAX, LANES_MAX, HOVER_KEYS_MAX = 32, 12, 30
 LABEL_CHARS_MAX = 32
@@ -100,6 +100,8 @@ class Lane:
 
 def duration(seconds: float) -> str:
     """Write a duration for people, with two or three significant digits."""
+    if seconds <= 0:
+        return "0 s"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms" if seconds >= 0.001 else "<1 ms"  # noqa: PLR2004
     if seconds < MINUTE:
@@ -137,6 +139,9 @@ def drawing_of(evidence: Evidence) -> dict[str, Any]:
         "lanes": lanes,
         "left_out": left_out,
         "share": _shares(evidence),
+        "share_told": f"the whole time, evenly: {duration(evidence.working_seconds)} working, "
+        f"{duration(evidence.gap_seconds('waiting'))} waiting, "
+        f"{duration(evidence.gap_seconds('lost'))} lost",
         "legend": [(LOOKS[each][0], LOOKS[each][1], str(each)) for each in Shown if each in shown],
         "kinds": sorted({row.kind for row in rows if row.kind}),
         "summary": f"{evidence.headline} {len(evidence.attempts)} attempts, {len(rows)} rows.",
@@ -250,7 +255,8 @@ def _row(
     worst = max(spans, key=lambda span: span.shown in LOUD)
     look, sign = LOOKS[worst.shown]
     if len(spans) == 1:
-        told = f"{sign} {worst.shown} {duration(worst.seconds)}"
+        told = f"{sign} {worst.shown}"
+        told += f" {duration(worst.seconds)}" if worst.ended > worst.started else ""
         label = shortened(worst.key)
         hover = f"{worst.kind} {worst.key}: {worst.shown}, {duration(worst.seconds)}"
         hover += f", from {clock(worst.started)}" + (f"\n{worst.note}" if worst.note else "")

@@ -18,6 +18,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter
 
+from recovery.redaction import redact
 from recovery.secrets import Secret
 
 type_adapter = lru_cache(maxsize=512)(TypeAdapter)
@@ -32,10 +33,11 @@ def to_plain(value: object) -> Any:
     Raises:
         TypeError: the value has no plain form. Pass names and numbers to steps, not clients.
     """
-    if value is None or isinstance(value, bool | int | float | str):
-        plain: Any = value.value if isinstance(value, Enum) else value
-    elif isinstance(value, Enum):
+    plain: Any
+    if isinstance(value, Enum):
         plain = to_plain(value.value)
+    elif value is None or isinstance(value, bool | int | float | str):
+        plain = value
     elif isinstance(value, Secret):
         plain = str(value)
     elif isinstance(getattr(value, "label", None), str):
@@ -70,8 +72,24 @@ def from_plain(annotation: Any, plain: Any) -> Any:
 
 
 def canonical(plain: object) -> str:
-    """Write a plain value as JSON in the one way that is hashed: sorted, compact, UTF-8."""
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """Write a plain value as JSON in the one way that is hashed: sorted, compact, UTF-8.
+
+    Text that is no UTF-8 (half a surrogate pair, as in the name of a file) is written in ASCII.
+    """
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return text
+
+
+def shortly(value: object, limit: int = 300) -> str:
+    """Write a value in one short line, secrets masked."""
+    text = redact(repr(value)).replace("\n", " ")
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def fingerprint(plain: object) -> str:

@@ -8,8 +8,8 @@ import contextvars
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,9 +18,9 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
 from recovery.commands import Call, current_gate
-from recovery.errors import RecoveryError
+from recovery.errors import RecoveryError, Refused
 from recovery.redaction import redact
-from recovery.steps import Step, StepKind, current_walk
+from recovery.steps import ON_EMPTY, Step, StepKind, current_walk
 
 TARGETS_AT_ONCE = 8
 REMEMBERED = {StepKind.ACT, StepKind.DECISION}
@@ -54,6 +54,41 @@ class ChangedWhileLooking(RecoveryError):
         return f"{self.step} only looks, but tried to send `{self.command}`; it was not sent"
 
 
+class SecretInResult(RecoveryError):
+    """A step returned a secret value. A mistake in the step. Fields: step."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__(step)
+        self.step = step
+
+    def __str__(self) -> str:
+        """Which step, and what to return instead."""
+        return (
+            f"what {self.step} returned holds a value that is known as a secret, and the journal "
+            "keeps none: return where it is kept, or give the secret another value"
+        )
+
+
+class Turn(BaseException):
+    """The walk goes another way from here. Nothing went wrong, and nothing was done."""
+
+
+class StaleSteps(Turn):
+    """Steps passed over turned out to be no longer so: the walk starts over to redo them."""
+
+    def __str__(self) -> str:
+        """Why the step waits."""
+        return "steps before it are no longer so and are done again first"
+
+
+class EndOfRecord(Turn):
+    """The walk came to a step that never began: what is behind it was never done."""
+
+    def __str__(self) -> str:
+        """Why the walk ends here."""
+        return "it never began, so there is nothing to undo from here on"
+
+
 @dataclass(frozen=True)
 class Fence:
     """What a target needs to tell this attempt from an older one of the same or another recovery.
@@ -74,18 +109,28 @@ class Outcome:
     result: Any = None
 
 
-@dataclass
 class StepCall:
-    """One step on its way through the engine. Printed, it is its key, which names the task run."""
+    """One step on its way through the engine. Printed, it is its key, which names the task run.
 
-    walk: "Walk"
-    step: Step[Any, Any]
-    key: str
-    arguments: dict[str, Any]
-    target: str
-    outcome: Outcome | None = None
-    error: Exception | None = None
-    undoes: "Sequence[StepCall]" = ()
+    Not a dataclass: Prefect looks for futures in the fields of those, and all of the journal's
+    history hangs on this one.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 (what makes a step of one walk)
+        self,
+        walk: "Walk",
+        step: Step[Any, Any],
+        key: str,
+        arguments: dict[str, Any],
+        target: str,
+        place: int = 0,
+    ) -> None:
+        self.walk, self.step, self.key = walk, step, key
+        self.arguments, self.target, self.place = arguments, target, place
+        self.outcome: Outcome | None = None
+        self.error: Exception | None = None
+        self.turn: Turn | None = None
+        self.undoes: Sequence[StepCall] = ()
 
     def __str__(self) -> str:
         """The key."""
@@ -158,11 +203,15 @@ def current_fence() -> Fence:
 
 def label_of(value: object) -> str:
     """Name a target in a key: its label or name, else the value itself."""
-    for attribute in ("label", "name"):
-        named = getattr(value, attribute, None)
-        if isinstance(named, str):
-            return named
-    return str(value)
+    named = next(
+        (
+            named
+            for named in (getattr(value, attribute, None) for attribute in ("label", "name"))
+            if isinstance(named, str)
+        ),
+        str(value),
+    )
+    return redact(named.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0"))
 
 
 @dataclass
@@ -172,6 +221,7 @@ class Walk(ABC):
     target: str
     stage: Stage
     _claimed: dict[str, int] = field(default_factory=dict)
+    _places: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -213,6 +263,11 @@ class Walk(ABC):
                 pool.submit(contextvars.copy_context().run, self.stage.put_on, call)
                 for call in calls
             ]
+            try:
+                wait(futures)
+            except BaseException:  # stopped from outside: begin no more of them
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
         return [future.result() for future in futures]
 
     def _claim(
@@ -223,6 +278,8 @@ class Walk(ABC):
         if names:
             key += "[" + ",".join(label_of(arguments[name]) for name in names) + "]"
         with self._lock:
+            self._places += 1
+            place = self._places
             times = self._claimed[key] = self._claimed.get(key, 0) + 1
         if times > 1:
             if step.kind in REMEMBERED:
@@ -236,4 +293,12 @@ class Walk(ABC):
             ),
             self.target,
         )
-        return StepCall(self, step, key, arguments, target)
+        return StepCall(self, step, key, arguments, target, place)
+
+
+def refuse_empty(call: StepCall, decided: object) -> None:
+    """Refuse a set that came out empty where nobody said that none is fine."""
+    if call.step.none_is_fine or isinstance(decided, str) or not isinstance(decided, Sized):
+        return
+    if not len(decided):
+        raise Refused(call.target, f"{call.key} came out empty", ON_EMPTY)

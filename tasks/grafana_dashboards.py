@@ -1,7 +1,7 @@
 """Dashboards from checked files: are they in Grafana, import them, read them back."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -11,6 +11,9 @@ from recovery.errors import BadInput, NotVerified, Refused, UnreadableOutput
 from tasks.grafana_dashboard_files import NUMBERED_BY_GRAFANA, UID, DashboardFile, count_panels
 
 SHOWN_DIFFERENCES = 5
+
+
+IMPORT_PATH = "/api/dashboards/db"
 
 
 class Presence(StrEnum):
@@ -50,6 +53,9 @@ class Grafana(Protocol):
 
     def get(self, path: str) -> Any:
         """Read; raises `GrafanaNotFound` for what is not there."""
+
+    def post_command(self, path: str, body: Mapping[str, Any], *, note: str) -> str:
+        """What `post` will send."""
 
     def post(self, path: str, body: dict[str, Any], *, note: str) -> Any:
         """Change."""
@@ -153,6 +159,19 @@ def import_dashboard(
         CommandFailed: Grafana said no, as to a dashboard that is provisioned from a file.
         AnswerLost: it may have been imported; look first.
     """
+    body, note = _import_request(file, folder_uid, overwrites=overwrites)
+    grafana.post(IMPORT_PATH, body, note=note)
+
+
+def import_command(grafana: Grafana, file: DashboardFile, folder_uid: str = "") -> str:
+    """What `import_dashboard` will send, for the plan."""
+    body, note = _import_request(file, folder_uid, overwrites=False)
+    return grafana.post_command(IMPORT_PATH, body, note=note)
+
+
+def _import_request(
+    file: DashboardFile, folder_uid: str, *, overwrites: bool
+) -> tuple[dict[str, Any], str]:
     body = {
         "dashboard": {**file.dashboard, "id": None},
         "folderUid": folder_uid,
@@ -160,7 +179,7 @@ def import_dashboard(
         "message": f"imported from {file.path.name}",
     }
     note = f"dashboard {file.title!r}, uid {file.uid}, {file.panels} panels"
-    grafana.post("/api/dashboards/db", body, note=note + (", overwrites" if overwrites else ""))
+    return body, note + (", overwrites" if overwrites else "")
 
 
 def require_dashboard(grafana: Grafana, file: DashboardFile, folder_uid: str = "") -> Comparison:

@@ -49,14 +49,12 @@ class Hazard:
 
     def __str__(self) -> str:
         """One line for a person."""
-        rows = f"{self.rows} row{'s' if self.rows != 1 else ''}" if self.rows else ""
-        first = f", first {self.row}" if self.row else ""
-        where = (
-            f" ({rows}{first}: {self.sample})"
-            if rows and self.sample
-            else f" ({rows})" * bool(rows)
-        )
-        return f"{self.grade} {self.name}: {self.reason}{where}. {self.remedy}"
+        seen = ""
+        if self.rows:
+            first = f", first {self.row}: {self.sample}" if self.row and self.sample else ""
+            seen = f" ({self.rows} {'row' if self.rows == 1 else 'rows'}{first})"
+        remedy = f". {self.remedy}" if self.remedy else ""
+        return f"{self.grade} {self.name}: {self.reason}{seen}{remedy}"
 
 
 def shown(value: object) -> str:

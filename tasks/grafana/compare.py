@@ -1,7 +1,7 @@
 """Compare one table cell by cell, by value, on both sides.
 
 Both sides are read once, in the order of the primary key, and merged; memory is bounded by one row
-of each. A table without a primary key is compared as a bag of rows, kept as hashes in a scratch file.
+of each. A table without a primary key is compared as a bag of rows: hashes in a scratch file.
 """
 
 import hashlib
@@ -121,7 +121,7 @@ def refuse_unless_equal(target: str, found: list[TableComparison]) -> None:
     first = "; ".join(map(str, wrong[0].differences[:3]))
     raise NotVerified(
         target, "every cell equal on both sides", f"{numbers}. First: {first}",
-        "Find out who else writes to the target (is Grafana stopped?), then load these tables again",
+        "Find out who else writes to the target (Grafana?), then load these tables again",
     )  # fmt: skip
 
 
@@ -209,16 +209,15 @@ def _key_maker(pair: TablePair, columns: list[Column]) -> Callable[[SourceRow], 
     places = [(pair.columns.index(column), column) for column in columns]
 
     def to_key(row: SourceRow) -> Key:
-        return tuple(
-            int(row[place] or 0)
-            if column.kind in (Kind.INTEGER, Kind.BOOLEAN)
-            else row[place]
-            if isinstance(row[place], bytes)
-            else str(row[place]).encode()
-            for place, column in places
-        )  # type: ignore[return-value]
+        return tuple(_key_part(column, row[place]) for place, column in places)
 
     return to_key
+
+
+def _key_part(column: Column, cell: Cell) -> int | bytes:
+    if column.kind in (Kind.INTEGER, Kind.BOOLEAN):
+        return int(cell or 0)
+    return cell if isinstance(cell, bytes) else str(cell).encode()
 
 
 def _row_name(pair: TablePair, row: SourceRow) -> str:

@@ -1,7 +1,7 @@
 """Fill one table of the target with the rows of the copy, all of them or none.
 
-Rows go by name of column, never by place, in batches that the server's packet size bounds. Memory is
-bounded by one batch.
+Values go by name of column, never by place, in batches bounded by the server's packet size, and so
+is memory.
 """
 
 import sqlite3

@@ -17,7 +17,7 @@ from recovery.errors import BadInput
 from recovery.journal import default_journal_path
 from recovery.walk import current_fence
 from tasks.grafana.remote_source import fetch_database
-from tasks.grafana.source import SourceCopy, take_copy
+from tasks.grafana.source import COMPANIONS, SourceCopy, sha256_of, take_copy
 
 UNIT_SCHEME = "systemd+ssh"
 
@@ -39,6 +39,15 @@ class SourceFile:
             fetched = fetch_database(SshHost.from_url(self.url), path_in_url(self.url), directory)
             return take_copy(fetched, directory / "at-rest", accepted)
         return take_copy(Path(self.url), directory, accepted)
+
+    def is_at_rest_as(self, copy: SourceCopy) -> bool:
+        """Whether it is a local file without a log, the same as when it was copied."""
+        if self.url.startswith("ssh://") or copy.companions:
+            return False
+        logs = [Path(f"{self.url}{suffix}") for suffix in COMPANIONS]
+        return not any(log.exists() for log in logs) and (
+            sha256_of(Path(self.url)) == copy.original_sha256
+        )
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,12 @@ def source_file(source: str) -> SourceFile:
             "source",
             f"{source.split('://', 1)[0]}:// is not supported",
             "Give the path of grafana.db or ssh://host/path",
+        )
+    elif not Path(source).is_absolute():
+        raise BadInput(
+            "source",
+            f"{source!r} is a relative path, and a worker stands in another folder",
+            "Give the absolute path",
         )
     return SourceFile(source)
 

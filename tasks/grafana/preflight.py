@@ -2,11 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
 
 from blocks.mysql_server import MysqlServer
-from blocks.mysql_session import MysqlSession
 from recovery.errors import BadInput
 from recovery.steps import decision, probe
 from tasks.grafana.acceptance import Grade, Hazard, refuse_unless_accepted
@@ -16,7 +13,8 @@ from tasks.grafana.schema import read_source_schema, read_target_schema
 from tasks.grafana.source import SourceCopy, refuse_if_copy_changed
 from tasks.grafana.tables import SchemaComparison, SkippedTable, TablePair, compare_schemas
 
-TABLES_OF_A_STARTED_GRAFANA_MIN = 20
+TABLES_OF_A_GRAFANA_MIN = 10
+COMPARISONS_KEPT_MAX = 8
 # Left out, the rest is broken: envelope encryption, permissions by id, markers of migrations.
 MUST_MOVE = frozenset(
     {
@@ -102,8 +100,8 @@ def compared(copy: SourceCopy, target: MysqlServer, skip_tables: Sequence[str]) 
     Raises:
         BadInput: the target has no schema of Grafana, or a table to skip is unknown.
     """
-    comparison = _compared(copy.sha256, copy.path, _Target(target))
-    if len(comparison.copied) < TABLES_OF_A_STARTED_GRAFANA_MIN and not comparison.target_tables:
+    comparison = _compared(copy, target)
+    if len(comparison.copied) + len(comparison.only_in_target) < TABLES_OF_A_GRAFANA_MIN:
         raise BadInput(
             "target",
             f"{target.label} holds no tables of Grafana",
@@ -141,3 +139,37 @@ def pair_of(copy: SourceCopy, target: MysqlServer, table: str) -> TablePair:
         if pair.name == table:
             return pair
     raise BadInput(table, "the table is not on both sides any more", "Look at both sides again")
+
+
+_comparisons: dict[tuple[str, str], SchemaComparison] = {}
+
+
+def _compared(copy: SourceCopy, target: MysqlServer) -> SchemaComparison:
+    """Read both schemas once in a process: neither changes while rows are moved."""
+    key = (copy.sha256, target.label)
+    known = _comparisons.get(key)
+    if known is None:
+        source = read_source_schema(copy.path)
+        with target.connect() as session:
+            known = compare_schemas(source, read_target_schema(session))
+        while len(_comparisons) >= COMPARISONS_KEPT_MAX:
+            _comparisons.pop(next(iter(_comparisons)))
+        _comparisons[key] = known
+    return known
+
+
+def _left_out(comparison: SchemaComparison) -> list[Hazard]:
+    return [
+        Hazard(
+            "left-out",
+            table.name,
+            Grade.LOSS,
+            table.rows,
+            "",
+            "",
+            "you asked to skip it, and the rest does not work without it",
+            "Move it, too",
+        )
+        for table in comparison.skipped
+        if table.name in MUST_MOVE and table.rows
+    ]

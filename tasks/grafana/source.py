@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from recovery.commands import reading
 from recovery.errors import BadInput, Refused
@@ -178,6 +179,11 @@ def inspect_copy(
     )
 
 
+def open_private(path: Path) -> IO[bytes]:
+    """Make a new file that only its owner can read from its first byte on."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
@@ -221,7 +227,7 @@ def _copy(original: Path, suffix: str, draft: Path) -> _FileState | None:
     with suppress(FileNotFoundError), Path(f"{original}{suffix}").open("rb") as source:
         about = os.fstat(source.fileno())
         digest = hashlib.sha256()
-        with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as target:
+        with open_private(draft) as target:
             while chunk := source.read(CHUNK_BYTES):
                 digest.update(chunk)
                 target.write(chunk)

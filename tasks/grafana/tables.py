@@ -84,7 +84,7 @@ class SchemaComparison:
 
 
 def is_of_unified_storage(table: str) -> bool:
-    """Whether it holds what newer Grafanas keep there: moved as one consistent set or not at all."""
+    """Whether newer Grafanas keep their dashboards in it: moved as one set or not at all."""
     is_resource = table == "resource" or table.startswith("resource_")
     return (is_resource and not table.endswith(LOG_SUFFIX)) or table in SECRET_TABLES
 
@@ -158,7 +158,7 @@ def _pair(source: SourceTable, target: TargetTable) -> tuple[TablePair, list[Haz
                 source.rows, "", "",
                 "the column is in the target alone"
                 + (", must have a value and has no default" if must_be_given else ""),
-                SAME_VERSION if must_be_given else "Rows get its default",
+                SAME_VERSION if must_be_given else "",
             )
         )  # fmt: skip
     if target.engine.lower() != "innodb":
@@ -205,7 +205,7 @@ def _migrations(source: MigrationLog, target: MigrationLog) -> list[Hazard]:
             hazards.append(
                 Hazard(
                     "failed-migration", f"{side}.{log.name}", Grade.OBSTACLE, len(log.failed), "",
-                    log.failed[0], f"migrations of the {side} did not succeed, its schema is half done",
+                    log.failed[0], f"migrations of the {side} failed, its schema is half done",
                     "Start Grafana on it until its migrations succeed, then stop it again",
                 )
             )  # fmt: skip
@@ -227,7 +227,7 @@ def _migrations(source: MigrationLog, target: MigrationLog) -> list[Hazard]:
             Hazard(
                 "retired-migration", source.name, Grade.NOTICE, len(retired), "", retired[0],
                 f"the source once had migrations that newer Grafanas dropped ({_named(retired)})",
-                "Nothing is to be done",
+                "",
             )
         )  # fmt: skip
     if behind:
@@ -278,7 +278,6 @@ def _unified_storage(
 
 
 def _named(names: list[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:SHOWN_NAMES_MAX])
-    return shown + (
-        f" and {len(names) - SHOWN_NAMES_MAX} more" if len(names) > SHOWN_NAMES_MAX else ""
-    )
+    shown = ", ".join(map(repr, names[:SHOWN_NAMES_MAX]))
+    left = len(names) - SHOWN_NAMES_MAX
+    return f"{shown} and {left} more" if left > 0 else shown

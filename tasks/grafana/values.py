@@ -70,7 +70,7 @@ def losses_of(column: Column) -> Callable[[Cell], str] | None:
     if column.kind is Kind.MOMENT:
         return lambda cell: moment_loss(cell, column.precision)
     if column.kind is Kind.BOOLEAN:
-        return lambda cell: "bool-text" if isinstance(cell, bytes) and cell in TRUTHS else ""
+        return lambda cell: "bool-text" if _text_of(cell).strip().lower() in TRUTHS else ""
     if column.kind is Kind.FLOAT:
         return lambda cell: "rounded-number" if _single(_number(cell)) != _number(cell) else ""
     if column.kind is Kind.DECIMAL:

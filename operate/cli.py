@@ -1,0 +1,400 @@
+"""The `recover` command. Each command imports what it needs when it runs: help is not to wait."""
+# ruff: noqa: PLC0415 (as the first line says: Prefect alone takes seconds to import)
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from operate import completion
+from operate.settlement import Settlement
+
+BAD_INPUT = 2
+NEEDS_PERSON = 4
+REFUSED = 5
+FAILED = 3
+INTERRUPTED = 130
+
+
+class OneLineErrors(TyperGroup):
+    """Tells a wrong command line in one line, or as JSON where that was asked for."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the command; see the class."""
+        main: Any = super().main
+        if not options.pop("standalone_mode", True):
+            return main(*args, standalone_mode=False, **options)
+        try:
+            code = main(*args, standalone_mode=False, **options)
+        except typer.TyperException as error:
+            code = error.exit_code
+            self._tell(error, list(options.get("args") or sys.argv[1:]))
+        except typer.Abort:
+            code = INTERRUPTED
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def _tell(self, error: typer.TyperException, arguments: list[str]) -> None:
+        message = error.format_message().replace("Value error, ", "")
+        if not message:
+            return  # no arguments at all: help was printed
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "recover"
+        if "--json" in arguments:
+            from operate.endings import print_json
+
+            print_json({"error": {"type": "BadInput", "message": message, "remedy": f"{path} --help"}})
+        typer.echo(f"bad input: {message}", err=True)
+        typer.echo(f"next: `{path} --help`", err=True)
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Recover broken platforms: look, refuse with a reason, act, resume anywhere.",
+    epilog="Exit codes: 0 recovered or nothing to do, 2 bad input, 3 failed (resume), "
+    "4 needs a person, 5 refused or taken, 130 Ctrl-C.",
+)
+journal_app = typer.Typer(no_args_is_help=True, help="The journal: the memory of all recoveries.")
+app.add_typer(journal_app, name="journal")
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="The recovery, e.g. move-grafana-to-mysql.",
+        autocompletion=completion.recovery_names,
+    ),
+]
+Id = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        help="Id of the recovery, or the beginning of it.",
+        autocompletion=completion.recovery_ids,
+    ),
+]
+AnyId = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[ID]",
+        help="Id of one recovery, or the beginning of it; all where it is left out.",
+        autocompletion=completion.recovery_ids,
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A parameter; repeatable. Lists as YAML: --set 'skip_tables=[session, cache]'.",
+        autocompletion=completion.settings,
+    ),
+]
+ParameterFile = Annotated[
+    Path | None,
+    typer.Option("--params", metavar="FILE", help="YAML file of parameters; --set counts more."),
+]
+Approve = Annotated[
+    str, typer.Option(metavar="HASH", help="Consent to the plan with this hash, for 24 hours.")
+]
+By = Annotated[
+    str, typer.Option(metavar="NAME", help="Who consents or orders; kept in the journal.")
+]
+BreakGlass = Annotated[
+    str,
+    typer.Option(metavar="REASON", help="Go ahead without an approved plan; kept in the journal."),
+]
+TakeOver = Annotated[
+    bool,
+    typer.Option(
+        "--take-over",
+        help="Take the target from an attempt that is known to be gone; wants --by.",
+    ),
+]
+OnWorker = Annotated[
+    bool, typer.Option("--worker", help="Run on a worker, by the recovery's only deployment.")
+]
+Deployment = Annotated[
+    str, typer.Option(metavar="FLOW/NAME", help="Run on a worker, by this deployment.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")]
+
+
+@app.command("list")
+def list_(*, as_json: Json = False, debug: Debug = False) -> None:
+    """List the recoveries, their runbooks, the alerts they answer, their parameters."""
+    from operate.endings import answering
+
+    with answering(as_json=as_json, debug=debug) as answer:
+        from operate.catalogue import rows
+        from operate.screens import show_recoveries
+
+        listed = rows()
+        answer.give(listed, lambda console: show_recoveries(console, listed))
+
+
+@app.command()
+def plan(
+    name: Name,
+    *,
+    settings: Settings = None,
+    params: ParameterFile = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what would be done, with exact commands, and change nothing.
+
+    Exits with 5 where the recovery would be refused.
+    """
+    from operate.endings import answering
+
+    with answering(as_json=as_json, debug=debug, next_command="recover list") as answer:
+        from operate import runs
+        from operate.screens import show_plan
+
+        order = runs.order_to_run(name, settings or [], params)
+        ended = runs.plan(order, answer.progress)
+        if ended.plan is None:
+            raise ended.error or AssertionError
+        plain = ended.plan.as_plain()
+        answer.give(plain, lambda console: show_plan(console, plain))
+        if plain["refusals"]:
+            raise typer.Exit(REFUSED)
+
+
+@app.command()
+def run(  # noqa: PLR0913 (one parameter for each option)
+    name: Name,
+    *,
+    settings: Settings = None,
+    params: ParameterFile = None,
+    approve: Approve = "",
+    by: By = "",
+    break_glass: BreakGlass = "",
+    worker: OnWorker = False,
+    deployment: Deployment = "",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Carry a recovery out; print its status at the end.
+
+    Runs in this process, and shows in the Prefect UI where PREFECT_API_URL is set.
+    """
+    from operate.endings import answering
+
+    with answering(as_json=as_json, debug=debug) as answer:
+        from operate import runs
+        from recovery.run import Options
+
+        options = Options(approve=approve, approved_by=by, break_glass=break_glass)
+        order = runs.order_to_run(name, settings or [], params, options)
+        answer.end(runs.carry_out(order, runs.Place(deployment, worker), answer.progress))
+
+
+@app.command()
+def resume(  # noqa: PLR0913 (one parameter for each option)
+    recovery_id: Id,
+    *,
+    from_step: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="STEP",
+            help="Fork: a new recovery that redoes this step and all after it.",
+            autocompletion=completion.step_keys,
+        ),
+    ] = "",
+    settings: Settings = None,
+    approve: Approve = "",
+    by: By = "",
+    break_glass: BreakGlass = "",
+    take_over: TakeOver = False,
+    worker: OnWorker = False,
+    deployment: Deployment = "",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Go on with what is not done; with --set or --from in a new recovery (a fork)."""
+    from operate.endings import answering
+
+    with answering(as_json=as_json, debug=debug) as answer:
+        from operate import runs
+        from recovery.run import Options
+
+        history = answer.known(recovery_id)
+        options = Options(
+            from_step=from_step,
+            approve=approve,
+            approved_by=by,
+            break_glass=break_glass,
+            take_over_by=runs.named(by, "a take-over") if take_over else "",
+        )
+        order = runs.order_to_resume(history, settings or [], options)
+        answer.end(runs.carry_out(order, runs.Place(deployment, worker), answer.progress))
+
+
+@app.command()
+def undo(  # noqa: PLR0913 (one parameter for each option)
+    recovery_id: Id,
+    *,
+    by: Annotated[str, typer.Option(metavar="NAME", help="Who orders it; kept in the journal.")],
+    worker: OnWorker = False,
+    deployment: Deployment = "",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Walk the way back, last step first. What failed is tried again when it is repeated."""
+    from operate.endings import answering
+
+    with answering(as_json=as_json, debug=debug) as answer:
+        from operate import runs
+        from recovery.run import Options
+
+        history = answer.known(recovery_id)
+        order = runs.order_to_resume(history, [], Options(undo_by=runs.named(by, "an undo")))
+        answer.end(runs.carry_out(order, runs.Place(deployment, worker), answer.progress))
+
+
+@app.command()
+def status(
+    recovery_id: AnyId = None,
+    *,
+    limit: Annotated[
+        int, typer.Option(min=1, help="How many recoveries to list at most, latest first.")
+    ] = 50,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Tell where the recoveries stand, or the attempts and steps of one."""
+    from operate.endings import answering
+
+    with answering(as_json=as_json, debug=debug) as answer, answer.journal() as journal:
+        from operate import screens
+        from recovery.status import all_statuses, status_of
+
+        if recovery_id is None:
+            rows = all_statuses(journal, limit)
+            answer.give(rows, lambda console: screens.show_statuses(console, rows))
+            return
+        told = status_of(journal, answer.find(journal, recovery_id))
+        answer.give(told, lambda console: screens.show_status(console, told))
+
+
+@app.command()
+def resolve(  # noqa: PLR0913 (one parameter for each option)
+    recovery_id: Id,
+    step: Annotated[
+        str,
+        typer.Argument(
+            metavar="STEP",
+            help="Key of the step, as `recover status ID` shows it.",
+            autocompletion=completion.step_keys,
+        ),
+    ],
+    *,
+    how: Annotated[
+        Settlement,
+        typer.Option(
+            "--as",
+            help="done: its effect is there. redo: do it again. abandon: end the recovery here.",
+        ),
+    ],
+    by: Annotated[str, typer.Option(metavar="NAME", help="Who decides; kept in the journal.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the journal.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Settle a step in doubt, after looking at the target; touches nothing but the journal."""
+    from operate.endings import answering
+
+    with answering(as_json=as_json, debug=debug) as answer, answer.journal() as journal:
+        from operate import screens, settling
+        from recovery.status import status_of
+
+        found = answer.find(journal, recovery_id)
+        settling.settle(journal, found, step, how, by=by, reason=reason)
+        told = status_of(journal, found)
+        answer.give(told, lambda console: screens.show_status(console, told))
+
+
+@app.command()
+def report(
+    recovery_id: Id,
+    *,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one self-contained HTML page.")
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write Markdown.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Print what was found, done and verified, as Markdown; or write it to files."""
+    from operate.endings import answering
+
+    with answering(as_json=as_json, debug=debug) as answer, answer.journal() as journal:
+        from operate.papers import write_reports
+
+        told = write_reports(journal, answer.find(journal, recovery_id), html, markdown)
+        text = told.get("report") or "\n".join(told["files"])
+        answer.give(told, lambda console: console.out(text, highlight=False))
+
+
+@app.command()
+def bundle(
+    recovery_id: Id,
+    *,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where; recovery-ID.tar.gz if left out.")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write all evidence into one archive with a list of hashes."""
+    from operate.endings import answering
+
+    with answering(as_json=as_json, debug=debug) as answer, answer.journal() as journal:
+        from operate.papers import write_archive
+
+        told = write_archive(journal, answer.find(journal, recovery_id), to)
+        answer.give(told, lambda console: console.out(told["bundle"], highlight=False))
+
+
+@journal_app.command("verify")
+def verify(recovery_id: AnyId = None, *, as_json: Json = False, debug: Debug = False) -> None:
+    """Find events that were changed, removed or reordered; exits with 4 if there are any."""
+    from operate.endings import answering
+
+    with answering(as_json=as_json, debug=debug) as answer, answer.journal() as journal:
+        from operate.screens import show_flaws
+        from recovery.status import verify_journal
+
+        wanted = None if recovery_id is None else answer.find(journal, recovery_id)
+        found = verify_journal(journal, wanted)
+        answer.give(found, lambda console: show_flaws(console, found))
+        if any(found.values()):
+            raise typer.Exit(NEEDS_PERSON)
+
+
+@app.command()
+def doctor(*, as_json: Json = False, debug: Debug = False) -> None:
+    """Say what is missing on this machine or cannot be reached; exits with 3 if anything is."""
+    from operate.endings import answering
+
+    with answering(as_json=as_json, debug=debug) as answer:
+        from operate.doctor import examine, is_well
+        from operate.screens import show_findings
+
+        findings = examine()
+        rows = [finding.as_plain() for finding in findings]
+        plain = {"well": is_well(findings), "findings": rows}
+        answer.give(plain, lambda console: show_findings(console, rows))
+        if not is_well(findings):
+            raise typer.Exit(FAILED)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,216 @@
+"""What may keep a recovery from being run on this machine, each finding with its remedy."""
+
+import os
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from recovery.errors import RecoveryError
+from recovery.journal import Journal, Lease, lease_seconds, open_journal
+from recovery.lease import this_worker
+from recovery.status import verify_journal
+
+PYTHON_MIN = (3, 11)
+BROKEN_PREFECT = "3.8.8"
+BROKEN_FASTAPI_MIN = (0, 155)
+CLOCK_SKEW_MAX = timedelta(seconds=5)
+FLAWS_SHOWN = 3
+CLIENTS = {
+    "dump of a MySQL or MariaDB database": ("mariadb-dump", "mysqldump"),
+    "client of MySQL or MariaDB": ("mariadb", "mysql"),
+}
+
+
+class Health(StrEnum):
+    """What a finding means. A note keeps nothing from working."""
+
+    OK = "ok"
+    NOTE = "note"
+    BAD = "bad"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    health: Health
+    seen: str
+    remedy: str = ""
+
+    def as_plain(self) -> dict[str, Any]:
+        """The finding as `recover doctor --json` prints it."""
+        return {name: str(value) for name, value in asdict(self).items()}
+
+
+def examine() -> list[Finding]:
+    """Look at everything that a recovery on this machine leans on; changes nothing that lasts."""
+    return [
+        _python(),
+        *_journal(),
+        _lease(),
+        *_server(),
+        _prefect_pair(),
+        _result_storage(),
+        *[_program(what, names) for what, names in CLIENTS.items()],
+    ]
+
+
+def is_well(findings: list[Finding]) -> bool:
+    """Whether nothing was found that keeps a recovery from running."""
+    return all(finding.health is not Health.BAD for finding in findings)
+
+
+def _python() -> Finding:
+    seen = platform.python_version()
+    if sys.version_info < PYTHON_MIN:
+        return Finding("python", Health.BAD, seen, "Use Python 3.11 or later")
+    return Finding("python", Health.OK, seen)
+
+
+def _journal() -> list[Finding]:
+    try:
+        journal = open_journal()
+    except RecoveryError as error:
+        return [_bad("journal", error)]
+    try:
+        return [_writable(journal), _chain(journal), _clock_against(journal)]
+    except RecoveryError as error:
+        return [_bad("journal", error)]
+    finally:
+        journal.close()
+
+
+def _writable(journal: Journal) -> Finding:
+    """Write to it without leaving an event: take a lease on no real target and give it back."""
+    lease = journal.take_lease(f"doctor of {this_worker()}", "doctor", this_worker(), 1.0)
+    if isinstance(lease, Lease):
+        journal.release_lease(lease)
+    return Finding("journal", Health.OK, f"{journal.url} can be written")
+
+
+def _chain(journal: Journal) -> Finding:
+    found = verify_journal(journal, None)
+    flawed = {recovery_id: flaws for recovery_id, flaws in found.items() if flaws}
+    if not flawed:
+        return Finding("journal chain", Health.OK, f"{len(found)} recoveries, none altered")
+    shown = [f"{recovery_id}: {flaws[0]}" for recovery_id, flaws in flawed.items()]
+    return Finding(
+        "journal chain",
+        Health.BAD,
+        "; ".join(shown[:FLAWS_SHOWN]),
+        "See `recover journal verify`; find out who changed the journal before trusting it",
+    )
+
+
+def _clock_against(journal: Journal) -> Finding:
+    now = datetime.now(UTC)
+    for recovery_id in journal.recovery_ids(limit=1):
+        last = journal.events(recovery_id)[-1].moment
+        if last > now + CLOCK_SKEW_MAX:
+            return Finding(
+                "clock",
+                Health.BAD,
+                f"{now.isoformat(timespec='seconds')}, but the journal was written at "
+                f"{last.isoformat(timespec='seconds')}",
+                "Set the clock; approvals and the order of events lean on it",
+            )
+    return Finding("clock", Health.OK, now.isoformat(timespec="seconds"))
+
+
+def _lease() -> Finding:
+    try:
+        seconds = lease_seconds()
+    except RecoveryError as error:
+        return _bad("RECOVER_LEASE_SECONDS", error)
+    return Finding("RECOVER_LEASE_SECONDS", Health.OK, f"{seconds:g} s")
+
+
+def _server() -> list[Finding]:
+    from operate.server import api_url, ask_server  # noqa: PLC0415 (imports httpx)
+
+    url, name = api_url(), "PREFECT_API_URL"
+    if not url:
+        return [Finding(name, Health.NOTE, "not set: runs stay in this process and out of a UI")]
+    try:
+        answer = ask_server(url)
+    except RecoveryError as error:
+        return [_bad(name, error)]
+    ours = _installed("prefect")
+    if answer.version.split(".")[:2] != ours.split(".")[:2]:
+        found = Finding(
+            name,
+            Health.NOTE,
+            f"{url} answers with version {answer.version}; here is {ours}",
+            "Run the same release of Prefect on both sides",
+        )
+    else:
+        found = Finding(name, Health.OK, f"{url} answers with version {answer.version}")
+    if answer.at is not None:
+        skew = abs(datetime.now(UTC) - answer.at)
+        if skew > CLOCK_SKEW_MAX:
+            seen = f"{skew.total_seconds():.0f} s apart from the Prefect server's"
+            return [found, Finding("clock", Health.BAD, seen, "Set both clocks, by NTP")]
+    return [found]
+
+
+def _prefect_pair() -> Finding:
+    prefect, fastapi = _installed("prefect"), _installed("fastapi")
+    seen = f"prefect {prefect}, fastapi {fastapi}"
+    if prefect == BROKEN_PREFECT and _numbers(fastapi) >= BROKEN_FASTAPI_MIN:
+        return Finding(
+            "packages",
+            Health.BAD,
+            f"{seen}: the server of this Prefect does not start with it",
+            "Install from requirements.lock, or any fastapi below 0.151",
+        )
+    return Finding("packages", Health.OK, seen)
+
+
+def _result_storage() -> Finding:
+    name = "PREFECT_DEFAULT_RESULT_STORAGE_BLOCK"
+    block = os.environ.get(name, "")
+    if block and os.environ.get("PREFECT_TASKS_DEFAULT_NO_CACHE", "").lower() not in {"1", "true"}:
+        return Finding(
+            name,
+            Health.NOTE,
+            f"{block}: it makes Prefect keep and reuse results of tasks that are not ours",
+            "Set PREFECT_TASKS_DEFAULT_NO_CACHE=true with it; steps of recoveries use no cache",
+        )
+    return Finding(name, Health.OK, block or "not set")
+
+
+def _program(what: str, names: tuple[str, ...]) -> Finding:
+    for name in names:
+        if found := shutil.which(name):
+            return Finding(what, Health.OK, found)
+    return Finding(
+        what,
+        Health.BAD,
+        f"neither {' nor '.join(names)} is on PATH",
+        "Install the client programs of MariaDB or MySQL (on Debian: mariadb-client)",
+    )
+
+
+def _bad(name: str, error: RecoveryError) -> Finding:
+    remedy = getattr(error, "remedy", "")
+    seen = (
+        str(error).removesuffix(f" {remedy}.").removesuffix(f" {remedy}") if remedy else str(error)
+    )
+    return Finding(name, Health.BAD, seen, remedy)
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:3] if part.isdigit())

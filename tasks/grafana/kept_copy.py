@@ -1,0 +1,107 @@
+"""The copy of the source that is loaded: taken once, kept with its hash, looked at ever after."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from recovery.errors import NotVerified
+from recovery.steps import act, verify
+from recovery.verdict import Verdict
+from tasks.grafana.migration import SourceFile, WorkFolder, scratch_copy
+from tasks.grafana.source import SourceCopy, sha256_of
+
+NOTE = "copy.json"
+PATHS = frozenset({"path", "original"})
+
+
+@dataclass(frozen=True)
+class KeptCopy:
+    """Where the copy of a source is kept for this recovery, once it has been taken."""
+
+    source: SourceFile
+    folder: WorkFolder
+    accept: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What it is a copy of, and where it is kept."""
+        return f"copy of {self.source.label} in {self.folder.label}"
+
+    @property
+    def note(self) -> Path:
+        """The file that tells of it; it is written last."""
+        return self.folder.path / NOTE
+
+    def kept(self) -> SourceCopy | None:
+        """The copy as it was noted when it was taken; `None` before that."""
+        if not self.note.is_file():
+            return None
+        told: dict[str, Any] = json.loads(self.note.read_text())
+        return SourceCopy(
+            **{name: Path(value) if name in PATHS else value for name, value in told.items()}
+            | {"companions": tuple(told["companions"])}
+        )
+
+    def now(self) -> SourceCopy:
+        """The kept copy; before it is taken, one that is only looked at."""
+        return self.kept() or scratch_copy(self.source, self.accept)
+
+
+def copy_commands(copy: KeptCopy) -> Iterable[str]:
+    """What taking the copy does; the source is only read."""
+    return [f"copy {copy.source.label} with its -wal or -journal to {copy.folder.label}"]
+
+
+def is_kept(copy: KeptCopy) -> Verdict:
+    """Whether the copy lies where it is kept, as it was taken."""
+    kept = copy.kept()
+    if kept is None or not kept.path.is_file():
+        return Verdict.NOT_DONE
+    return Verdict.of(sha256_of(kept.path) == kept.sha256)
+
+
+@act(commands=copy_commands, done_when=is_kept)
+def take_copy(copy: KeptCopy) -> None:
+    """Copy the database with its log to the worker, and bring the copy to rest.
+
+    The source is read as plain files, never opened by SQLite, and not changed. Done twice, the
+    second copy replaces the first; tables loaded from another copy are then loaded again.
+
+    Raises:
+        BadInput: there is no such file, or it is no database of Grafana.
+        Refused: it kept changing, is damaged, or holds no user that is not accepted.
+        Unreachable: the host of the source gave no answer.
+
+    Runbook: docs/runbooks/grafana-sqlite-to-mysql.md, step 3.
+    """
+    copy.note.unlink(missing_ok=True)
+    taken = copy.source.copy_to(copy.folder.path, copy.accept)
+    told = {field.name: getattr(taken, field.name) for field in fields(taken)}
+    draft = copy.note.with_suffix(".partial")
+    draft.write_text(json.dumps(told, default=str, indent=1))
+    draft.replace(copy.note)
+
+
+@verify
+def source_has_not_changed(copy: KeptCopy) -> str:
+    """Whether the source is still what was copied; return its hash.
+
+    Raises:
+        NotVerified: somebody wrote to it since: what they wrote is not in the target.
+
+    Runbook: docs/runbooks/grafana-sqlite-to-mysql.md, step 8.
+    """
+    kept = copy.now()
+    if copy.source.is_at_rest_as(kept):
+        return kept.original_sha256
+    again = scratch_copy.__wrapped__(copy.source, copy.accept)
+    if again.sha256 != kept.sha256:
+        raise NotVerified(
+            copy.source.label,
+            f"the source as it was copied ({kept.sha256[:12]})",
+            f"it has changed since ({again.sha256[:12]})",
+            "Stop what writes to it (Grafana?), then fork from take_copy",
+        )
+    return kept.original_sha256
