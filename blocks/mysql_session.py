@@ -5,7 +5,7 @@ whatever the number of rows, so that the evidence of a large table stays one lin
 """
 
 import socket
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, Self
@@ -80,6 +80,7 @@ class MysqlSession:
     def __init__(self, connection: "pymysql.connections.Connection[Any]", target: str) -> None:
         self._connection = connection
         self.target = target
+        self.give_back: Callable[[MysqlSession], None] | None = None
         with reading(SESSION, target), self._answering(SESSION):
             connection.query(SESSION)
         escapes = SERVER_STATUS.SERVER_STATUS_NO_BACKSLASH_ESCAPES
@@ -101,9 +102,23 @@ class MysqlSession:
         """The session itself; it ends with the block."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the connection; what was not committed is rolled back by the server."""
-        self.close()
+    def __exit__(self, error_type: object, *_: object) -> None:
+        """Give the session back for the next block, or close it where something went wrong.
+
+        What was not committed is rolled back by the server.
+        """
+        if error_type is None and self.give_back is not None:
+            self.give_back(self)
+        else:
+            self.close()
+
+    def is_alive(self) -> bool:
+        """Whether the server still answers on it."""
+        try:
+            self._connection.ping(reconnect=False)
+        except (pymysql.err.Error, OSError):
+            return False
+        return True
 
     def close(self) -> None:
         """Close the connection, also when it is already gone."""

@@ -2,21 +2,26 @@
 
 from dataclasses import dataclass
 
+from blocks.mysql_server import MysqlServer
 from recovery.declare import recovery
 from recovery.verdict import Danger
-from tasks.grafana import dashboards as imports
 from tasks.grafana import kept_copy, kept_dump, loading, preflight, service
+from tasks.grafana.dashboards import import_dashboard, wanted_dashboards
+from tasks.grafana.kept_copy import KeptCopy
+from tasks.grafana.kept_dump import KeptDump
 from tasks.grafana.migration import mysql_target, source_file, systemd_unit, work_folder
 
 
 @dataclass(frozen=True)
 class Moved:
-    """What a move did: tables that are the same on both sides, and what was compared to know it."""
+    """What a move did: tables that differed and are equal now, and the cells compared to know it.
+
+    Nothing to move is no table and no cell.
+    """
 
     tables: int
     cells_compared: int
-    source_sha256: str
-    dashboards_imported: int
+    dashboards: int
 
 
 @recovery(
@@ -49,14 +54,27 @@ def move_grafana_to_mysql(  # noqa: PLR0913, PLR0917 (each is a field of the for
 
     Runbook: docs/runbooks/grafana-sqlite-to-mysql.md.
     """
-    mysql, unit, skip = mysql_target(target), systemd_unit(grafana), tuple(skip_tables or ())
-    copy = kept_copy.KeptCopy(source_file(source), work_folder(), tuple(accept or ()))
-    dump = kept_dump.KeptDump(work_folder())
-    wanted = imports.wanted_dashboards(dashboards, grafana_url)
+    mysql, unit = mysql_target(target), systemd_unit(grafana)
+    copy = KeptCopy(source_file(source), work_folder(), tuple(accept or ()))
+    wanted = wanted_dashboards(dashboards, grafana_url)
+    skip = tuple(skip_tables or ())
     preflight.refuse_unless_fit(copy, mysql, skip, copy.accept)
-    if unit:
+    tables = preflight.tables_due(copy, mysql, skip)
+    if unit and tables:
         service.refuse_unless_unit_exists(unit)
         service.stop_grafana(unit)
+    cells = _move_rows(copy, mysql, skip) if tables else 0
+    if unit:
+        service.start_grafana(unit)
+        service.grafana_stays_up(unit)
+    for dashboard in wanted:
+        import_dashboard(dashboard)
+    return Moved(len(tables), cells, len(wanted))
+
+
+def _move_rows(copy: KeptCopy, mysql: MysqlServer, skip: tuple[str, ...]) -> int:
+    """Replace the rows of the target by those of the source; return the cells compared."""
+    dump = KeptDump(copy.folder)
     kept_copy.take_copy(copy)
     preflight.refuse_unless_still_fit(copy, mysql, skip, copy.accept)
     tables = preflight.tables_to_move(copy, mysql, skip)
@@ -66,11 +84,6 @@ def move_grafana_to_mysql(  # noqa: PLR0913, PLR0917 (each is a field of the for
     for table in tables:
         loading.load_table(mysql, dump, copy, table)
     cells = [loading.every_cell_is_equal(mysql, copy, table) for table in tables]
-    unchanged = kept_copy.source_has_not_changed(copy)
+    kept_copy.source_has_not_changed(copy)
     loading.remove_fence(mysql)
-    if unit:
-        service.start_grafana(unit)
-        service.grafana_stays_up(unit)
-    for dashboard in wanted:
-        imports.import_dashboard(dashboard)
-    return Moved(len(tables), sum(cells), unchanged, len(wanted))
+    return sum(cells)

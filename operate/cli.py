@@ -44,7 +44,9 @@ class OneLineErrors(TyperGroup):
         if "--json" in arguments:
             from operate.endings import print_json
 
-            print_json({"error": {"type": "BadInput", "message": message, "remedy": f"{path} --help"}})
+            print_json(
+                {"error": {"type": "BadInput", "message": message, "remedy": f"{path} --help"}}
+            )
         typer.echo(f"bad input: {message}", err=True)
         typer.echo(f"next: `{path} --help`", err=True)
 

@@ -144,10 +144,19 @@ class Answer:
             journal.close()
 
     def _next(self, error: BaseException, status: Mapping[str, Any] | None) -> str:
+        from recovery.errors import BadInput  # noqa: PLC0415 (imports Prefect)
+        from recovery.journal import JournalUnavailable  # noqa: PLC0415
+
         if isinstance(error, KeyboardInterrupt) and status is not None:
             return f"`recover resume {status['id']}`"
         if self.next_command:
             return f"`{self.next_command}`"
+        if isinstance(error, BadInput):
+            known = f"recover status {status['id']}" if status is not None else "recover list"
+            is_setting = error.field.startswith(("RECOVER_", "PREFECT_"))
+            return "`recover doctor`" if is_setting else f"`{known}`"
+        if isinstance(error, JournalUnavailable):
+            return "`recover doctor`"
         if holder := getattr(error, "holder", ""):
             return f"`recover status {holder}`"
         return str(status["next"]) if status is not None else ""

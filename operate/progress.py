@@ -109,13 +109,22 @@ class Progress:
 
 @dataclass
 class ToldStage:
-    """A stage whose steps are told of as they begin and end."""
+    """A stage whose steps are told of as they begin and end.
+
+    Attributes:
+        stage: where they are carried out.
+        progress: who tells.
+        kinds: tell only of these kinds of steps; nothing means all.
+    """
 
     stage: "Stage"
     progress: Progress
+    kinds: frozenset[str] = frozenset()
 
     def put_on(self, call: "StepCall") -> Any:
         """See Stage."""
+        if self.kinds and call.step.kind not in self.kinds:
+            return self.stage.put_on(call)
         self.progress.began(call.key)
         shown_as = "Stopped"
         try:

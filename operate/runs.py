@@ -20,6 +20,7 @@ from recovery.launch import launch
 from recovery.log_redaction import install_log_redaction
 from recovery.run import Ended, Options, Recovery, recovery_id_of
 from recovery.stage import PlainStage
+from recovery.steps import StepKind
 
 
 @dataclass(frozen=True)
@@ -155,12 +156,13 @@ def _run_plainly(order: Order, progress: Progress) -> Ended:
     flow_run_id = str(uuid4())
     progress.recovery_id = _id_of(order, flow_run_id)
     parameters = {} if order.recorded else order.parameters
+    kinds = frozenset({StepKind.UNDO} if order.options.undo_by else ())
     with progress.shown("looking"), redirect_stdout(sys.stderr):
         return launch(
             order.recovery,
             parameters,
             order.options,
-            ToldStage(PlainStage(), progress),
+            ToldStage(PlainStage(), progress, kinds),
             flow_run_id,
         )
 

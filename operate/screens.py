@@ -60,7 +60,9 @@ def show_plan(console: Console, plan: Plain) -> None:
     """Show what would be refused, then every step with its exact commands, then the hash."""
     plan = redact_value(plan)
     for refusal in plan["refusals"]:
-        console.print(Text(f"REFUSED: {refusal}", "bold red"), soft_wrap=True)
+        console.print(
+            Text(f"REFUSED {refusal.removeprefix('refused ')}", "bold red"), soft_wrap=True
+        )
     tree = Tree(Text(f"{plan['flow']} on {plan['target']}", "bold"), guide_style="dim")
     for step in plan["steps"]:
         branch = tree.add(_planned_step(step))
@@ -116,7 +118,7 @@ def show_status(console: Console, status: Plain) -> None:
             step["kind"],
             _state(step["state"]),
             str(step["attempt"] or ""),
-            _seconds(step["started_at"], step["ended_at"]),
+            _seconds(step),
             Text(step["verdict"]),
             Text(step["target"]),
         )
@@ -197,8 +199,8 @@ def _moment(at: str | None) -> str:
     return f"{datetime.fromisoformat(at):%Y-%m-%d %H:%M:%S}Z" if at else ""
 
 
-def _seconds(started_at: str | None, ended_at: str | None) -> str:
-    if not started_at or not ended_at:
+def _seconds(step: Plain) -> str:
+    if not step["started_at"] or not step["ended_at"] or step["state"] == "undone":
         return ""
-    spent = datetime.fromisoformat(ended_at) - datetime.fromisoformat(started_at)
+    spent = datetime.fromisoformat(step["ended_at"]) - datetime.fromisoformat(step["started_at"])
     return f"{max(0.0, spent.total_seconds()):.2f}"

@@ -32,7 +32,8 @@ def settle(  # noqa: PLR0913 (a decision has this many parts)
     if isinstance(lease, Holder) and lease.recovery_id == recovery_id:
         raise Refused(
             target,
-            f"an attempt of recovery {recovery_id} is running ({lease.owner})",
+            f"an attempt of recovery {recovery_id} is running or just stopped ({lease.owner}; "
+            f"its lease lasts another {lease.seconds_left:.0f} s)",
             "Wait for its end or stop it, then settle the step",
         )
     try:
@@ -63,7 +64,7 @@ def _refuse_unless_open(history: History, step: str, how: Settlement) -> None:
         since = f" since {_moment(record.ended_at)}" if record.ended_at else ""
         raise BadInput(
             "STEP",
-            f"{step} is a {record.kind} and {record.state}{since}",
+            f"{step} ({record.kind}) is {record.state}{since}",
             f"Only acts in doubt, stale or failed are settled; see `recover status "
             f"{history.recovery_id}`",
         )

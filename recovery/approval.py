@@ -11,8 +11,10 @@ from recovery.history import Approval
 from recovery.plan import Plan, commands_by_key
 from recovery.run import Run, this_user
 from recovery.stage import PlainStage
+from recovery.values import shortly
 from recovery.verdict import Danger
 
+TOLD_MAX = 10
 APPROVAL_LASTS = timedelta(hours=24)
 
 
@@ -31,8 +33,13 @@ def valid_approval(approvals: Sequence[Approval], plan_hash: str) -> Approval | 
     return None
 
 
-def refuse_other_hash(plan: Plan, wanted: str, journaled: Mapping[str, Any]) -> None:
+def refuse_other_hash(plan: Plan, wanted: str, journaled: Mapping[str, Any] | None) -> None:
     """Refuse a consent that was given to another plan than the one that would be carried out.
+
+    Args:
+        plan: what would be carried out now.
+        wanted: the hash that was consented to.
+        journaled: the plan of that hash, where this recovery has it on record.
 
     Raises:
         NeedsPerson: the plan changed since it was approved, or another one was meant.
@@ -40,10 +47,15 @@ def refuse_other_hash(plan: Plan, wanted: str, journaled: Mapping[str, Any]) -> 
     if wanted == plan.hash:
         return
     difference = ""
-    if journaled.get("hash") == wanted:
+    if journaled is not None:
         before, now = commands_by_key(dict(journaled)), commands_by_key(plan.as_plain())
-        changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        difference = f" (changed: {', '.join(changed[:10])})"
+        told = [
+            f"{key} was {shortly(before.get(key))}, is now {shortly(now.get(key))}"
+            for key in {**before, **now}
+            if before.get(key) != now.get(key)
+        ]
+        more = f" and {len(told) - TOLD_MAX} more" if len(told) > TOLD_MAX else ""
+        difference = f" (changed: {'; '.join(told[:TOLD_MAX])}{more})"
     raise NeedsPerson(
         plan.target,
         f"plan {wanted} was approved, but what would be done now is plan {plan.hash}{difference}",
@@ -58,41 +70,64 @@ def settle_approval(run: Run, attempt: Attempt) -> None:
         Refused: the plan itself says that something speaks against it.
         NeedsPerson: nobody has approved the plan, or another one was approved.
     """
-    wanted = run.options.approve
-    if run.recovery.danger is not Danger.DESTRUCTIVE and not wanted:
+    if run.recovery.danger is not Danger.DESTRUCTIVE and not run.options.approve:
         return
-    planned = attempt.history.plan
-    approval = valid_approval(attempt.history.approvals, planned.get("hash", ""))
-    if approval is None or (wanted and wanted != approval.plan_hash):
-        if not wanted or wanted != planned.get("hash"):
-            planned = _plan_anew(run, attempt)
-        approval = new_approval(
-            planned["hash"],
-            run.options.approved_by or this_user(),
-            "break-glass" if run.options.break_glass else "approved",
-            run.options.break_glass,
-        )
-        body = {
-            "hash": approval.plan_hash,
-            "by": approval.by,
-            "until": approval.until,
-            "how": approval.how,
-            "reason": approval.reason,
-        }
-        attempt.write(Kind.APPROVED, body)
+    history = attempt.history
+    approval = valid_approval(history.approvals, history.plan.get("hash", ""))
+    wanted = "" if _was_given(run, attempt) else run.options.approve
+    is_begun = bool(history.last_act_seq)
+    planned = history.plan
+    if approval is None or wanted not in {"", approval.plan_hash}:
+        approval = None
+        planned = history.plans.get(wanted, {}) if is_begun else {}
+    if not planned or not is_begun:  # nothing was done yet: what is consented to must be so now
+        planned = _plan_anew(run, attempt, wanted or (approval.plan_hash if approval else ""))
+    if approval is None:
+        approval = _note_approval(run, attempt, planned["hash"])
     attempt.may_destroy = True
     attempt.approved = commands_by_key(planned) if approval.how == "approved" else None
 
 
-def _plan_anew(run: Run, attempt: Attempt) -> dict[str, Any]:
-    journaled = attempt.history.plan
-    plan, _ = run.make_plan(PlainStage(), attempt.history.recovery_id, attempt.history.decisions)
+def _was_given(run: Run, attempt: Attempt) -> bool:
+    """Whether this very run gave its consent before: a run that is retried repeats no answer."""
+    return any(given.flow_run_id == run.flow_run_id for given in attempt.history.approvals)
+
+
+def _note_approval(run: Run, attempt: Attempt, plan_hash: str) -> Approval:
+    if _was_given(run, attempt):
+        raise NeedsPerson(
+            attempt.target,
+            "the consent to its plan has run out, and a retry does not renew it",
+            f"Look at the plan again, then `recover resume {attempt.history.recovery_id} "
+            f"--approve {plan_hash}`",
+        )
+    approval = new_approval(
+        plan_hash,
+        run.options.approved_by or this_user(),
+        "break-glass" if run.options.break_glass else "approved",
+        run.options.break_glass,
+    )
+    body = {
+        "hash": approval.plan_hash,
+        "by": approval.by,
+        "until": approval.until,
+        "how": approval.how,
+        "reason": approval.reason,
+        "flow_run_id": run.flow_run_id,
+    }
+    attempt.write(Kind.APPROVED, body)
+    return approval
+
+
+def _plan_anew(run: Run, attempt: Attempt, wanted: str) -> dict[str, Any]:
+    history = attempt.history
+    plan, _ = run.make_plan(PlainStage(), history.identities, history.decisions)
     planned = plan.as_plain()
     attempt.write(Kind.PLANNED, planned)
     if plan.refusals:
         raise Refused(plan.target, "; ".join(plan.refusals), "Nothing was changed")
-    if run.options.approve:
-        refuse_other_hash(plan, run.options.approve, journaled)
+    if wanted:
+        refuse_other_hash(plan, wanted, history.plans.get(wanted))
     elif not run.options.break_glass:
         raise NeedsPerson(
             plan.target,

@@ -5,117 +5,63 @@ the intent, act, probe again, write down that it is done. What an earlier attemp
 over after its probe was asked again; what it left in doubt is settled by the probe, never guessed.
 """
 
-import contextvars
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from recovery.commands import Call
-from recovery.errors import Fenced, NeedsPerson, NotVerified, RecoveryError, Refused
-from recovery.events import Event, Kind
-from recovery.history import History, StepRecord, StepState, read_history
-from recovery.journal import Journal, LeaseLost
-from recovery.lease import LeaseKeeper
-from recovery.plan import without_identity
-from recovery.redaction import redact
-from recovery.steps import StepKind, Terms, ask
-from recovery.values import canonical, fingerprint, from_plain, to_plain
+from recovery.checkpoint import (
+    is_ended,
+    kept_result,
+    missed,
+    plain_arguments,
+    refuse_changed_arguments,
+    refuse_changed_flow,
+    refuse_danger,
+    refuse_unapproved,
+)
+from recovery.errors import NeedsPerson, NotVerified, RecoveryError, Refused
+from recovery.events import Kind
+from recovery.history import StepRecord, StepState
+from recovery.journaled_walk import JournaledWalk
+from recovery.redaction import contains_secret, redact
+from recovery.staleness import Staleness
+from recovery.steps import StepKind, Terms
+from recovery.values import canonical, from_plain, shortly, to_plain
 from recovery.verdict import Danger, Verdict
-from recovery.walk import Fence, Gate, Outcome, StepCall, Walk, gated, step_logger
+from recovery.walk import (
+    Gate,
+    Outcome,
+    StaleSteps,
+    StepCall,
+    gated,
+    refuse_empty,
+    step_logger,
+)
 
-PROBES_AT_ONCE = 8
-ANSWER_CHARS_MAX = 4000
-
-
-class StaleSteps(BaseException):
-    """Steps passed over turned out to be no longer so: the walk starts over to redo them."""
-
-
-@dataclass
-class PassedOver:
-    """A step that an earlier attempt did, whose probe is being asked again."""
-
-    call: StepCall
-    verdict: Future[Verdict]
+SEEN_CHARS_MAX = 20_000
+IS_THERE = "its effect is there; nothing was done"
+WAS_DONE = "an earlier attempt did it; the probe found it"
 
 
 @dataclass
-class Attempt(Walk):
+class Attempt(JournaledWalk):
     """One attempt. `approved` are the commands of the plan that was consented to, by step."""
 
-    journal: Journal = field(kw_only=True)
-    keeper: LeaseKeeper = field(kw_only=True)
-    history: History = field(kw_only=True)
-    n: int = field(kw_only=True)
     approved: Mapping[str, list[str]] | None = field(kw_only=True, default=None)
     may_destroy: bool = field(kw_only=True, default=False)
     danger: Danger = field(kw_only=True, default=Danger.DESTRUCTIVE)
-    _passed_over: list[PassedOver] = field(default_factory=list)
+    _staleness: Staleness = field(init=False)
     _done_here: set[str] = field(default_factory=set)
     _met: set[str] = field(default_factory=set)
-    _pool: ThreadPoolExecutor | None = None
+    _newest_act_seq: int = 0
 
-    # -- the journal ---------------------------------------------------------------------------
+    def __post_init__(self) -> None:
+        """Begin with nothing passed over."""
+        self._staleness = Staleness(self._verdict, self._note_stale)
 
-    @property
-    def fence(self) -> Fence:
-        """What marks this attempt at the target."""
-        return Fence(self.history.recovery_id, self.keeper.lease.epoch)
-
-    def write(
-        self, kind: Kind, body: Mapping[str, Any], step: str = "", *, is_intent: bool = False
-    ) -> Event:
-        """Write to the journal as this attempt.
-
-        Raises:
-            Fenced: the lease is no longer ours.
-        """
-        lease = self.keeper.lease
-        try:
-            return self.journal.append(
-                self.history.recovery_id,
-                kind,
-                body,
-                step=step,
-                attempt=self.n,
-                lease=lease,
-                needs_live_lease=is_intent,
-            )
-        except LeaseLost as lost:
-            raise Fenced(lease.target, lease.epoch, str(lost)) from None
-
-    def keep_evidence(self, gate: Gate, command: Call, error: BaseException | None) -> None:
-        """Write down what was sent and what came of it."""
-        if isinstance(error, Fenced):
-            return
-        body: dict[str, Any] = {
-            "target": command.target,
-            "command": redact(command.command)[:ANSWER_CHARS_MAX],
-            "is_change": command.is_change,
-            "answer": redact(command.answer)[:ANSWER_CHARS_MAX],
-            "seconds": round(command.seconds, 6),
-        }
-        if command.exit_code is not None:
-            body["exit_code"] = command.exit_code
-        if error is not None:
-            body["error"] = redact(f"{type(error).__name__}: {error}")[:ANSWER_CHARS_MAX]
-        self.write(Kind.COMMAND, body, gate.call.key)
-
-    def check_may_send(self, gate: Gate, command: Call) -> None:
-        """Let a change pass only while the lease lives and if the step's plan has it."""
-        self.keeper.check()
-        if gate.planned is not None and command.command not in gate.planned:
-            raise Refused(
-                command.target,
-                f"{gate.call.key} was about to send `{redact(command.command)[:500]}`, "
-                "which its plan does not show",
-                "This is a mistake in the step: its plan and its act differ. Report it",
-            )
-
-    # -- steps ---------------------------------------------------------------------------------
+    # -- looks -----------------------------------------------------------------------------------
 
     def carry_out(self, call: StepCall) -> Outcome:
         """Do a step."""
@@ -137,22 +83,19 @@ class Attempt(Walk):
             try:
                 seen = call.step.fn(**call.arguments)
             except Refused as refused:
-                self.write(
-                    Kind.REFUSED,
-                    {**_about(call, started_at), "reason": redact(str(refused))},
-                    call.key,
-                )
+                body = {**_about(call, started_at), "reason": redact(str(refused))}
+                self.write(Kind.REFUSED, body, call.key)
                 raise
         if call.step.is_guard:
             self.write(Kind.PASSED, _about(call, started_at), call.key)
             return Outcome("Passed", "nothing speaks against it")
+        self.write(Kind.SAW, {**_about(call, started_at), **_seen(seen)}, call.key)
         return Outcome("Completed", f"saw {shortly(seen)}", seen)
 
     def _verify(self, call: StepCall, started_at: str) -> Outcome:
-        if self._was_passed(call.key):
-            known = self.history.steps[call.key].result
-            result = None if known is None else from_plain(call.step.returns, known)
-            return Outcome("Restored", "verified before a later act began", result)
+        record = self.history.steps.get(call.key)
+        if self._was_passed(call.key) and record and record.ended_seq > self._newest_act_seq:
+            return Outcome("Restored", "verified before a later act began")
         self.settle_passed_over()
         with gated(Gate(self, call)):
             try:
@@ -162,8 +105,7 @@ class Attempt(Walk):
                     body = {**_about(call, started_at), "error": redact(str(error))}
                     self.write(Kind.FAILED, body, call.key)
                 raise
-        body = {**_about(call, started_at), "result": to_plain(seen)}
-        self.write(Kind.VERIFIED, body, call.key)
+        self.write(Kind.VERIFIED, {**_about(call, started_at), "saw": shortly(seen)}, call.key)
         return Outcome("Verified", shortly(seen) if seen is not None else "as it should be", seen)
 
     def _was_passed(self, key: str) -> bool:
@@ -175,17 +117,18 @@ class Attempt(Walk):
         )
 
     def _decide(self, call: StepCall, started_at: str) -> Outcome:
-        arguments, hashed = self._arguments(call)
+        arguments, hashed = plain_arguments(call, self.history.identities)
         made = self.history.decisions.get(call.key)
+        self._met.add(call.key)
         if made is not None:
-            self._refuse_changed_arguments(call, made, arguments, hashed)
-            self._met.add(call.key)
+            refuse_changed_arguments(call, made, arguments, hashed, self.history)
             value = from_plain(call.step.returns, made["value"])
             return Outcome("Restored", f"decided before: {shortly(value)}", value)
         self._refuse_changed_flow(call)
         with gated(Gate(self, call)):
             value = call.step.fn(**call.arguments)
-        plain = to_plain(value)
+        plain, value = kept_result(call, value)
+        refuse_empty(call, value)
         body = {
             **_about(call, started_at),
             "value": plain,
@@ -193,18 +136,18 @@ class Attempt(Walk):
             "arguments_hash": hashed,
         }
         self.write(Kind.DECIDED, body, call.key)
-        return Outcome(
-            "Completed", f"decided: {shortly(value)}", from_plain(call.step.returns, plain)
-        )
+        return Outcome("Completed", f"decided: {shortly(value)}", value)
+
+    # -- acts ------------------------------------------------------------------------------------
 
     def _act(self, call: StepCall) -> Outcome:
-        terms = _terms_of(call)
-        arguments, hashed = self._arguments(call)
+        terms = call.terms
+        arguments, hashed = plain_arguments(call, self.history.identities)
         record = self.history.steps.get(call.key)
         self._met.add(call.key)
-        if record is not None and record.arguments_hash:
+        if record is not None:
             made = {"arguments": record.arguments, "arguments_hash": record.arguments_hash}
-            self._refuse_changed_arguments(call, made, arguments, hashed)
+            refuse_changed_arguments(call, made, arguments, hashed, self.history)
         if record is not None and record.is_done:
             return self._pass_over(call, record, terms)
         self.settle_passed_over()
@@ -220,18 +163,12 @@ class Attempt(Walk):
         return self._settle_doubt(call, record, terms, about)
 
     def _do_anew(self, call: StepCall, terms: Terms, about: dict[str, Any]) -> Outcome:
-        verdict = self._verdict(call, terms)
+        verdict = self._verdict(call)
         if verdict is Verdict.DONE:
-            result = self._foretold(call, terms)
-            body = {
-                **about,
-                "how": "already-so",
-                "verdict": str(verdict),
-                "result": to_plain(result),
-            }
-            self.write(Kind.DONE, body, call.key, is_intent=True)
-            return Outcome("Already so", "its effect is there; nothing was done", result)
-        self._stop_unless_clear(call, terms, verdict)
+            return self._note_done(call, "already-so", about, Outcome("Already so", IS_THERE))
+        if why := self._why_unclear(terms, verdict):
+            self.write(Kind.VERDICT, {**about, "verdict": str(verdict)}, call.key)
+            raise self._needs_person(call, why)
         return self._do(call, terms, about)
 
     def _settle_doubt(
@@ -244,22 +181,32 @@ class Attempt(Walk):
             if not terms.redo_in_doubt:
                 raise self._needs_person(call, f"nothing can tell ({terms.without_probe})")
             return self._do(call, terms, about)
-        verdict = self._verdict(call, terms)
+        verdict = self._verdict(call)
         self.write(Kind.VERDICT, {"verdict": str(verdict), "was": str(record.state)}, call.key)
         step_logger().info("%s was %s; the probe says %s", call.key, record.state, verdict)
         if verdict is Verdict.DONE:
-            result = self._foretold(call, terms)
-            body = {"how": "reconciled", "verdict": str(verdict), "result": to_plain(result)}
-            self.write(Kind.DONE, body, call.key)
-            return Outcome("Reconciled", "an earlier attempt did it; the probe found it", result)
-        self._stop_unless_clear(call, terms, verdict)
+            return self._note_done(call, "reconciled", {}, Outcome("Reconciled", WAS_DONE))
+        if why := self._why_unclear(terms, verdict):
+            raise self._needs_person(call, why)
+        if record.state is StepState.STALE and not terms.redo_stale:
+            raise self._needs_person(call, "it was done, and its effect is gone")
         return self._do(call, terms, about)
 
-    def _stop_unless_clear(self, call: StepCall, terms: Terms, verdict: Verdict) -> None:
+    def _note_done(
+        self, call: StepCall, how: str, about: Mapping[str, Any], outcome: Outcome
+    ) -> Outcome:
+        plain, result = kept_result(call, self._foretold(call))
+        body = {**about, "how": how, "verdict": str(Verdict.DONE), "result": plain}
+        self.write(Kind.DONE, body, call.key, is_intent=True)
+        return Outcome(outcome.shown_as, outcome.message, result)
+
+    @staticmethod
+    def _why_unclear(terms: Terms, verdict: Verdict) -> str:
         if verdict is Verdict.UNKNOWN:
-            raise self._needs_person(call, "its probe cannot tell whether it is done")
+            return "its probe cannot tell whether it is done"
         if verdict is Verdict.HALF_DONE and not terms.redo_half_done:
-            raise self._needs_person(call, "its probe finds it half done")
+            return "its probe finds it half done"
+        return ""
 
     def _needs_person(self, call: StepCall, why: str) -> NeedsPerson:
         return NeedsPerson(
@@ -270,38 +217,42 @@ class Attempt(Walk):
         )
 
     def _do(self, call: StepCall, terms: Terms, about: dict[str, Any]) -> Outcome:
-        commands = [str(command) for command in self._ask_gated(call, terms.commands)]
-        self._refuse_unapproved(call, terms, commands)
+        commands = [str(command) for command in self.ask_gated(call, terms.commands)]
+        refuse_danger(call, terms.danger, self.danger, may_destroy=self.may_destroy)
+        refuse_unapproved(call, terms.danger, commands, self.approved, self.history)
         for guard in terms.refuse_if:
-            self._ask_gated(call, guard)
+            self.ask_gated(call, guard)
         self.keeper.check()
         plain_commands = [redact(command) for command in commands]
         self.write(Kind.INTENDED, {**about, "commands": plain_commands}, call.key, is_intent=True)
         started = time.monotonic()
         try:
             with gated(Gate(self, call, may_change=True, planned=frozenset(commands))):
-                result = call.step.fn(**call.arguments)
-            verdict = self._verdict(call, terms)
-            if terms.done_when is not None and verdict is not Verdict.DONE:
-                raise NotVerified(
-                    call.target,
-                    f"the effect of {call.key}",
-                    f"its probe says {verdict} after the act",
-                    f"See the commands and answers in `recover report {self.history.recovery_id}`",
-                )
+                plain, result = kept_result(call, call.step.fn(**call.arguments))
+            self._refuse_unverified(call)
         except Exception as error:
-            self._note_failure(call, error)
+            self._note_failure(call, about, error)
             raise
         seconds = time.monotonic() - started
-        body = {"how": "acted", "result": to_plain(result), "seconds": round(seconds, 6)}
-        self.write(Kind.DONE, body, call.key)
+        body = {"how": "acted", "result": plain, "seconds": round(seconds, 6)}
+        event = self.write(Kind.DONE, body, call.key)
+        self._newest_act_seq = max(self._newest_act_seq, event.seq)
         self._done_here.add(call.key)
         return Outcome("Completed", f"done in {seconds:.2f} s", result)
 
-    def _note_failure(self, call: StepCall, error: Exception) -> None:
+    def _refuse_unverified(self, call: StepCall) -> None:
+        if call.terms.done_when is None or (verdict := self._verdict(call)) is Verdict.DONE:
+            return
+        raise NotVerified(
+            call.target,
+            f"the effect of {call.key}",
+            f"its probe says {verdict} after the act",
+            f"See the commands and answers in `recover report {self.history.recovery_id}`",
+        )
+
+    def _note_failure(self, call: StepCall, about: Mapping[str, Any], error: Exception) -> None:
         text = redact(f"{error}" if isinstance(error, RecoveryError) else f"{error!r}")
         self.write(Kind.FAILED, {"error": text, "error_type": type(error).__name__}, call.key)
-        known = self.history.steps.get(call.key)
         self.history.steps[call.key] = StepRecord(  # asked again in this attempt, it is in doubt
             call.key,
             "act",
@@ -309,44 +260,38 @@ class Attempt(Walk):
             StepState.FAILED,
             self.n,
             error=text,
-            arguments_hash=known.arguments_hash if known else "",
-            arguments=known.arguments if known else {},
+            arguments=about["arguments"],
+            arguments_hash=about["arguments_hash"],
         )
 
-    def _verdict(self, call: StepCall, terms: Terms) -> Verdict:
-        if terms.done_when is None:
-            return Verdict.NOT_DONE
-        return Verdict.of(self._ask_gated(call, terms.done_when))
+    def _verdict(self, call: StepCall) -> Verdict:
+        probe = call.terms.done_when
+        return Verdict.NOT_DONE if probe is None else Verdict.of(self.ask_gated(call, probe))
 
-    def _foretold(self, call: StepCall, terms: Terms) -> Any:
-        return None if terms.expected is None else self._ask_gated(call, terms.expected)
-
-    def _ask_gated(self, call: StepCall, other: Any) -> Any:
-        with gated(Gate(self, call)):
-            return ask(other, call.arguments)
+    def _foretold(self, call: StepCall) -> Any:
+        expected = call.terms.expected
+        return None if expected is None else self.ask_gated(call, expected)
 
     # -- what an earlier attempt has done --------------------------------------------------------
 
     def _pass_over(self, call: StepCall, record: StepRecord, terms: Terms) -> Outcome:
-        if self._is_to_be_asked_again(call, record, terms):
-            with self._lock:
-                if self._pool is None:
-                    self._pool = ThreadPoolExecutor(PROBES_AT_ONCE, "staleness")
-                context = contextvars.copy_context()
-                future = self._pool.submit(context.run, self._verdict, call, terms)
-                self._passed_over.append(PassedOver(call, future))
-        result = from_plain(call.step.returns, record.result) if record.result is not None else None
+        is_asked_again = (
+            terms.done_when is not None
+            and call.key not in self._done_here
+            and record.resolved_as != "done"
+            and not is_ended(record, terms.lasts_until, self.history)
+        )
+        if is_asked_again:
+            self._staleness.ask_again(call)
+        self._newest_act_seq = max(self._newest_act_seq, record.ended_seq)
+        result = self.recorded_result(call, record)
         return Outcome("Restored", f"{record.state} at {record.ended_at}", result)
 
-    def _is_to_be_asked_again(self, call: StepCall, record: StepRecord, terms: Terms) -> bool:
-        if terms.done_when is None or call.key in self._done_here or record.resolved_as == "done":
-            return False
-        if not terms.lasts_until:
-            return True
-        return not any(
-            other.is_done and other.key.split("[")[0] == terms.lasts_until
-            for other in self.history.steps.values()
-        )
+    def recorded_result(self, call: StepCall, record: StepRecord) -> Any:
+        """What an act returned; foretold where nobody could record it, as when a person said so."""
+        if record.result is None:
+            return self._foretold(call)
+        return from_plain(call.step.returns, record.result)
 
     def settle_passed_over(self) -> None:
         """Wait for what the probes of the steps passed over say, before anything new is done.
@@ -354,137 +299,61 @@ class Attempt(Walk):
         Raises:
             StaleSteps: some are no longer so and may be done again; the walk starts over.
             NeedsPerson: one is no longer so and must not be done again unasked.
+            Unreachable: nobody answered; they are asked again when this is called again.
         """
-        with self._lock:
-            asked, self._passed_over = self._passed_over, []
-        stale = []
-        for passed in asked:
-            verdict = passed.verdict.result()
-            if verdict is Verdict.DONE:
-                continue
-            terms = _terms_of(passed.call)
-            self.write(Kind.STALE, {"verdict": str(verdict)}, passed.call.key)
-            if verdict is Verdict.UNKNOWN or not terms.redo_stale:
-                raise NeedsPerson(
-                    passed.call.target,
-                    f"{passed.call.key} was done, but its probe now says {verdict}",
-                    f"Find out who changed it, then `recover resolve {self.history.recovery_id} "
-                    f"'{passed.call.key}' --as done|redo|abandon --by NAME --reason TEXT`",
-                )
-            stale.append(passed.call.key)
-        if stale:
+        if stale := self._staleness.settle():
             step_logger().warning("no longer so, done again: %s", ", ".join(stale))
-            raise StaleSteps
+            turn = StaleSteps()
+            self._staleness.stop_everybody(turn)
+            raise turn
+
+    def _note_stale(self, call: StepCall, verdict: Verdict) -> None:
+        self.write(Kind.STALE, {"verdict": str(verdict)}, call.key)
+        if verdict is Verdict.UNKNOWN or not call.terms.redo_stale:
+            raise NeedsPerson(
+                call.target,
+                f"{call.key} was done, but its probe now says {verdict}",
+                f"Find out who changed it, then `recover resolve {self.history.recovery_id} "
+                f"'{call.key}' --as done|redo|abandon --by NAME --reason TEXT`",
+            )
 
     def start_over(self) -> None:
         """Begin the walk again from the first step; what this attempt has done stays done."""
-        history = read_history(self.journal.events(self.history.recovery_id))
-        if history is not None:
-            self.history = history
-        self._claimed.clear()
+        super().start_over()
+        self.close()
+        self._staleness = Staleness(self._verdict, self._note_stale)
+        self._newest_act_seq = 0
         self._met.clear()
+
+    def finish(self) -> None:
+        """End the walk: nothing that was passed over is stale, nothing on record was left out."""
+        self.settle_passed_over()
+        keys = missed(self.history, self._met, self.n)
+        refuse_changed_flow(self.history, "its end", self.target, keys)
 
     def close(self) -> None:
         """Let the threads go."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-
-    # -- reasons not to go on --------------------------------------------------------------------
-
-    def _arguments(self, call: StepCall) -> tuple[dict[str, Any], str]:
-        plain = {name: to_plain(value) for name, value in call.arguments.items()}
-        return plain, arguments_hash(plain, self.history.recovery_id)
-
-    def _refuse_changed_arguments(
-        self,
-        call: StepCall,
-        made: Mapping[str, Any],
-        arguments: Mapping[str, Any],
-        hashed: str,
-    ) -> None:
-        if made.get("arguments_hash") == hashed:
-            return
-        before = made.get("arguments", {})
-        changed = [
-            f"{name} was {shortly(before.get(name))}, is now {shortly(arguments.get(name))}"
-            for name in {**before, **arguments}
-            if before.get(name) != arguments.get(name)
-        ]
-        raise Refused(
-            call.target,
-            f"the inputs of {call.key} changed since its checkpoint: {'; '.join(sorted(changed))}",
-            f"Resume with what it was, or fork: `recover resume {self.history.recovery_id} "
-            f"--from '{call.key}'`",
-        )
+        self._staleness.close()
 
     def _refuse_changed_flow(self, call: StepCall) -> None:
-        """Refuse a new act while acts of an earlier attempt were not come to yet.
+        """Refuse a new act while steps of an earlier attempt were not come to yet.
 
         Acts mapped side by side come in any order and are no sign of another flow.
         """
-        missed = [
-            record.key
-            for record in self.history.steps.values()
-            if record.kind in {"act", "decision"}
-            and record.key not in self._met
-            and record.key not in self._claimed
-            and record.attempt < self.n
-            and record.state is not StepState.UNDONE
-        ]
-        if missed:
-            raise Refused(
-                call.target,
-                f"this release comes to {call.key} before {', '.join(missed[:5])}, which an "
-                "earlier attempt has recorded: the flow is not the one that was begun",
-                f"Resume with the release that began it ({self.history.release or 'unknown'}), or "
-                f"fork: `recover resume {self.history.recovery_id} --from '{call.key}'`",
-            )
-
-    def _refuse_unapproved(self, call: StepCall, terms: Terms, commands: list[str]) -> None:
-        if terms.danger.rank > self.danger.rank:
-            raise RuntimeError(
-                f"{call.key} is {terms.danger}, but the recovery is declared {self.danger}"
-            )
-        if terms.danger is Danger.DESTRUCTIVE and not self.may_destroy:
-            raise NeedsPerson(
-                call.target,
-                f"{call.key} is destructive and nobody has approved it",
-                "See `recover plan`, then approve its hash with --approve HASH",
-            )
-        if self.approved is None:
-            return
-        mine = [redact(without_identity(text, self.history.recovery_id)) for text in commands]
-        planned = self.approved.get(call.key)
-        if planned == mine:
-            return
-        if planned is None:
-            difference = "the approved plan does not have this step"
-        else:
-            new = [text for text in mine if text not in planned]
-            gone = [text for text in planned if text not in mine]
-            difference = f"it would send {shortly(new)} in place of {shortly(gone)}"
-        raise Refused(
-            call.target,
-            f"{call.key} differs from the approved plan: {difference}",
-            "Make a new plan, look at it, and approve that one",
-        )
+        keys = missed(self.history, {*self._met, *tuple(self._claimed)}, self.n)
+        refuse_changed_flow(self.history, call.key, call.target, keys)
 
 
-def arguments_hash(plain: Mapping[str, Any], recovery_id: str) -> str:
-    """Hash a step's arguments, leaving out which recovery it is: a fork has the same ones."""
-    return fingerprint(without_identity(canonical(plain), recovery_id))
-
-
-def shortly(value: object, limit: int = 300) -> str:
-    """Write a value in one short line."""
-    text = redact(repr(value)).replace("\n", " ")
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def _terms_of(call: StepCall) -> Terms:
-    if call.step.terms is None:
-        raise TypeError(f"{call.step!r} is declared as an act without terms")
-    return call.step.terms
+def _seen(value: object) -> dict[str, Any]:
+    """What a probe saw, for the way back, where it has a plain form that may be kept."""
+    try:
+        plain = to_plain(value)
+    except TypeError:
+        return {"saw": shortly(value)}
+    text = canonical(plain)
+    if len(text) > SEEN_CHARS_MAX or contains_secret(text):
+        return {"saw": shortly(value)}
+    return {"saw": shortly(value), "value": plain}
 
 
 def _about(call: StepCall, started_at: str) -> dict[str, Any]:

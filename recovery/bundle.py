@@ -24,12 +24,14 @@ from recovery.events import FIRST_HASH, FORMAT, Event, flaws
 from recovery.evidence import Evidence, Shown
 from recovery.journal import Journal
 from recovery.redaction import contains_secret, redact
-from recovery.report import environment, html_of, markdown_of
+from recovery.report import environment, html_of
+from recovery.report_markdown import markdown_of
 from recovery.status import Reading, read_recovery
 from recovery.telling import evidence_of
 
 SUMS = "SHA256SUMS"
 LINES_MAX = 60
+COMMANDS_MAX = 5
 BUNDLE_BYTES_MAX = 2_000_000_000
 _SEEN = {Shown.PASSED, Shown.VERIFIED, Shown.DECIDED, Shown.REFUSED, Shown.STALE, Shown.LOOKED}
 _DOUBTFUL = {Shown.IN_DOUBT, Shown.FAILED, Shown.STALE, Shown.UNDO_FAILED, Shown.RUNNING}
@@ -114,7 +116,8 @@ def handover_of(evidence: Evidence, reading: Reading) -> str:
             "key": step.key,
             "target": step.target or evidence.status["target"],
             "shown": str(step.shown),
-            "commands": list(dict.fromkeys(e.command for e in step.exchanges if e.is_change))[:3],
+            "commands": step.commands[:COMMANDS_MAX],
+            "more": max(0, len(step.commands) - COMMANDS_MAX),
         }
         for step in acts
         if step.shown in _DOUBTFUL
@@ -216,17 +219,17 @@ def _write(path: Path, data: bytes) -> None:
 
 def _read(path: Path) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
-    room = BUNDLE_BYTES_MAX
-    with tarfile.open(path, "r:gz") as tar:
+    with gzip.open(path) as zipped:  # to its end: what comes last there is its own checksum
+        data = zipped.read(BUNDLE_BYTES_MAX + 1)
+    if len(data) > BUNDLE_BYTES_MAX:
+        raise ValueError(f"it holds more than {BUNDLE_BYTES_MAX} bytes")
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
         for member in tar:
             file = tar.extractfile(member) if member.isfile() else None
             if file is None:
                 raise ValueError(f"{member.name!r} is no plain file")
             if member.name in contents:
                 raise ValueError(f"{member.name!r} is in it twice")
-            room -= member.size
-            if room < 0:
-                raise ValueError(f"it holds more than {BUNDLE_BYTES_MAX} bytes")
             contents[member.name] = file.read()
     return contents
 

@@ -173,6 +173,7 @@ def is_ended(record: StepRecord, lasts_until: str, history: History) -> bool:
     _, _, mine = record.key.partition("[")
     for other in tuple(history.steps.values()):
         name, _, its = other.key.partition("[")
-        if name == lasts_until and (not mine or not its or mine == its):
-            return other.kind == "act" and other.state is not StepState.UNDONE
+        is_same_target = not mine or not its or mine == its
+        if name == lasts_until and is_same_target and other.state is not StepState.UNDONE:
+            return True
     return False

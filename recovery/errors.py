@@ -38,7 +38,7 @@ class BadInput(RecoveryError):
         self.field, self.seen, self.remedy = field, seen, remedy
 
     def __str__(self) -> str:
-        """`field: what was seen. Remedy.`"""
+        """Write `field: what was seen. Remedy.`."""
         return f"{self.field}: {self.seen}. {self.remedy}"
 
 
@@ -60,7 +60,7 @@ class Unreachable(RecoveryError):
 
 
 class CommandFailed(RecoveryError):
-    """It answered, and said no. Fields: target, command, exit code, last lines of output, remedy."""
+    """It answered, and said no. Fields: target, command, exit code, end of output, remedy."""
 
     def __init__(
         self, target: str, command: str, exit_code: int | str, tail: str, remedy: str = ""
@@ -104,7 +104,7 @@ class Refused(RecoveryError):
         self.target, self.reason, self.remedy = target, reason, remedy
 
     def __str__(self) -> str:
-        """`refused on target: reason. Remedy.`"""
+        """Write `refused on target: reason. Remedy.`."""
         return f"refused on {self.target}: {self.reason}. {self.remedy}."
 
 
@@ -162,7 +162,7 @@ class NeedsPerson(RecoveryError):
         self.target, self.question, self.remedy = target, question, remedy
 
     def __str__(self) -> str:
-        """`target: question. What to do.`"""
+        """Write `target: question. What to do.`."""
         return f"{self.target}: {self.question}. {self.remedy}."
 
 
@@ -180,4 +180,7 @@ class Fenced(Abort):
 
     def __str__(self) -> str:
         """Which lease was lost and why."""
-        return f"lost the lease on {self.target} (epoch {self.epoch}): {self.why}; nothing more is done."
+        return (
+            f"lost the lease on {self.target} (epoch {self.epoch}): {self.why}; "
+            "nothing more is done."
+        )

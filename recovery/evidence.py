@@ -51,6 +51,19 @@ class Shown(StrEnum):
     TAKEN_OVER = "Taken over"
 
 
+SHOWN_BY_HOW = {
+    "already-so": Shown.ALREADY_SO,
+    "reconciled": Shown.RECONCILED,
+    "reused": Shown.REUSED,
+}
+_STATES = {
+    "intended": Shown.RUNNING,
+    "in-doubt": Shown.IN_DOUBT,
+    "stale": Shown.STALE,
+    "undone": Shown.UNDONE,
+    "already-so": Shown.ALREADY_SO,
+}
+_VERDICTS = {"verified": Shown.VERIFIED, "passed": Shown.PASSED, "refused": Shown.REFUSED}
 LOUD = frozenset(
     {Shown.REFUSED, Shown.STALE, Shown.IN_DOUBT, Shown.FAILED, Shown.UNDO_FAILED, Shown.RUNNING}
 )
@@ -136,7 +149,10 @@ class Gap:
 
 @dataclass(slots=True)
 class StepStory:
-    """One step from its first event to its last. `restored_in` are attempts that passed it over."""
+    """One step from its first event to its last.
+
+    `restored_in` are the attempts that passed it over, `commands` what it was last about to send.
+    """
 
     key: str
     kind: str
@@ -150,6 +166,7 @@ class StepStory:
     verdict: str = ""
     result: Any = None
     restored_in: list[int] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     exchanges: list[Exchange] = field(default_factory=list)
 
@@ -232,6 +249,24 @@ class Evidence:
         text = f"Attempt {last.n} {ended} ({clock(last.ended)})."
         by = self.status["abandoned_by"]
         return f"{text} {by} has since abandoned it." if by else text
+
+
+def shown_of(row: dict[str, Any]) -> Shown:
+    """How a step of a status came out."""
+    shown = SHOWN_BY_HOW.get(row["how"], Shown.COMPLETED)
+    if row["undo"] == "failed":
+        shown = Shown.UNDO_FAILED
+    elif row["state"] in _STATES:
+        shown = _STATES[row["state"]]
+    elif row["verdict"] in _VERDICTS and row["kind"] != "act":
+        shown = _VERDICTS[row["verdict"]]
+    elif row["state"] == "failed":
+        shown = Shown.FAILED
+    elif row["verdict"].startswith("resolved as done"):
+        shown = Shown.RESOLVED
+    elif row["kind"] == "decision":
+        shown = Shown.DECIDED if row["attempt"] else Shown.REUSED
+    return shown
 
 
 def clock(moment: datetime) -> str:

@@ -5,12 +5,15 @@ from typing import Any
 
 from recovery.errors import BadInput
 from recovery.events import Kind
-from recovery.history import History, read_history
+from recovery.history import History, StepRecord, StepState
 from recovery.inputs import known_recovery
+from recovery.journal import Lease
 from recovery.redaction import redact
-from recovery.run import Run, find_recovery, recovery_id_of
+from recovery.run import Run, find_recovery
 from recovery.stage import PlainStage
 from recovery.walk import step_logger
+
+IN_DOUBT = {StepState.INTENDED, StepState.IN_DOUBT, StepState.FAILED, StepState.STALE}
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Difference:
 
     Attributes:
         parent: id of that recovery.
+        lineage: its id and those of the recoveries that it was forked from.
         from_step: the first step not reused, where one was named.
         changed: parameters that differ, by name: what they were and are.
         reused: steps taken over as done; each one's probe is asked again.
@@ -26,6 +30,7 @@ class Difference:
     """
 
     parent: str
+    lineage: list[str]
     from_step: str
     changed: dict[str, list[Any]]
     reused: list[str]
@@ -35,6 +40,7 @@ class Difference:
         """As it is journaled and printed."""
         return {
             "recovery": self.parent,
+            "lineage": self.lineage,
             "from_step": self.from_step,
             "changed": self.changed,
             "reused": self.reused,
@@ -42,48 +48,49 @@ class Difference:
         }
 
 
-def fork(run: Run) -> str:
-    """Begin the new recovery and return its id. Nothing at the target is changed by this.
+def fork(run: Run, lease: Lease, recovery_id: str) -> None:
+    """Begin the new recovery. Nothing at the target is changed by this.
 
-    Parameters that are not given are those of the other recovery.
+    What the other one has left in doubt is in doubt in this one, too.
 
     Raises:
         BadInput: the recovery or the step to fork from does not exist.
     """
     parent = known_recovery(run, find_recovery(run.journal, run.options.resume))
-    recovery_id = recovery_id_of(run.flow_run_id)
-    if read_history(run.journal.events(recovery_id)) is not None:
-        return recovery_id  # the fork itself is being retried
     difference = _difference(run, parent, recovery_id)
     step_logger().info("fork of %s: %s", parent.recovery_id, redact(str(difference.as_plain())))
-    run.open(recovery_id, forked_from=difference.as_plain())
+    run.open(recovery_id, lease, forked_from=difference.as_plain())
     for key in difference.reused:
-        _reuse(run, recovery_id, parent, key)
-    return recovery_id
+        _take_over(run, lease, recovery_id, parent.steps[key])
+    for record in parent.steps.values():
+        if record.kind == "act" and record.state in IN_DOUBT:
+            body = {**_about(record), "verdict": "unknown", "was": str(record.state)}
+            _append(run, lease, recovery_id, Kind.VERDICT, body, record.key)
 
 
 def _difference(run: Run, parent: History, recovery_id: str) -> Difference:
-    before = _done_before(parent, run.options.from_step)
-    decided = {key: body for key, body in parent.decisions.items() if key in before}
-    _, fingerprints = run.make_plan(PlainStage(), recovery_id, decided)
-    reused = [
-        key for key in before if fingerprints.get(key) == parent.steps[key].arguments_hash != ""
-    ]
+    lineage = list(parent.identities)
+    _, walk = run.make_plan(
+        PlainStage(),
+        (recovery_id, *lineage),
+        reusable=_done_before(parent, run.options.from_step),
+    )
     return Difference(
         parent=parent.recovery_id,
+        lineage=lineage,
         from_step=run.options.from_step,
         changed={
             name: [parent.parameters.get(name), value]
             for name, value in run.plain.items()
             if parent.parameters.get(name) != value
         },
-        reused=reused,
-        redone=[key for key in fingerprints if key not in reused],
+        reused=walk.reused,
+        redone=walk.redone,
     )
 
 
-def _done_before(parent: History, first: str) -> list[str]:
-    """Keys of the parent's done acts and decisions before the step to fork from, in order."""
+def _done_before(parent: History, first: str) -> dict[str, StepRecord]:
+    """The parent's done acts and decisions before the step to fork from, by key."""
     if first and first not in parent.steps:
         raise BadInput(
             "from_step",
@@ -93,20 +100,33 @@ def _done_before(parent: History, first: str) -> list[str]:
     keys = list(parent.steps)
     if first:
         keys = keys[: keys.index(first)]
-    return [key for key in keys if parent.steps[key].is_done]
+    return {
+        key: parent.steps[key]
+        for key in keys
+        if parent.steps[key].is_done and parent.steps[key].arguments_hash
+    }
 
 
-def _reuse(run: Run, recovery_id: str, parent: History, key: str) -> None:
-    step = parent.steps[key]
+def _take_over(run: Run, lease: Lease, recovery_id: str, step: StepRecord) -> None:
     about = {
-        "kind": step.kind,
-        "target": step.target,
+        **_about(step),
         "arguments": step.arguments,
         "arguments_hash": step.arguments_hash,
-        "reused_from": parent.recovery_id,
+        "reused_from": run.options.resume,
     }
     if step.kind == "decision":
-        run.journal.append(recovery_id, Kind.DECIDED, {**about, "value": step.result}, step=key)
+        body = {**about, "value": step.result}
+        _append(run, lease, recovery_id, Kind.DECIDED, body, step.key)
     else:
-        body = {**about, "how": "reused", "result": step.result, "danger": step.danger}
-        run.journal.append(recovery_id, Kind.DONE, body, step=key)
+        body = {**about, "how": "reused", "result": step.result}
+        _append(run, lease, recovery_id, Kind.DONE, body, step.key)
+
+
+def _about(step: StepRecord) -> dict[str, Any]:
+    return {"kind": step.kind, "target": step.target, "danger": step.danger}
+
+
+def _append(  # noqa: PLR0913, PLR0917 (the parts of an event)
+    run: Run, lease: Lease, recovery_id: str, kind: Kind, body: dict[str, Any], key: str
+) -> None:
+    run.journal.append(recovery_id, kind, body, step=key, lease=lease, needs_live_lease=True)

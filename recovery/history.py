@@ -92,6 +92,7 @@ class Approval:
     until: str
     how: str
     reason: str = ""
+    flow_run_id: str = ""
 
 
 @dataclass
@@ -111,6 +112,7 @@ class History:
     attempts: list[AttemptRecord] = field(default_factory=list)
     steps: dict[str, StepRecord] = field(default_factory=dict)
     decisions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seen: dict[str, dict[str, Any]] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
     plans: dict[str, dict[str, Any]] = field(default_factory=dict)
     approvals: list[Approval] = field(default_factory=list)
@@ -302,6 +304,10 @@ def _looked(history: History, event: Event, body: dict[str, Any]) -> None:
     )
 
 
+def _saw(history: History, event: Event, body: dict[str, Any]) -> None:
+    history.seen[event.step] = body
+
+
 def _decided(history: History, event: Event, body: dict[str, Any]) -> None:
     history.decisions[event.step] = body
     history.steps[event.step] = StepRecord(
@@ -329,13 +335,13 @@ def _resolved(history: History, event: Event, body: dict[str, Any]) -> None:
             step.state, step.ended_at, step.ended_seq = StepState.DONE, event.at, event.seq
 
 
-def _undo_intended(history: History, event: Event, body: dict[str, Any]) -> None:
+def _undo_intended(history: History, event: Event, _body: dict[str, Any]) -> None:
     history.goes_back = True
     if step := history.steps.get(event.step):
         step.undo_state = "intended"
 
 
-def _undone(history: History, event: Event, body: dict[str, Any]) -> None:
+def _undone(history: History, event: Event, _body: dict[str, Any]) -> None:
     if step := history.steps.get(event.step):
         step.state, step.undo_state, step.ended_at = StepState.UNDONE, "done", event.at
 
@@ -345,12 +351,12 @@ def _undo_failed(history: History, event: Event, body: dict[str, Any]) -> None:
         step.undo_state, step.error = "failed", body.get("error", "")
 
 
-def _planned(history: History, event: Event, body: dict[str, Any]) -> None:
+def _planned(history: History, _event: Event, body: dict[str, Any]) -> None:
     history.plan = body
     history.plans[body.get("hash", "")] = body
 
 
-def _approved(history: History, event: Event, body: dict[str, Any]) -> None:
+def _approved(history: History, _event: Event, body: dict[str, Any]) -> None:
     history.approvals.append(
         Approval(
             plan_hash=body.get("hash", ""),
@@ -358,6 +364,7 @@ def _approved(history: History, event: Event, body: dict[str, Any]) -> None:
             until=body.get("until", ""),
             how=body.get("how", ""),
             reason=body.get("reason", ""),
+            flow_run_id=body.get("flow_run_id", ""),
         )
     )
 
@@ -367,6 +374,7 @@ _FOLD: dict[str, Callable[[History, Event, dict[str, Any]], None]] = {
     Kind.ATTEMPT_ENDED: _attempt_ended,
     Kind.PLANNED: _planned,
     Kind.APPROVED: _approved,
+    Kind.SAW: _saw,
     Kind.PASSED: _looked,
     Kind.REFUSED: _looked,
     Kind.VERIFIED: _looked,

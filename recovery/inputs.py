@@ -6,8 +6,27 @@ from typing import Any
 from recovery.errors import BadInput, Refused
 from recovery.history import History, read_history
 from recovery.redaction import contains_secret
-from recovery.run import Run
+from recovery.run import Options, Run
 from recovery.values import from_plain, shortly, to_plain
+
+
+def refuse_odd_options(options: Options) -> None:
+    """Refuse options that make no sense together, rather than to leave one out of account.
+
+    Raises:
+        BadInput: some do not.
+    """
+    forms = (
+        ("fork", options.fork and not options.resume, "it does not say of which recovery"),
+        ("from_step", options.from_step and not options.fork, "only a fork begins at a step"),
+        ("undo_by", options.undo_by and not options.resume, "it does not say which recovery"),
+        ("undo_by", options.undo_by and options.fork, "a fork has done nothing to undo yet"),
+        ("undo_by", options.undo_by and options.plan_only, "there is no plan of the way back"),
+        ("break_glass", options.break_glass and options.approve, "it is for when there is no plan"),
+    )
+    for name, is_odd, why in forms:
+        if is_odd:
+            raise BadInput(name, why, "Leave it out, or name the recovery with resume=ID")
 
 
 def refuse_secrets(run: Run) -> None:
@@ -49,6 +68,12 @@ def refuse_unfit(run: Run, history: History) -> None:
         )
     if run.options.undo_by:
         return
+    if history.goes_back and not history.is_undone:
+        raise Refused(
+            history.target,
+            f"recovery {history.recovery_id} is on its way back, and never goes both ways",
+            f"Finish that with `recover undo {history.recovery_id}`, then start a new one",
+        )
     if history.abandoned_by:
         raise Refused(
             history.target,

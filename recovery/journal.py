@@ -184,7 +184,7 @@ def check_format(url: str, found: int) -> None:
 
 
 def default_journal_path() -> Path:
-    """Where the embedded journal lies: `$XDG_STATE_HOME/recover/`, else `~/.local/state/recover/`."""
+    """Where the embedded journal lies: in `$XDG_STATE_HOME`, else in `~/.local/state`."""
     state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(state) / "recover" / "journal.sqlite"
 
@@ -201,7 +201,7 @@ def open_journal(url: str | None = None) -> Journal:
     """
     where = url or os.environ.get("RECOVER_JOURNAL") or str(default_journal_path())
     if where.startswith(("postgresql://", "postgres://")):
-        from recovery.journal_postgres import PostgresJournal  # noqa: PLC0415 (half a second, rarely)
+        from recovery.journal_postgres import PostgresJournal  # noqa: PLC0415 (slow, seldom)
 
         return PostgresJournal(where)
     if "://" in where and not where.startswith("sqlite://"):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from recovery.errors import BadInput
 from recovery.events import FIRST_HASH, FORMAT, Event, Kind, hash_of
@@ -86,7 +86,6 @@ class PostgresJournal(Journal):
     """Events and leases in the tables `recover_*` of a database, which are made where missing."""
 
     def __init__(self, url: str) -> None:
-        self._conninfo = url
         try:
             parts = conninfo_to_dict(url)
         except psycopg.ProgrammingError:
@@ -95,6 +94,8 @@ class PostgresJournal(Journal):
                 "it is no readable postgresql:// URL",
                 "Write it as postgresql://user:password@host:port/database, specials escaped",
             ) from None
+        more = {name: n for name, n in NOTICING_A_DEAD_PEER.items() if name not in parts}
+        self._conninfo = make_conninfo(url, **more)
         if parts.get("password"):
             Secret(str(parts["password"]))  # known from here on, hence masked wherever it shows
         self.url = (
@@ -130,9 +131,7 @@ class PostgresJournal(Journal):
                     if self._is_closed:
                         raise JournalUnavailable(self.url, "it was closed")
                     if self._connection is None or self._connection.closed:
-                        self._connection = psycopg.connect(
-                            self._conninfo, autocommit=True, **NOTICING_A_DEAD_PEER
-                        )
+                        self._connection = psycopg.connect(self._conninfo, autocommit=True)
                     return question(self._connection)
                 except psycopg.OperationalError as error:
                     if self._connection is not None:

@@ -5,25 +5,34 @@ from contextlib import suppress
 from typing import Any
 
 from recovery.approval import settle_approval
-from recovery.attempt import Attempt, StaleSteps
-from recovery.errors import BadInput, Fenced, NeedsPerson, RecoveryError
+from recovery.attempt import Attempt
+from recovery.errors import Fenced, NeedsPerson, RecoveryError, Refused
 from recovery.events import Kind
 from recovery.forking import fork
 from recovery.history import History, RecoveryState, read_history
 from recovery.inputs import (
     known_recovery,
     refuse_changed,
+    refuse_odd_options,
     refuse_secrets,
     refuse_unfit,
     take_recorded,
 )
-from recovery.journal import Holder, Journal, LeaseLost, lease_seconds, open_journal
+from recovery.journal import (
+    Holder,
+    Journal,
+    JournalUnavailable,
+    Lease,
+    LeaseLost,
+    lease_seconds,
+    open_journal,
+)
 from recovery.lease import LeaseKeeper, take_lease, this_worker
 from recovery.run import Ended, Options, Recovery, Run, find_recovery, recovery_id_of, release
 from recovery.stage import scrubbed
 from recovery.values import to_plain
-from recovery.walk import Stage, step_logger
-from recovery.way_back import EndOfRecord, WayBack
+from recovery.walk import EndOfRecord, Stage, StaleSteps, step_logger
+from recovery.way_back import WayBack
 
 STARTS_OVER_MAX = 20
 
@@ -43,11 +52,15 @@ def launch(
         Fenced: the lease was lost; nothing may be said about the newer attempt.
     """
     journal: Journal | None = None
+    run: Run | None = None
     try:
+        refuse_odd_options(options)
         journal = open_journal()
-        return _launch(Run(recovery, dict(parameters), options, stage, flow_run_id, journal))
+        run = Run(recovery, dict(parameters), options, stage, flow_run_id, journal)
+        return _launch(run)
     except RecoveryError as error:
-        return Ended(options.resume, state_after(error), error=scrubbed(error))
+        recovery_id = run.recovery_id if run else ""
+        return Ended(recovery_id or options.resume, state_after(error), error=scrubbed(error))
     finally:
         if journal is not None:
             journal.close()
@@ -55,23 +68,43 @@ def launch(
 
 def _launch(run: Run) -> Ended:
     refuse_secrets(run)
-    if run.options.plan_only:
-        plan, _ = run.make_plan(run.stage)
-        return Ended("", None, plan=plan, message=f"plan {plan.hash}: {len(plan.steps)} steps")
-    if run.options.resume and run.options.fork:
-        return _under_lease(run, fork(run))
-    if run.options.resume:
-        recovery_id = find_recovery(run.journal, run.options.resume)
-        take_recorded(run, known_recovery(run, recovery_id))
-        return _under_lease(run, recovery_id)
-    if run.options.undo_by:
-        raise BadInput("undo_by", "it does not say which recovery", "Name one with resume=ID")
+    options = run.options
+    if options.resume and not options.fork:
+        run.recovery_id = find_recovery(run.journal, options.resume)
+        take_recorded(run, known_recovery(run, run.recovery_id))
+    elif not options.plan_only:
+        _know_retry(run)
+    if options.plan_only:
+        return _plan(run)
+    return _under_lease(run, run.recovery_id or recovery_id_of(run.flow_run_id))
+
+
+def _know_retry(run: Run) -> None:
+    """See whether this flow run began its recovery before and is being retried."""
     recovery_id = recovery_id_of(run.flow_run_id)
     history = read_history(run.journal.events(recovery_id))
-    if history is not None:  # this flow run is being retried
-        refuse_unfit(run, history)
-        refuse_changed(history, run.plain)
-    return _under_lease(run, recovery_id)
+    if history is None:
+        return
+    if history.flow_run_id != run.flow_run_id:
+        raise Refused(
+            run.target,
+            f"the id of this run ends like that of recovery {recovery_id}, which is another one",
+            "Start it once more: the next run has another id",
+        )
+    run.recovery_id = recovery_id
+    refuse_unfit(run, history)
+    refuse_changed(history, run.plain)
+
+
+def _plan(run: Run) -> Ended:
+    known = read_history(run.journal.events(run.recovery_id)) if run.recovery_id else None
+    plan, _ = run.make_plan(
+        run.stage,
+        known.identities if known else (),
+        known.decisions if known else {},
+    )
+    message = f"plan {plan.hash}: {len(plan.steps)} steps"
+    return Ended(run.recovery_id, None, plan=plan, message=message)
 
 
 def _under_lease(run: Run, recovery_id: str) -> Ended:
@@ -80,26 +113,49 @@ def _under_lease(run: Run, recovery_id: str) -> Ended:
         run.target,
         recovery_id,
         lease_seconds(),
-        take_over=bool(run.options.take_over_by),
+        take_over=_is_take_over_ordered(run),
         waiting=_tell_waiting,
     )
     keeper = LeaseKeeper(run.journal, lease)
     try:
-        history = _history_of(run, recovery_id)
+        history = _history_of(run, lease, recovery_id)
         if _is_recovered(run, history):
-            return Ended(recovery_id, RecoveryState.RECOVERED, message="it was recovered before")
-        return _attempt(run, keeper, history)
+            message = "it was recovered before"
+            ended = Ended(recovery_id, RecoveryState.RECOVERED, message=message)
+        else:
+            ended = _attempt(run, keeper, history)
     except LeaseLost as lost:
+        keeper.let_run_out()
         raise Fenced(lease.target, lease.epoch, str(lost)) from None
-    finally:
+    except Exception:
         keeper.release()
+        raise
+    except BaseException:  # fenced or interrupted: what was sent may still be taking effect
+        keeper.let_run_out()
+        raise
+    keeper.release()
+    return ended
 
 
-def _history_of(run: Run, recovery_id: str) -> History:
+def _is_take_over_ordered(run: Run) -> bool:
+    """Whether a person orders it, and not a retry of the run in which a person did."""
+    if not run.options.take_over_by or not run.recovery_id:
+        return bool(run.options.take_over_by)
+    return not any(
+        event.kind == Kind.TAKEN_OVER and event.body.get("flow_run_id") == run.flow_run_id
+        for event in run.journal.events(run.recovery_id)
+    )
+
+
+def _history_of(run: Run, lease: Lease, recovery_id: str) -> History:
     history = read_history(run.journal.events(recovery_id))
     if history is None:
-        run.open(recovery_id)
+        if run.options.fork:
+            fork(run, lease, recovery_id)
+        else:
+            run.open(recovery_id, lease)
         history = read_history(run.journal.events(recovery_id))
+    run.recovery_id = recovery_id
     if history is None:
         raise AssertionError  # it was just opened
     return history
@@ -114,6 +170,32 @@ def _is_recovered(run: Run, history: History) -> bool:
 
 
 def _attempt(run: Run, keeper: LeaseKeeper, history: History) -> Ended:
+    attempt = _begin(run, keeper, history)
+    ended = Ended(history.recovery_id, RecoveryState.FAILED)
+    body: dict[str, Any] = {"result": None}
+    try:
+        if isinstance(attempt, WayBack):
+            ended.result = _go_back(run, attempt)
+            ended.state = RecoveryState.UNDONE
+        else:
+            ended.result = _go_forward(run, attempt)
+            ended.state = RecoveryState.RECOVERED
+        body["result"] = to_plain(ended.result)
+    except Exception as error:  # noqa: BLE001 (here an attempt ends; mistakes in code fail it too)
+        ended.error = scrubbed(error)
+        ended.state = state_after(ended.error)
+        ended.result = None
+    finally:
+        if isinstance(attempt, Attempt):
+            attempt.close()
+    body["as"] = str(ended.state)
+    if ended.error is not None:
+        body |= {"error": str(ended.error), "error_type": type(ended.error).__name__}
+    attempt.write(Kind.ATTEMPT_ENDED, body)
+    return ended
+
+
+def _begin(run: Run, keeper: LeaseKeeper, history: History) -> Attempt | WayBack:
     kind = WayBack if run.options.undo_by else Attempt
     attempt = kind(
         keeper.lease.target,
@@ -122,32 +204,7 @@ def _attempt(run: Run, keeper: LeaseKeeper, history: History) -> Ended:
         keeper=keeper,
         history=history,
         n=(history.attempts[-1].n if history.attempts else 0) + 1,
-        danger=run.recovery.danger,
     )
-    _begin(run, attempt)
-    ended = Ended(history.recovery_id, RecoveryState.FAILED)
-    try:
-        if isinstance(attempt, WayBack):
-            ended.result = _go_back(run, attempt)
-            ended.state = RecoveryState.UNDONE
-        else:
-            ended.result = _go_forward(run, attempt)
-            ended.state = RecoveryState.RECOVERED
-    except (
-        Exception
-    ) as error:  # the one place where an attempt ends; programming errors fail it too
-        ended.error = scrubbed(error)
-        ended.state = state_after(ended.error)
-    finally:
-        attempt.close()
-    body = {"as": str(ended.state), "result": to_plain(ended.result)}
-    if ended.error is not None:
-        body |= {"error": str(ended.error), "error_type": type(ended.error).__name__}
-    attempt.write(Kind.ATTEMPT_ENDED, body)
-    return ended
-
-
-def _begin(run: Run, attempt: Attempt) -> None:
     body = {
         "flow_run_id": run.flow_run_id,
         "worker": this_worker(),
@@ -156,9 +213,13 @@ def _begin(run: Run, attempt: Attempt) -> None:
         "ordered_by": run.options.undo_by,
     }
     attempt.write(Kind.ATTEMPT_STARTED, body, is_intent=True)
-    if run.options.take_over_by:
-        attempt.write(Kind.TAKEN_OVER, {"by": run.options.take_over_by})
+    if _is_take_over_ordered(run):
+        body = {"by": run.options.take_over_by, "flow_run_id": run.flow_run_id}
+        attempt.write(Kind.TAKEN_OVER, body)
+    if isinstance(attempt, Attempt):
+        attempt.danger = run.recovery.danger
     attempt.start_over()
+    return attempt
 
 
 def _go_forward(run: Run, attempt: Attempt) -> Any:
@@ -178,10 +239,12 @@ def _go_forward(run: Run, attempt: Attempt) -> Any:
 def _walk_settled(run: Run, attempt: Attempt) -> Any:
     try:
         result = run.walk(attempt)
+    except JournalUnavailable:
+        raise
     except Exception:
         attempt.settle_passed_over()  # a step that is no longer so explains more than the error
         raise
-    attempt.settle_passed_over()
+    attempt.finish()
     return result
 
 

@@ -20,14 +20,14 @@ def this_worker() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def take_lease(
+def take_lease(  # noqa: PLR0913 (the three of a lease, and how to wait)
     journal: Journal,
     target: str,
     recovery_id: str,
     seconds: float,
     *,
     take_over: bool = False,
-    waiting: Callable[[Holder], None] = lambda holder: None,
+    waiting: Callable[[Holder], None] = lambda _holder: None,
 ) -> Lease:
     """Take the lease, waiting for an older attempt of the same recovery to run out.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from recovery.values import fingerprint
 
-RECOVERY_ID = "{recovery}"
+RECOVERY_ID = "@recovery@"  # of characters that no shell quotes, so that it stays as it is
 
 
 def without_identity(text: str, identities: Iterable[str]) -> str:
@@ -23,7 +23,7 @@ def without_identity(text: str, identities: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One step of a plan. `is_already_so` tells that its effect is there and it would do nothing."""
+    """One step of a plan. `is_already_so`: its effect is there, it would do nothing."""
 
     key: str
     kind: str

@@ -1,17 +1,19 @@
 """The walk that changes nothing: it looks, and asks every act for its exact commands."""
 
-from collections.abc import Mapping
+from bisect import bisect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from recovery.attempt import arguments_hash
+from recovery.checkpoint import kept_result, plain_arguments
 from recovery.errors import Refused, Unreachable
+from recovery.history import StepRecord
 from recovery.plan import RECOVERY_ID, Plan, PlannedStep, without_identity
 from recovery.redaction import redact
-from recovery.steps import StepKind, ask
-from recovery.values import from_plain, to_plain
+from recovery.steps import Step, StepKind, ask
+from recovery.values import from_plain
 from recovery.verdict import Danger, Verdict
-from recovery.walk import Fence, Gate, Outcome, StepCall, Walk, gated
+from recovery.walk import REMEMBERED, Fence, Gate, Outcome, StepCall, Walk, gated, refuse_empty
 
 
 @dataclass
@@ -20,20 +22,41 @@ class PlanWalk(Walk):
 
     Attributes:
         plan: what is filled.
-        recovery_id: whose id to leave out of the commands, where it is known.
+        identities: ids to leave out of the commands, the recovery's own first, where known.
         decisions: decisions that stand already, by key; the others are looked at and forgotten.
-        fingerprints: the hash of every act's and decision's arguments, by key.
+        reusable: what a fork may take over, by key: as far as the walk comes to nothing else.
+        reused: keys of what it does take over.
+        redone: keys of the acts and decisions behind that.
     """
 
     plan: Plan = field(kw_only=True)
-    recovery_id: str = field(kw_only=True, default="")
+    identities: tuple[str, ...] = field(kw_only=True, default=())
     decisions: Mapping[str, dict[str, Any]] = field(kw_only=True, default_factory=dict)
-    fingerprints: dict[str, str] = field(default_factory=dict)
+    reusable: Mapping[str, StepRecord] = field(kw_only=True, default_factory=dict)
+    reused: list[str] = field(default_factory=list)
+    redone: list[str] = field(default_factory=list)
+    _listed: list[int] = field(default_factory=list)
+    _to_be_ended: set[str] = field(default_factory=set)
 
     @property
     def fence(self) -> Fence:
         """See Walk."""
-        return Fence(self.recovery_id or RECOVERY_ID, 0)
+        return Fence(next(iter(self.identities), RECOVERY_ID), 0)
+
+    def perform_over(
+        self,
+        step: Step[Any, Any],
+        targets: Sequence[Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> list[Any]:
+        """See Walk. What is remembered is come to in one order only, or plans would differ."""
+        if step.kind not in REMEMBERED:
+            return super().perform_over(step, targets, args, kwargs)
+        results = []
+        for target in targets:
+            results += super().perform_over(step, [target], args, kwargs)
+        return results
 
     def carry_out(self, call: StepCall) -> Outcome:
         """Look, or foretell."""
@@ -43,13 +66,13 @@ class PlanWalk(Walk):
             case StepKind.DECISION:
                 return self._decide(call)
             case StepKind.VERIFY:
-                self._list(call)
-                return Outcome("Planned", "would be verified", _nothing(call.step.returns))
+                self._list_look(call)
+                return Outcome("Planned", "would be verified", call.step.not_asked)
             case _:
                 return self._look(call)
 
     def _look(self, call: StepCall) -> Outcome:
-        self._list(call)
+        self._list_look(call)
         with gated(Gate(self, call)):
             try:
                 return Outcome("Completed", "looked", call.step.fn(**call.arguments))
@@ -60,63 +83,83 @@ class PlanWalk(Walk):
                 return Outcome("Refused", str(refused))
 
     def _decide(self, call: StepCall) -> Outcome:
-        self._list(call)
-        hashed = self._keep_fingerprint(call)
+        self._list_look(call)
+        _, hashed = plain_arguments(call, self.identities)
+        if (record := self._reuse(call, hashed)) is not None:
+            return Outcome("Restored", "decided", from_plain(call.step.returns, record.result))
         made = self.decisions.get(call.key)
         if made is not None and made.get("arguments_hash") == hashed:
             return Outcome("Restored", "decided", from_plain(call.step.returns, made["value"]))
         with gated(Gate(self, call)):
-            plain = to_plain(call.step.fn(**call.arguments))
-        return Outcome("Completed", "decided", from_plain(call.step.returns, plain))
+            _, value = kept_result(call, call.step.fn(**call.arguments))
+        refuse_empty(call, value)
+        return Outcome("Completed", "decided", value)
 
     def _foretell(self, call: StepCall) -> Outcome:
-        terms = call.step.terms
-        if terms is None:
-            raise TypeError(f"{call.step!r} is declared as an act without terms")
-        self._keep_fingerprint(call)
+        terms = call.terms
+        _, hashed = plain_arguments(call, self.identities)
+        record = self._reuse(call, hashed)
         with gated(Gate(self, call)):
-            verdict = Verdict.NOT_DONE
-            if terms.done_when is not None:
-                try:
-                    verdict = Verdict.of(ask(terms.done_when, call.arguments))
-                except Unreachable:  # what an earlier step of the plan will start or make
-                    verdict = Verdict.UNKNOWN
+            verdict = self._verdict(call)
             commands = [] if verdict is Verdict.DONE else list(ask(terms.commands, call.arguments))
             if verdict is not Verdict.DONE:
                 self._ask_guards(call)
-            result = None if terms.expected is None else ask(terms.expected, call.arguments)
-        planned = tuple(redact(without_identity(str(text), self.recovery_id)) for text in commands)
-        self.plan.steps.append(
-            PlannedStep(
-                call.key,
-                str(call.step.kind),
-                call.target,
-                str(terms.danger),
-                planned,
-                is_already_so=verdict is Verdict.DONE,
-            )
-        )
+            if record is not None and record.result is not None:
+                result = from_plain(call.step.returns, record.result)
+            else:
+                result = None if terms.expected is None else ask(terms.expected, call.arguments)
+        planned = tuple(redact(without_identity(str(text), self.identities)) for text in commands)
+        self._list(call, terms.danger, planned, is_already_so=verdict is Verdict.DONE)
         return Outcome("Planned", f"{len(planned)} commands", result)
 
-    def _keep_fingerprint(self, call: StepCall) -> str:
-        plain = {name: to_plain(value) for name, value in call.arguments.items()}
-        hashed = self.fingerprints[call.key] = arguments_hash(plain, self.recovery_id)
-        return hashed
+    def _verdict(self, call: StepCall) -> Verdict:
+        """What the probe says now, where that is what it will say when the act is come to.
+
+        It is not, where an earlier act of the plan is there to be ended by this one (scaled down,
+        scaled back), or has to start first what would answer.
+        """
+        if call.step.name in self._to_be_ended or call.terms.done_when is None:
+            return Verdict.NOT_DONE
+        try:
+            verdict = Verdict.of(ask(call.terms.done_when, call.arguments))
+        except Unreachable:
+            return Verdict.UNKNOWN
+        if verdict is not Verdict.DONE and call.terms.lasts_until:
+            self._to_be_ended.add(call.terms.lasts_until)
+        return verdict
+
+    def _reuse(self, call: StepCall, hashed: str) -> StepRecord | None:
+        """What a fork takes over: nothing any more once one step is another than it was."""
+        record = self.reusable.get(call.key)
+        if self.redone or record is None or record.arguments_hash != hashed:
+            self.redone.append(call.key)
+            return None
+        self.reused.append(call.key)
+        return record
 
     def _ask_guards(self, call: StepCall) -> None:
-        terms = call.step.terms
-        for guard in terms.refuse_if if terms else ():
+        for guard in call.terms.refuse_if:
             try:
                 ask(guard, call.arguments)
             except Refused as refused:
                 self.plan.refusals.append(redact(str(refused)))
 
-    def _list(self, call: StepCall) -> None:
-        self.plan.steps.append(
-            PlannedStep(call.key, str(call.step.kind), call.target, str(Danger.READ))
+    def _list_look(self, call: StepCall) -> None:
+        self._list(call, Danger.READ, (), is_already_so=False)
+
+    def _list(
+        self, call: StepCall, danger: Danger, commands: tuple[str, ...], *, is_already_so: bool
+    ) -> None:
+        """Enter a step where the flow comes to it, whichever of several at once was first."""
+        step = PlannedStep(
+            call.key,
+            str(call.step.kind),
+            without_identity(call.target, self.identities),
+            str(danger),
+            commands,
+            is_already_so,
         )
-
-
-def _nothing(annotation: Any) -> Any:
-    """What a verify that was not asked gives the flow: the empty value of its type."""
-    return annotation() if annotation in {int, float, str, bool, list, dict, tuple} else None
+        with self._lock:
+            index = bisect(self._listed, call.place)
+            self._listed.insert(index, call.place)
+            self.plan.steps.insert(index, step)

@@ -6,6 +6,8 @@ configured: a recovery tool must not need the thing that may be broken.
 """
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -28,7 +30,7 @@ class PrefectStage:
 
     def put_on(self, call: StepCall) -> Any:
         """See Stage."""
-        state = _task_of(call.step)(call, return_state=True)
+        state: Any = _task_of(call.step)(call, return_state=True)
         if call.turn is not None:
             raise call.turn
         if call.outcome is not None:
@@ -38,15 +40,18 @@ class PrefectStage:
         return state.result()  # Prefect itself kept it from running: its own error says why
 
 
+@dataclass(frozen=True)
 class PlainStage:
     """Steps as plain calls, retried in the same way."""
 
+    retry_delays_seconds: Sequence[float] = RETRY_DELAYS_SECONDS
+
     def put_on(self, call: StepCall) -> Any:
         """See Stage."""
-        for delay_seconds in (*RETRY_DELAYS_SECONDS, None):
+        for delay_seconds in (*self.retry_delays_seconds, None):
             try:
                 outcome = call.carry_out()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (told by the caller, whatever it is)
                 call.error = scrubbed(error)
                 if delay_seconds is None or not is_unanswered(call.error):
                     raise call.error from None
@@ -92,7 +97,7 @@ def _carry_out(call: StepCall) -> State[Any]:
     except Turn as turn:
         call.turn = turn
         return Completed(name="Set aside", message=str(turn))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (kept in the call and raised from it)
         call.error = scrubbed(error)
         if is_unanswered(call.error):
             raise call.error from None  # so that Prefect asks again

@@ -25,6 +25,7 @@ class Staleness:
     verdict_of: Callable[[StepCall], Verdict]
     settle_one: Callable[[StepCall, Verdict], None]
     _asked: list[tuple[StepCall, Future[Verdict]]] = field(default_factory=list)
+    _stale: list[str] = field(default_factory=list)
     _settled_with: BaseException | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _pool: ThreadPoolExecutor | None = None
@@ -47,14 +48,13 @@ class Staleness:
             if self._settled_with is not None:
                 raise self._settled_with
             asked, self._asked = self._asked, []
-            stale: list[str] = []
             unanswered: RecoveryError | None = None
             for call, future in asked:
                 try:
                     verdict = future.result()
                     if verdict is not Verdict.DONE:
                         self.settle_one(call, verdict)
-                        stale.append(call.key)
+                        self._stale.append(call.key)
                 except RecoveryError as error:
                     if not error.is_retried:
                         self._settled_with = error
@@ -66,7 +66,7 @@ class Staleness:
                     raise
             if unanswered is not None:
                 raise unanswered
-            return stale
+            return self._stale
 
     def stop_everybody(self, reason: BaseException) -> None:
         """Let nobody go on past `settle` in this walk."""

@@ -22,6 +22,8 @@ from recovery.redaction import redact_value
 
 READINGS_MAX = 20
 RECOVERIES_MAX = 1_000_000
+STEPS_NAMED_MAX = 5
+NO_FORK: dict[str, Any] = {"from_step": "", "changed": {}, "reused": [], "redone": []}
 SETTLED = {StepState.DONE, StepState.ALREADY_SO, StepState.UNDONE}
 # Looks end as passed or refused; the states people are shown know only done and failed for that.
 # A guard that passed did all it is there for, one that refused stopped the recovery.
@@ -71,7 +73,9 @@ class Reading:
 
     @property
     def goes_back(self) -> bool:
-        """Whether the last attempt was on the way back."""
+        """Whether it is on the way back, and not at its end."""
+        if self.history.goes_back:  # once a step back has begun, only going on with it is left
+            return not self.history.is_undone
         started = [event for event in self.events if event.kind == Kind.ATTEMPT_STARTED]
         return bool(started) and _readable(started[-1]).body.get("goes") == "back"
 
@@ -103,20 +107,37 @@ def read_recovery(journal: Journal, recovery_id: str) -> Reading:
     Raises:
         BadInput: there is no such recovery.
     """
+    reading = _read_once(journal, recovery_id)
     for _ in range(READINGS_MAX):
-        head = journal.head(recovery_id)
-        events = journal.events(recovery_id)
-        history = read_history(map(_readable, events))
-        if history is None:
-            raise BadInput(
-                "recovery",
-                f"no recovery {recovery_id} in {journal.url}",
-                "See `recover status` for the ids",
-            )
-        holder = journal.holder(history.target) if history.target else None
-        if journal.head(recovery_id) == head:
-            break
+        if journal.head(recovery_id) == reading.head:
+            break  # nothing was written while the lease was looked at, so the two belong together
+        reading = _read_once(journal, recovery_id)
+    return reading
+
+
+def _read_once(journal: Journal, recovery_id: str) -> Reading:
+    events, head = _settled(journal, recovery_id)
+    history = read_history(map(_readable, events))
+    if history is None:
+        raise BadInput(
+            "recovery",
+            f"no recovery {recovery_id} in {journal.url}",
+            "See `recover status` for the ids",
+        )
+    holder = journal.holder(history.target) if history.target else None
     return Reading(tuple(events), head, history, holder)
+
+
+def _settled(journal: Journal, recovery_id: str) -> tuple[list[Event], tuple[int, str]]:
+    """The events and the head that belongs to them: a recovery at work writes in between."""
+    head = journal.head(recovery_id)
+    events = journal.events(recovery_id)
+    for _ in range(READINGS_MAX):
+        before, head = head, journal.head(recovery_id)
+        if head == before:
+            break
+        events = journal.events(recovery_id)
+    return events, head
 
 
 def status_of(journal: Journal, recovery_id: str) -> dict[str, Any]:
@@ -164,7 +185,7 @@ def as_status(reading: Reading) -> dict[str, Any]:
             }
             for approval in history.approvals
         ],
-        "forked_from": history.forked_from or None,
+        "forked_from": {**NO_FORK, **history.forked_from} if history.forked_from else None,
         "abandoned_by": history.abandoned_by,
         "journal": {"events": reading.head[0], "head": reading.head[1]},
     }
@@ -210,11 +231,8 @@ def verify_journal(journal: Journal, recovery_id: str | None = None) -> dict[str
     ids = [recovery_id] if recovery_id else journal.recovery_ids(limit=RECOVERIES_MAX)
     found = {}
     for each in ids:
-        for _ in range(READINGS_MAX):  # a recovery at work writes between the two readings
-            head, events = journal.head(each), journal.events(each)
-            found[each] = flaws(events, *head)
-            if not found[each] or journal.head(each) == head:
-                break
+        events, head = _settled(journal, each)
+        found[each] = flaws(events, *head)
         if recovery_id and not events and not head[0]:
             raise BadInput(
                 "recovery", f"no recovery {each} in {journal.url}", "See `recover status`"
@@ -225,45 +243,48 @@ def verify_journal(journal: Journal, recovery_id: str | None = None) -> dict[str
 def next_for(reading: Reading) -> str:
     """Say in one line what the operator should do next."""
     history, recovery_id = reading.history, reading.history.recovery_id
-    state = reading.state
-    resume = f"`recover resume {recovery_id}`"
-    if state is RecoveryState.RUNNING:
-        return f"wait: an attempt is at work; see `recover status {recovery_id}`"
-    if history.abandoned_by and state is not RecoveryState.UNDONE:
+    settled = {
+        RecoveryState.RUNNING: f"wait: an attempt is at work; see `recover status {recovery_id}`",
+        RecoveryState.UNDONE: f"nothing: it was undone; `recover run {history.flow}` starts anew",
+        RecoveryState.RECOVERED: f"nothing: it is recovered; see `recover report {recovery_id}`",
+    }
+    if reading.state in settled:
+        return settled[reading.state]
+    if history.abandoned_by:
         return (
             f"{history.abandoned_by} has abandoned it: go back with `recover undo {recovery_id}`, "
             "or start a new one"
         )
-    if state is RecoveryState.RECOVERED:
-        return f"nothing: it is recovered; evidence is in `recover report {recovery_id}`"
-    if state is RecoveryState.UNDONE:
-        return f"nothing: it was undone; a new one starts with `recover run {history.flow}`"
     if reading.holder is not None and not reading.is_leased:
         return (
             f"wait for recovery {reading.holder.recovery_id}, which holds {history.target}; "
-            f"then {resume}"
+            f"then `recover resume {recovery_id}`"
         )
-    if state is RecoveryState.NEEDS_PERSON:
+    if reading.state is RecoveryState.NEEDS_PERSON and not reading.goes_back:
         return _next_for_person(reading)
-    if state is RecoveryState.REFUSED:
-        return f"settle the reason it was refused for, then {resume}"
-    if not history.attempts:
-        return f"nothing was begun yet: {resume}"
+    return _next_after_failure(reading)
+
+
+def _next_after_failure(reading: Reading) -> str:
+    history, recovery_id = reading.history, reading.history.recovery_id
+    resume = f"`recover resume {recovery_id}`"
     if reading.goes_back:
-        return f"mend what stopped the way back, then `recover undo {recovery_id}` again"
-    if reading.end_of(history.attempts[-1])[1] == LOST:
-        return f"{resume}: its last attempt was lost; what is done stays done"
-    return f"mend what the error names, then {resume}"
+        failed = [step.key for step in history.steps.values() if step.undo_state == "failed"]
+        text = f"mend what stopped the way back, then `recover undo {recovery_id}` again"
+        text += f" (half changed: {', '.join(failed[:STEPS_NAMED_MAX])})" if failed else ""
+    elif not history.attempts:
+        text = f"{resume}: nothing was begun yet"
+    elif reading.end_of(history.attempts[-1])[1] == LOST:
+        text = f"{resume}: its last attempt was lost; what is done stays done"
+    elif reading.state is RecoveryState.REFUSED:
+        text = f"settle the reason it was refused for, then {resume}"
+    else:
+        text = f"mend what the error names, then {resume}"
+    return text
 
 
 def _next_for_person(reading: Reading) -> str:
     history, recovery_id = reading.history, reading.history.recovery_id
-    for step in history.steps.values():
-        if step.undo_state == "failed":
-            return (
-                f"mend what the error names, then `recover undo {recovery_id}` again "
-                f"({step.key} is half changed)"
-            )
     for step in history.steps.values():
         state = reading.state_of(step)
         if state in {StepState.IN_DOUBT, StepState.STALE} and not step.resolved_as:

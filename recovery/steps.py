@@ -145,6 +145,12 @@ class Step(Generic[P, R]):
         bound.apply_defaults()
         return dict(bound.arguments)
 
+    @property
+    def not_asked(self) -> Any:
+        """What the flow gets where a look was left out: the empty value of the declared type."""
+        returns = self.returns
+        return returns() if returns in {int, float, str, bool, list, dict, tuple} else None
+
     def _check_declaration(self) -> None:
         for name in self.each:
             if name not in self.signature.parameters:

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any
 
 from recovery.events import Kind
 from recovery.evidence import (
+    SHOWN_BY_HOW,
     UNDO_PREFIX,
     AttemptStory,
     Evidence,
@@ -16,24 +18,12 @@ from recovery.evidence import (
     Span,
     StepStory,
     harmless,
+    shown_of,
 )
 from recovery.history import LOST
 from recovery.journal import Journal
 from recovery.status import Reading, as_status, read_recovery, readable_events
 
-_HOW = {
-    "already-so": Shown.ALREADY_SO,
-    "reconciled": Shown.RECONCILED,
-    "reused": Shown.REUSED,
-}
-_STATES = {
-    "intended": Shown.RUNNING,
-    "in-doubt": Shown.IN_DOUBT,
-    "stale": Shown.STALE,
-    "undone": Shown.UNDONE,
-    "already-so": Shown.ALREADY_SO,
-}
-_VERDICTS = {"verified": Shown.VERIFIED, "passed": Shown.PASSED, "refused": Shown.REFUSED}
 _LOST_NOTE = "its attempt was lost before an outcome was written"
 
 
@@ -91,6 +81,7 @@ class _Telling:
     order: dict[str, int] = field(default_factory=dict)
     furthest: dict[int, int] = field(default_factory=dict)
     asked_at: dict[str, datetime] = field(default_factory=dict)
+    commands: dict[str, list[str]] = field(default_factory=dict)
 
     def tell(self) -> Evidence:
         """Go through the events."""
@@ -124,9 +115,7 @@ class _Telling:
         last = self.reading.events[-1].moment
         gaps = self._gaps(attempts, last)
         steps = self._steps(status)
-        return Evidence(
-            status, attempts, gaps, steps, self.people, plan, self.reading.flaws, last
-        )
+        return Evidence(status, attempts, gaps, steps, self.people, plan, self.reading.flaws, last)
 
     # -- events ----------------------------------------------------------------------------------
 
@@ -155,13 +144,14 @@ class _Telling:
 
     def intended(self, line: _Line) -> None:
         self._begin(line.key, "act", line.began, line)
+        self.commands[line.key] = [str(text) for text in line.body.get("commands") or []]
 
     def undo_intended(self, line: _Line) -> None:
         self._begin(UNDO_PREFIX + line.key, "undo", line.at, line)
 
     def done(self, line: _Line) -> None:
         how = line.text("how")
-        shown = _HOW.get(how, Shown.COMPLETED)
+        shown = SHOWN_BY_HOW.get(how, Shown.COMPLETED)
         if line.key in self.begun:
             self._close(line.key, shown, line.at)
         elif shown is not Shown.REUSED:
@@ -177,6 +167,9 @@ class _Telling:
     def looked(self, line: _Line) -> None:
         note = line.text("reason") or line.text("saw") or line.text("value")
         self._looked(line, Shown(line.kind.capitalize()), note)
+
+    def saw(self, line: _Line) -> None:
+        self._looked(line, Shown.LOOKED, line.text("saw"))
 
     def verdict(self, line: _Line) -> None:
         self.asked_at[line.key] = line.at
@@ -257,7 +250,7 @@ class _Telling:
             self.attempts[span.attempt].spans.append(span)
 
     def _add_looks(self) -> None:
-        """Tell of probes, and of steps passed over whose probe was asked again, by what they sent."""
+        """Tell of looks by what they sent: probes, and steps passed over that were asked again."""
         known = {(span.attempt, span.key) for each in self.attempts.values() for span in each.spans}
         known |= {(n, key.removeprefix(UNDO_PREFIX)) for n, key in known}
         sent: dict[tuple[int, str], list[Exchange]] = {}
@@ -285,7 +278,7 @@ class _Telling:
     def _gaps(self, attempts: list[AttemptStory], last: datetime) -> list[Gap]:
         said = [span for span in self.people if not span.attempt]
         gaps = []
-        for before, after in zip(attempts, [*attempts[1:], None], strict=True):
+        for before, after in zip_longest(attempts, attempts[1:]):
             end = after.started if after else last
             within = tuple(
                 span
@@ -349,7 +342,7 @@ class _Telling:
             kind=row["kind"],
             target=row["target"],
             danger=row["danger"],
-            shown=_shown(row),
+            shown=shown_of(row),
             attempt=row["attempt"],
             started_at=row["started_at"] or "",
             ended_at=row["ended_at"] or "",
@@ -357,6 +350,7 @@ class _Telling:
             verdict=row["verdict"],
             result=result,
             restored_in=self._restored_in(key, row, spans),
+            commands=self.commands.get(key, []),
             spans=spans,
             exchanges=exchanges,
         )
@@ -376,22 +370,6 @@ class _Telling:
         ]
 
 
-def _shown(row: dict[str, Any]) -> Shown:
-    if row["undo"] == "failed":
-        return Shown.UNDO_FAILED
-    if row["state"] in _STATES:
-        return _STATES[row["state"]]
-    if row["verdict"] in _VERDICTS and row["kind"] != "act":
-        return _VERDICTS[row["verdict"]]
-    if row["state"] == "failed":
-        return Shown.FAILED
-    if row["verdict"].startswith("resolved as done"):
-        return Shown.RESOLVED
-    if row["kind"] == "decision":
-        return Shown.DECIDED if row["attempt"] else Shown.REUSED
-    return _HOW.get(row["how"], Shown.COMPLETED)
-
-
 def _pass_by(telling: _Telling, line: _Line) -> None:
     pass
 
@@ -404,6 +382,7 @@ _TAKE: dict[str, Callable[[_Telling, _Line], None]] = {
     Kind.REFUSED: _Telling.looked,
     Kind.VERIFIED: _Telling.looked,
     Kind.DECIDED: _Telling.looked,
+    Kind.SAW: _Telling.saw,
     Kind.VERDICT: _Telling.verdict,
     Kind.STALE: _Telling.stale,
     Kind.UNDO_INTENDED: _Telling.undo_intended,

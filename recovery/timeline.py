@@ -5,6 +5,7 @@ steps gets an uneven one (a duration's width grows with its power of 0.4), and s
 steps are folded into rows of like ones; what went wrong is folded last.
 """
 
+import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,7 @@ LABEL_CHARS_MAX = 32
 BAR_PIXELS_MIN = 3.0
 TICK_PIXELS_MIN = 74
 UNEVEN_POWER = 0.4
+TIMES = "\u00d7"
 LONG_SHARE = 0.05
 MINUTE, HOUR, DAY = 60, 3600, 86400
 TICK_SECONDS = [
@@ -193,7 +195,13 @@ def _lane(attempt: AttemptStory, y: float) -> Lane:
 
 
 def _look_of_end(ended_as: str) -> str:
-    looks = {"recovered": "ok", "undone": "back", "": "run", "lost": "doubt", "needs-person": "doubt"}
+    looks = {
+        "recovered": "ok",
+        "undone": "back",
+        "": "run",
+        "lost": "doubt",
+        "needs-person": "doubt",
+    }
     return looks.get(ended_as, "bad")
 
 
@@ -243,9 +251,7 @@ def _folded(spans: Sequence[Span], total_seconds: float) -> list[list[Span]]:
     return groups
 
 
-def _grouped(
-    spans: Sequence[Span], like: Callable[[tuple[int, Span]], object]
-) -> list[list[Span]]:
+def _grouped(spans: Sequence[Span], like: Callable[[tuple[int, Span]], object]) -> list[list[Span]]:
     return [[span for _, span in group] for _, group in groupby(enumerate(spans), key=like)]
 
 
@@ -264,9 +270,9 @@ def _row(
         counts = Counter(str(span.shown) for span in spans)
         seconds = sum(span.seconds for span in spans)
         counted = ", ".join(f"{n} {name}" for name, n in counts.most_common())
-        told = f"{sign} {len(spans)}× {duration(seconds)}"
+        told = f"{sign} {len(spans)}{TIMES} {duration(seconds)}"
         names = {span.key.split("[", 1)[0] for span in spans}
-        label = f"{shortened(names.pop(), 25)} ×{len(spans)}" if len(names) == 1 else ""
+        label = f"{shortened(names.pop(), 25)} {TIMES}{len(spans)}" if len(names) == 1 else ""
         label = label or f"{len(spans)} steps"
         keys = [span.key for span in spans[:HOVER_KEYS_MAX]]
         more = len(spans) - len(keys)
@@ -322,7 +328,7 @@ def _scale(attempt: AttemptStory) -> tuple[Callable[[float], float], bool]:
             for moment in (span.started, span.ended)
         }
     seconds_at = sorted(edges)
-    widths = [(after - before) ** UNEVEN_POWER for before, after in pairwise(seconds_at)]
+    widths = [math.pow(after - before, UNEVEN_POWER) for before, after in pairwise(seconds_at)]
     pixels_at = [PLOT_LEFT + room * width / sum(widths) for width in accumulate([0.0, *widths])]
 
     def unevenly(seconds: float) -> float:

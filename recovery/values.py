@@ -24,7 +24,7 @@ from recovery.secrets import Secret
 type_adapter = lru_cache(maxsize=512)(TypeAdapter)
 
 
-def to_plain(value: object) -> Any:
+def to_plain(value: object) -> Any:  # noqa: C901, PLR0912 (a table of types)
     """Turn a value into JSON types.
 
     An object with a `label` (a block, a target) stands for itself by that label: what opens a

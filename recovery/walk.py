@@ -20,7 +20,7 @@ from prefect.logging import get_run_logger
 from recovery.commands import Call, current_gate
 from recovery.errors import RecoveryError, Refused
 from recovery.redaction import redact
-from recovery.steps import ON_EMPTY, Step, StepKind, current_walk
+from recovery.steps import ON_EMPTY, Step, StepKind, Terms, current_walk
 
 TARGETS_AT_ONCE = 8
 REMEMBERED = {StepKind.ACT, StepKind.DECISION}
@@ -136,6 +136,13 @@ class StepCall:
         """The key."""
         return self.key
 
+    @property
+    def terms(self) -> Terms:
+        """What the act declares about itself."""
+        if self.step.terms is None:
+            raise TypeError(f"{self.step!r} is no act")
+        return self.step.terms
+
     def carry_out(self) -> Outcome:
         """Do what this walk does with the step; steps called from within are plain functions."""
         token = current_walk.set(None)
@@ -233,10 +240,12 @@ class Walk(ABC):
     def carry_out(self, call: StepCall) -> Outcome:
         """Do with the step what this kind of walk does."""
 
-    def check_may_send(self, gate: Gate, command: Call) -> None:
+    def check_may_send(self, gate: Gate, command: Call) -> None:  # noqa: B027 (a plan sends none)
         """Raise where a changing command must not be sent now."""
 
-    def keep_evidence(self, gate: Gate, command: Call, error: BaseException | None) -> None:
+    def keep_evidence(  # noqa: B027 (a plan keeps none)
+        self, gate: Gate, command: Call, error: BaseException | None
+    ) -> None:
         """Keep what was sent and what came of it."""
 
     def perform(self, step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

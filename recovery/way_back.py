@@ -5,24 +5,24 @@ step back gets the very arguments its act had.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from recovery.attempt import Attempt
-from recovery.errors import RecoveryError, Refused, UndoFailed
+from pydantic import ValidationError
+
+from recovery.checkpoint import plain_arguments, refuse_changed_arguments
+from recovery.errors import Refused, UndoFailed
 from recovery.events import Kind
 from recovery.history import StepState
+from recovery.journaled_walk import JournaledWalk
 from recovery.redaction import redact
-from recovery.steps import Step, StepKind, ask
+from recovery.steps import Step, StepKind
 from recovery.values import fingerprint, from_plain, to_plain
 from recovery.verdict import Verdict
-from recovery.walk import Gate, Outcome, StepCall, gated
-
-
-class EndOfRecord(BaseException):
-    """The walk came to a step that never began: what is behind it was never done."""
+from recovery.walk import EndOfRecord, Gate, Outcome, StepCall, gated
 
 
 @dataclass
-class WayBack(Attempt):
+class WayBack(JournaledWalk):
     """Collects the acts that were done, then undoes them."""
 
     acts: list[StepCall] = field(default_factory=list)
@@ -40,27 +40,38 @@ class WayBack(Attempt):
             case StepKind.UNDO:
                 return self._undo(call)
             case _ if call.step.is_guard or call.step.kind is StepKind.VERIFY:
-                return Outcome("Passed", "not asked on the way back")
+                return Outcome("Passed", "not asked on the way back", call.step.not_asked)
             case _:
-                with gated(Gate(self, call)):
-                    return Outcome("Completed", "looked", call.step.fn(**call.arguments))
+                return self._look(call)
+
+    def _look(self, call: StepCall) -> Outcome:
+        """What a probe saw on the way there, when the target was not half changed yet."""
+        body = self.history.seen.get(call.key)
+        if body is None or "value" not in body:
+            with gated(Gate(self, call)):
+                return Outcome("Completed", "looked", call.step.fn(**call.arguments))
+        try:
+            return Outcome("Restored", "seen then", from_plain(call.step.returns, body["value"]))
+        except ValidationError:  # it stood for something that is no value, as a connection does
+            with gated(Gate(self, call)):
+                return Outcome("Completed", "looked", call.step.fn(**call.arguments))
 
     def _collect(self, call: StepCall) -> Outcome:
         record = self.history.steps.get(call.key)
         if record is None:
             raise EndOfRecord
+        arguments, hashed = plain_arguments(call, self.history.identities)
+        made = {"arguments": record.arguments, "arguments_hash": record.arguments_hash}
+        refuse_changed_arguments(call, made, arguments, hashed, self.history)
         self.acts.append(call)
-        result = record.result
-        if result is None and call.step.terms is not None and call.step.terms.expected is not None:
-            with gated(Gate(self, call)):
-                return Outcome(
-                    "Restored", "recorded", ask(call.step.terms.expected, call.arguments)
-                )
-        return Outcome(
-            "Restored",
-            "recorded",
-            None if result is None else from_plain(call.step.returns, result),
-        )
+        return Outcome("Restored", "recorded", self._result_of(call))
+
+    def _result_of(self, call: StepCall) -> Any:
+        recorded = self.history.steps[call.key].result
+        if recorded is not None:
+            return from_plain(call.step.returns, recorded)
+        expected = call.terms.expected
+        return None if expected is None else self.ask_gated(call, expected)
 
     def go_back(self) -> list[str]:
         """Undo every act that was begun, last first; each step back is tried. Return their keys.
@@ -87,7 +98,7 @@ class WayBack(Attempt):
         for back in backs.values():
             try:
                 self.stage.put_on(back)
-            except RecoveryError as error:
+            except Exception as error:  # noqa: BLE001 (the way back is walked to its end)
                 failures.append(
                     UndoFailed(
                         back.target,
@@ -98,7 +109,13 @@ class WayBack(Attempt):
                     )
                 )
         if failures:
-            raise failures[0]
+            first, *others = failures
+            raise UndoFailed(
+                first.target,
+                ", ".join(failure.step for failure in failures),
+                "; ".join([first.why, *(f"{other.step}: {other.why}" for other in others)]),
+                first.by_hand,
+            )
         return [act.key for back in backs.values() for act in back.undoes]
 
     def _is_any_undone(self) -> bool:
@@ -106,11 +123,10 @@ class WayBack(Attempt):
 
     def _back_of(self, act: StepCall) -> StepCall | None:
         """The step back of an act. Acts whose step back is the very same one share it."""
-        back = act.step.terms.undo if act.step.terms else None
+        back = act.terms.undo
         if not isinstance(back, Step):
             return None
-        recorded = self.history.steps[act.key].result
-        result = None if recorded is None else from_plain(act.step.returns, recorded)
+        result = self._result_of(act)
         wanted = back.signature.parameters
         arguments = {**act.arguments, "result": result}
         arguments = {name: value for name, value in arguments.items() if name in wanted}
@@ -134,11 +150,9 @@ class WayBack(Attempt):
         return Outcome("Undone", ", ".join(act.key for act in call.undoes))
 
     def _refuse_if_still_done(self, act: StepCall) -> None:
-        terms = act.step.terms
-        if terms is None or terms.done_when is None:
+        if act.terms.done_when is None:
             return
-        with gated(Gate(self, act)):
-            verdict = Verdict.of(ask(terms.done_when, act.arguments))
+        verdict = Verdict.of(self.ask_gated(act, act.terms.done_when))
         if verdict is not Verdict.NOT_DONE:
             raise UndoFailed(
                 act.target,

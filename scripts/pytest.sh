@@ -5,6 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 for name in $(compgen -e); do
     case $name in
+        RECOVER_TEST_DATA) ;;
         PREFECT_* | RECOVER_* | PYTEST_* | GRAFANA_* | GF_* | PG* | MYSQL_* | PYTHONPATH | PYTHONHOME) unset "$name" ;;
     esac
 done

@@ -5,9 +5,27 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from recovery.errors import Refused
+from recovery.secrets import MASK
 
 SHOWN_MAX = 20
 SAMPLE_CHARACTERS_MAX = 120
+SECRET_COLUMNS = frozenset(
+    {
+        "password", "salt", "rands", "secure_json_data", "secure_settings", "encrypted_data",
+        "encrypted_value", "private_key", "basic_auth_password", "auth_token", "prev_auth_token",
+        "o_auth_access_token", "o_auth_refresh_token", "o_auth_id_token", "access_token",
+        "dashboard_encrypted", "delete_key", "encryption_key", "code",
+    }
+)  # fmt: skip
+SECRET_CELLS = frozenset(
+    {
+        "api_key.key",
+        "secrets.value",
+        "kv_store.value",
+        "dashboard_snapshot.key",
+        "sso_setting.settings",
+    }
+)
 
 
 class Grade(StrEnum):
@@ -59,11 +77,22 @@ class Hazard:
 
 def shown(value: object) -> str:
     """A value as it is shown to a person: one line, not too long."""
-    text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
-    whole = repr(text) if isinstance(value, bytes | str) else text
+    start: object = value
+    if isinstance(value, bytes):
+        start = value[: 4 * SAMPLE_CHARACTERS_MAX].decode(errors="backslashreplace")
+    whole = repr(start) if isinstance(start, str) else str(start)
     if len(whole) <= SAMPLE_CHARACTERS_MAX:
         return whole
-    return f"{whole[:SAMPLE_CHARACTERS_MAX]}… ({len(text)} characters)"
+    length = len(value) if isinstance(value, bytes | str) else len(whole)
+    return f"{whole[:SAMPLE_CHARACTERS_MAX]}… ({length} long)"
+
+
+def shown_cell(table: str, column: str, value: object) -> str:
+    """A cell as it is shown to a person; of one that can hold a secret, only its length."""
+    if column in SECRET_COLUMNS or f"{table}.{column}" in SECRET_CELLS:
+        length = len(value) if isinstance(value, bytes | str) else 0
+        return "None" if value is None else f"{MASK} ({length} long)"
+    return shown(value)
 
 
 def is_accepted(hazard: Hazard, accepted: Collection[str]) -> bool:

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 
 from blocks.mysql_session import MysqlSession, quote_name
-from tasks.grafana.acceptance import Grade, Hazard, shown
+from tasks.grafana.acceptance import Grade, Hazard, shown_cell
 from tasks.grafana.columns import Column, Kind, Misfit
 from tasks.grafana.schema import UniqueIndex, quote_sqlite
 from tasks.grafana.tables import TablePair
@@ -66,7 +66,8 @@ def _asked_of_copy(source: sqlite3.Connection, pair: TablePair, index: UniqueInd
     if not found:
         return []
     key = ", ".join(
-        f"{name}={shown(cell)}" for name, cell in zip(index.columns, found[0][1:], strict=True)
+        f"{name}={shown_cell(pair.name, name, cell)}"
+        for name, cell in zip(index.columns, found[0][1:], strict=True)
     )
     return [_hazard(pair, index, len(found), key, key)]
 
@@ -137,7 +138,10 @@ def _row_at(source: sqlite3.Connection, pair: TablePair, index: UniqueIndex, pla
         f"SELECT {names} FROM {quote_sqlite(pair.source.name)} ORDER BY rowid LIMIT 1 OFFSET ?",  # noqa: S608
         (place,),
     ).fetchone()
-    return ", ".join(f"{name}={shown(cell)}" for name, cell in zip(wanted, row, strict=True))
+    return ", ".join(
+        f"{name}={shown_cell(pair.name, name, cell)}"
+        for name, cell in zip(wanted, row, strict=True)
+    )
 
 
 def _hazard(pair: TablePair, index: UniqueIndex, groups: int, row: str, sample: str) -> Hazard:

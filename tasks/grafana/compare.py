@@ -14,7 +14,7 @@ from pathlib import Path
 from blocks.mysql_session import MysqlSession, RawRow, quote_name
 from recovery.commands import reading
 from recovery.errors import NotVerified
-from tasks.grafana.acceptance import shown
+from tasks.grafana.acceptance import shown, shown_cell
 from tasks.grafana.columns import Cell, Column, Kind, Misfit
 from tasks.grafana.schema import quote_sqlite
 from tasks.grafana.source import open_copy
@@ -246,7 +246,7 @@ def _compare_cells(tally: _Tally, mine: SourceRow, theirs: RawRow) -> None:
         expected, found = _expected(column, cell), _printed(column, held)
         if expected != found:
             tally.differing_cells += 1
-            source, target = _shown_apart(cell, held)
+            source, target = _shown_apart(tally.pair.name, column.name, cell, held)
             tally.note(_row_name(tally.pair, mine), column.name, source, target)
 
 
@@ -262,14 +262,16 @@ def _printed(column: Column, held: bytes | None) -> bytes | None:
     return read(held) if read is not None and held is not None else held
 
 
-def _shown_apart(cell: Cell, held: bytes | None) -> tuple[str, str]:
+def _shown_apart(table: str, column: str, cell: Cell, held: bytes | None) -> tuple[str, str]:
     """Both values, from shortly before the first byte that differs."""
-    if not isinstance(cell, bytes) or held is None:
-        return shown(cell), shown(held)
-    first = next((n for n, (a, b) in enumerate(zip(cell, held, strict=False)) if a != b), 0)
-    start = max(min(first, len(cell), len(held)) - 20, 0)
+    start = 0
+    if isinstance(cell, bytes) and held is not None:
+        shorter = min(len(cell), len(held))
+        first = next((n for n in range(shorter) if cell[n] != held[n]), shorter)
+        start = max(first - 20, 0)
+        cell, held = cell[start:], held[start:]
     at = f" from byte {start}" if start else ""
-    return f"{shown(cell[start:])}{at}", f"{shown(held[start:])}{at}"
+    return f"{shown_cell(table, column, cell)}{at}", f"{shown_cell(table, column, held)}{at}"
 
 
 def _compare_bags(source: sqlite3.Connection, session: MysqlSession, tally: _Tally) -> None:

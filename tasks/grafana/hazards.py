@@ -11,7 +11,7 @@ from pathlib import Path
 
 from blocks.mysql_session import STATEMENT_ROOM_BYTES, MysqlSession
 from recovery.commands import reading
-from tasks.grafana.acceptance import Grade, Hazard, shown
+from tasks.grafana.acceptance import Grade, Hazard, shown, shown_cell
 from tasks.grafana.collisions import colliding_keys
 from tasks.grafana.columns import Cell, Column, Misfit
 from tasks.grafana.schema import quote_sqlite
@@ -107,7 +107,8 @@ def _columns_only_in_source(source: sqlite3.Connection, pair: TablePair) -> list
             hazards.append(
                 Hazard(
                     "no-target-column", f"{pair.name}.{column.name}", Grade.LOSS, int(count),
-                    _first_row(source, pair, f"{name} IS NOT NULL"), shown(sample),
+                    _first_row(source, pair, f"{name} IS NOT NULL"),
+                    shown_cell(pair.name, column.name, sample),
                     "the target has no such column, what it holds would be lost",
                     "Run the same version on both sides",
                 )
@@ -153,7 +154,9 @@ def _cells(source: sqlite3.Connection, pair: TablePair, packet_max_bytes: int) -
                 tally = look.tallies.get(kind)
                 if tally is None:
                     first = _named_row(key, tuple(row[n] for n in places))
-                    look.tallies[kind] = _Tally(1, first, shown(cell), reason)
+                    look.tallies[kind] = _Tally(
+                        1, first, shown_cell(pair.name, look.column.name, cell), reason
+                    )
                 else:
                     tally.rows += 1
         if size > row_bytes_max // 2:  # only then quotes, doubled, can make it too large

@@ -85,8 +85,8 @@ def take_copy(copy: KeptCopy) -> None:
 
 
 @verify
-def source_has_not_changed(copy: KeptCopy) -> str:
-    """Whether the source is still what was copied; return its hash.
+def source_has_not_changed(copy: KeptCopy) -> None:
+    """Return once the source is seen to be what was copied.
 
     Raises:
         NotVerified: somebody wrote to it since: what they wrote is not in the target.
@@ -95,7 +95,7 @@ def source_has_not_changed(copy: KeptCopy) -> str:
     """
     kept = copy.now()
     if copy.source.is_at_rest_as(kept):
-        return kept.original_sha256
+        return
     again = scratch_copy.__wrapped__(copy.source, copy.accept)
     if again.sha256 != kept.sha256:
         raise NotVerified(
@@ -104,4 +104,3 @@ def source_has_not_changed(copy: KeptCopy) -> str:
             f"it has changed since ({again.sha256[:12]})",
             "Stop what writes to it (Grafana?), then fork from take_copy",
         )
-    return kept.original_sha256

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from blocks.mysql_session import MysqlSession, quote_name
 from recovery.errors import Refused
-from tasks.grafana.acceptance import shown
+from tasks.grafana.acceptance import shown, shown_cell
 from tasks.grafana.columns import Misfit
 from tasks.grafana.schema import quote_sqlite
 from tasks.grafana.source import open_copy
@@ -136,7 +136,8 @@ def _refusal(pair: TablePair, row: tuple[int | float | bytes | None, ...]) -> Re
         try:
             stored_form(column)(cell)
         except Misfit as misfit:
-            seen = f"{pair.name}.{column.name} cannot hold {shown(cell)}: {misfit}"
+            seen = f"{pair.name}.{column.name} cannot hold "
+            seen += f"{shown_cell(pair.name, column.name, cell)}: {misfit}"
             with suppress(StopIteration):
                 key = pair.target.primary_key[:1]
                 place = next(n for n, c in enumerate(pair.columns) if c.name in key)

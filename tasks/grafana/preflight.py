@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from blocks.mysql_server import MysqlServer
+from blocks.mysql_session import quote_name
 from recovery.errors import BadInput
 from recovery.steps import decision, probe
 from tasks.grafana.acceptance import Grade, Hazard, refuse_unless_accepted
+from tasks.grafana.compare import compare_table
 from tasks.grafana.hazards import find_hazards
 from tasks.grafana.kept_copy import KeptCopy
 from tasks.grafana.schema import read_source_schema, read_target_schema
@@ -69,6 +71,19 @@ def refuse_unless_still_fit(
     refuse_unless_accepted(target.label, look(now, target, skip_tables).hazards, accept)
 
 
+@decision(none_is_fine=True)
+def tables_due(copy: KeptCopy, target: MysqlServer, skip_tables: Sequence[str]) -> list[str]:
+    """Names of the tables whose rows differ; none means there is nothing to move."""
+    now = copy.now()
+    due = []
+    with target.connect() as session:
+        for pair in compared(now, target, skip_tables).copied:
+            rows = session.rows(f"SELECT COUNT(*) FROM {quote_name(pair.name)}")[0][0]  # noqa: S608
+            if rows != pair.source.rows or not compare_table(now.path, session, pair).is_equal:
+                due.append(pair.name)
+    return due
+
+
 @decision
 def tables_to_move(copy: KeptCopy, target: MysqlServer, skip_tables: Sequence[str]) -> list[str]:
     """Names of the tables that are moved, in the order in which they are."""
@@ -78,7 +93,15 @@ def tables_to_move(copy: KeptCopy, target: MysqlServer, skip_tables: Sequence[st
 
 
 def look(copy: SourceCopy, target: MysqlServer, skip_tables: Sequence[str]) -> Fitness:
-    """Compare both sides cell by cell as they would be moved."""
+    """Compare both sides cell by cell as they would be moved; once in a process for one copy."""
+    key = (copy.sha256, target.label, tuple(skip_tables))
+    known = _looks.get(key)
+    if known is None:
+        known = _looks[key] = _look_anew(copy, target, skip_tables)
+    return known
+
+
+def _look_anew(copy: SourceCopy, target: MysqlServer, skip_tables: Sequence[str]) -> Fitness:
     comparison = compared(copy, target, skip_tables)
     with target.connect() as session:
         hazards = [*find_hazards(copy.path, session, comparison), *_left_out(comparison)]
@@ -141,6 +164,7 @@ def pair_of(copy: SourceCopy, target: MysqlServer, table: str) -> TablePair:
     raise BadInput(table, "the table is not on both sides any more", "Look at both sides again")
 
 
+_looks: dict[tuple[str, str, tuple[str, ...]], Fitness] = {}
 _comparisons: dict[tuple[str, str], SchemaComparison] = {}
 
 

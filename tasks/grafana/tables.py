@@ -211,7 +211,8 @@ def _migrations(source: MigrationLog, target: MigrationLog) -> list[Hazard]:
             )  # fmt: skip
     known = set(target.applied)
     ahead = [m for m in source.applied if m not in known]
-    behind = [m for m in target.applied if m not in set(source.applied)]
+    tried = {*source.applied, *source.failed}
+    behind = [m for m in target.applied if m not in tried]
     shared_last = max((n for n, m in enumerate(source.applied) if m in known), default=-1)
     newer = [m for m in ahead if source.applied.index(m) > shared_last]
     if newer:

@@ -168,7 +168,7 @@ def _number(cell: Cell) -> float:
 
 def _single(number: float) -> float:
     try:
-        return float(struct.unpack("f", struct.pack("f", number))[0])
+        return float(struct.unpack("<f", struct.pack("<f", number))[0])
     except OverflowError:
         raise Misfit("out-of-range", "it is too large for a float") from None
 

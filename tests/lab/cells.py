@@ -214,8 +214,7 @@ class TableComparison:
                 self._differ(f"{row[places[0]]}", "", row, None, str(error))
                 continue
             named = ", ".join(
-                f"{self.columns[n].name}={shown(part)}"
-                for n, part in zip(places, key, strict=True)
+                f"{self.columns[n].name}={shown(part)}" for n, part in zip(places, key, strict=True)
             )
             other = waiting.pop(key, None)
             if other is None:

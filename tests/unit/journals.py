@@ -40,9 +40,7 @@ class Writer:
         self.n, self.lease = 0, None
 
     def write(self, kind, body, key=""):
-        return self.journal.append(
-            self.id, kind, body, step=key, attempt=self.n, lease=self.lease
-        )
+        return self.journal.append(self.id, kind, body, step=key, attempt=self.n, lease=self.lease)
 
     def by_person(self, kind, body, key=""):
         return self.journal.append(self.id, kind, body, step=key)

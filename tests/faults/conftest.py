@@ -1,0 +1,81 @@
+"""What the fault tests share: runs that can be killed at any event of their journal."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from recovery.journal_sqlite import SqliteJournal
+from recovery.status import verify_journal
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+
+
+@dataclass
+class Ended:
+    """How a run ended: `exit_code` is negative for a signal, `answer` empty then."""
+
+    exit_code: int
+    answer: dict
+    events: list
+
+
+@dataclass
+class Runs:
+    """Runs one recovery after the other, in children of the fork server."""
+
+    server: subprocess.Popen
+    scratch: Path
+    numbers: itertools.count = field(default_factory=itertools.count)
+
+    def run(self, world, *, kill=None, **options):
+        n = next(self.numbers)
+        events, answer = self.scratch / f"{n}.events", self.scratch / f"{n}.answer"
+        order = {
+            "flow": "move-grafana-to-mysql",
+            "parameters": world.parameters,
+            "options": options,
+            "environment": world.environment,
+            "kill": kill,
+            "events": str(events),
+            "answer": str(answer),
+        }
+        self.server.stdin.write(json.dumps(order) + "\n")
+        self.server.stdin.flush()
+        exit_code = int(self.server.stdout.readline())
+        told = json.loads(answer.read_text()) if answer.exists() else {}
+        lines = events.read_text().splitlines() if events.exists() else []
+        return Ended(exit_code, told, [json.loads(line) for line in lines])
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_API", "RECOVER_"))}
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.faults.fork_server"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=PROJECT,
+        env=environment,
+    ) as server:
+        yield Runs(server, tmp_path_factory.mktemp("runs"))
+        server.stdin.close()
+
+
+def journal_of(world):
+    return SqliteJournal(Path(world.environment["RECOVER_JOURNAL"]))
+
+
+def flaws_of(world):
+    journal = journal_of(world)
+    try:
+        return [flaw for flaws in verify_journal(journal, None).values() for flaw in flaws]
+    finally:
+        journal.close()

@@ -1,0 +1,81 @@
+"""Recoveries run in children of one process that has imported everything: a kill costs no import.
+
+Started as `python -m tests.faults.fork_server`; each line on standard input is one order in JSON:
+`{"flow", "parameters", "options", "environment", "kill", "events", "answer"}`. `kill` is
+`[n, "before"|"after"]`: SIGKILL at the n-th event written to the journal. `events` is a file that
+gets a line for each event written, `answer` one that gets how the run ended.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import flows.grafana  # noqa: F401 (what is run)
+from recovery import journal_sqlite
+from recovery.declare import RECOVERIES, run_plainly
+from recovery.run import Options
+
+
+class KillingJournal(journal_sqlite.SqliteJournal):
+    """A journal whose process dies at one of its events."""
+
+    kill_at = 0
+    side = "before"
+    events = Path(os.devnull)
+    written = 0
+
+    def append(self, recovery_id, kind, body, *, step="", **rest):
+        cls = type(self)
+        with self._lock:
+            cls.written += 1
+            if cls.written == cls.kill_at and cls.side == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            event = super().append(recovery_id, kind, body, step=step, **rest)
+            with cls.events.open("a") as log:
+                told = [str(kind), step, bool(body.get("is_change")), str(body.get("command", ""))]
+                log.write(json.dumps(told) + "\n")
+            if cls.written == cls.kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return event
+
+
+def run(order):
+    """Do one order in this process, a child."""
+    os.environ.update(order["environment"])
+    KillingJournal.kill_at, KillingJournal.side = order.get("kill") or (0, "before")
+    KillingJournal.events = Path(order["events"])
+    journal_sqlite.SqliteJournal = KillingJournal
+    declared = RECOVERIES[order["flow"]]
+    defaults = {name: default for name, (_, default) in declared.parameters.items()}
+    ended = run_plainly(declared, {**defaults, **order["parameters"]}, Options(**order["options"]))
+    told = {
+        "id": ended.recovery_id,
+        "state": str(ended.state),
+        "error": str(ended.error) if ended.error else "",
+        "plan": ended.plan.as_plain() if ended.plan else None,
+        "result": repr(ended.result),
+    }
+    Path(order["answer"]).write_text(json.dumps(told))
+
+
+def serve():
+    """Fork a child for each order and say how it ended: its exit code, negative for a signal."""
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                run(json.loads(line))
+                code = 0
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    serve()

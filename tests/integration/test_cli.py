@@ -1,0 +1,579 @@
+"""The `recover` command as people and scripts meet it: a process, its output, its exit code.
+
+The recoveries declared here stand in for real ones. Their world is a folder of files, so that what
+they did can be looked at.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from recovery.commands import changing
+from recovery.declare import recovery
+from recovery.errors import CommandFailed, Refused
+from recovery.journal import open_journal
+from recovery.run import find_recovery
+from recovery.steps import act, probe, undo, verify
+from recovery.verdict import Danger, Verdict
+
+ROOT = Path(__file__).resolve().parents[2]
+ENTRY = f"import {__name__}; from operate.cli import app; app(prog_name='recover')"
+SECONDS = 55
+
+
+def has_file(folder: Path, name: str) -> Verdict:
+    if (folder / "nobody-knows").exists():
+        return Verdict.UNKNOWN
+    return Verdict.of((folder / name).exists())
+
+
+def touch_command(folder: Path, name: str) -> list[str]:
+    return [f"touch {folder / name}"]
+
+
+@undo
+def remove(folder: Path, name: str) -> None:
+    with changing(f"rm {folder / name}", str(folder)):
+        (folder / name).unlink(missing_ok=True)
+
+
+@probe
+def refuse_if_frozen(folder: Path) -> None:
+    if (folder / "frozen").exists():
+        raise Refused(str(folder), "it is frozen", "Thaw it")
+
+
+@act(commands=touch_command, done_when=has_file, undo=remove, each=("name",))
+def touch(folder: Path, name: str) -> None:
+    with changing(touch_command(folder, name)[0], str(folder)):
+        while (folder / f"hold-{name}").exists():
+            time.sleep(0.05)
+        if (folder / f"break-{name}").exists():
+            raise CommandFailed(str(folder), f"touch {name}", 1, "no space left\non device")
+        (folder / name).write_text(str(os.getpid()))
+
+
+@act(commands=touch_command, done_when=has_file, each=("name",), danger=Danger.DESTRUCTIVE)
+def overwrite(folder: Path, name: str) -> None:
+    with changing(touch_command(folder, name)[0], str(folder)):
+        (folder / name).write_text("")
+
+
+@verify
+def wait_until_all_there(folder: Path, names: list[str]) -> None:
+    assert all((folder / name).exists() for name in names)
+
+
+def folder_named(folder: Path) -> str:
+    return str(folder)
+
+
+@recovery(runbook="docs/runbooks/touch.md", target=folder_named, answers=["Gone"])
+def touch_files(folder: Path, names: list[str] = ["a", "b", "c"], days: int = 30) -> int:  # noqa: B006
+    """Touch files."""
+    refuse_if_frozen(folder)
+    for name in names:
+        touch(folder, name)
+    wait_until_all_there(folder, names)
+    return days
+
+
+@recovery(
+    runbook="docs/runbooks/overwrite.md",
+    target=folder_named,
+    danger=Danger.DESTRUCTIVE,
+)
+def overwrite_files(folder: Path) -> None:
+    """Overwrite a file."""
+    overwrite(folder, "a")
+
+
+class Command:
+    """The command with a journal and a world of its own. `env` counts for the next call."""
+
+    def __init__(self, folder, env=None):
+        self.world = folder / "world"
+        self.world.mkdir()
+        self.journal = folder / "journal.sqlite"
+        self.env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "RECOVER_"))},
+            "PREFECT_HOME": os.environ["PREFECT_HOME"],
+            "PYTHONPATH": str(ROOT),
+            "RECOVER_JOURNAL": str(self.journal),
+            "RECOVER_LEASE_SECONDS": "2",
+            "USER": "tester",
+            **(env or {}),
+        }
+
+    def start(self, *arguments):
+        return subprocess.Popen(
+            [sys.executable, "-c", ENTRY, *map(str, arguments)],
+            cwd=self.world,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *arguments, exits=0):
+        process = self.start(*arguments)
+        stdout, stderr = process.communicate(timeout=SECONDS)
+        assert process.returncode == exits, stdout + stderr
+        return stdout, stderr
+
+    def json(self, *arguments, exits=0):
+        stdout, _ = self(*arguments, "--json", exits=exits)
+        return json.loads(stdout)
+
+    def touch(self, *more, exits=0):
+        return self.json("run", "touch-files", "--set", f"folder={self.world}", *more, exits=exits)
+
+    def put(self, name):
+        (self.world / name).write_text("")
+
+    def take_away(self, name):
+        (self.world / name).unlink()
+
+    def made(self):
+        return sorted(path.name for path in self.world.iterdir() if len(path.name) == 1)
+
+    def killed_in(self, step, *more):
+        """Start a run, kill it inside of a step, and return the id of its recovery."""
+        self.put(f"hold-{step}")
+        process = self.start("run", "touch-files", "--set", f"folder={self.world}", *more)
+        self.wait_for_intent(f"touch[{step}]")
+        process.kill()
+        process.communicate()
+        self.take_away(f"hold-{step}")
+        return self.ids()[0]
+
+    def wait_for_intent(self, key):
+        deadline = time.monotonic() + SECONDS / 2
+        while time.monotonic() < deadline:
+            with contextlib.suppress(Exception):
+                for each in self.ids():
+                    if any(e.kind == "intended" and e.step == key for e in self.events(each)):
+                        return
+            time.sleep(0.05)
+        raise AssertionError(f"{key} never began")
+
+    def ids(self):
+        with contextlib.closing(open_journal(str(self.journal))) as journal:
+            return journal.recovery_ids()
+
+    def events(self, recovery_id):
+        with contextlib.closing(open_journal(str(self.journal))) as journal:
+            return journal.events(find_recovery(journal, recovery_id))
+
+
+@pytest.fixture
+def recover(tmp_path):
+    return Command(tmp_path)
+
+
+def states(status):
+    return {step["key"]: step["state"] for step in status["steps"]}
+
+
+def test_a_plan_shows_exact_commands_and_changes_nothing(recover):
+    plan = recover.json("plan", "touch-files", "--set", f"folder={recover.world}")
+
+    acts = [step for step in plan["steps"] if step["kind"] == "act"]
+    assert acts[0]["commands"] == [f"touch {recover.world}/a"]
+    assert (plan["flow"], plan["target"]) == ("touch-files", str(recover.world))
+    assert plan["refusals"] == []
+    assert recover.made() == []
+    assert recover.ids() == []
+
+
+def test_a_plan_that_would_be_refused_says_why_and_exits_with_5(recover):
+    recover.put("frozen")
+
+    plan = recover.json("plan", "touch-files", "--set", f"folder={recover.world}", exits=5)
+    stdout, _ = recover("plan", "touch-files", "--set", f"folder={recover.world}", exits=5)
+
+    assert "it is frozen" in plan["refusals"][0]
+    assert stdout.startswith("REFUSED on ")
+
+
+def test_a_run_prints_its_status_last_and_its_progress_on_stderr(recover):
+    stdout, stderr = recover("run", "touch-files", "--set", f"folder={recover.world}", "--json")
+
+    status = json.loads(stdout)
+    assert status["state"] == "recovered"
+    assert len(stdout.splitlines()) == 1
+    assert [line.split()[0] for line in stderr.splitlines()] == [
+        "Passed", "Done", "Done", "Done", "Verified",
+    ]  # fmt: skip
+    assert recover.made() == ["a", "b", "c"]
+
+
+def test_parameters_come_from_a_file_and_from_settings(recover, tmp_path):
+    file = tmp_path / "p.yaml"
+    file.write_text(f"folder: {recover.world}\nnames: [x, y]\ndays: 1\n")
+
+    status = recover.json("run", "touch-files", "--params", file, "--set", "days=2")
+
+    assert status["parameters"] == {"folder": str(recover.world), "names": ["x", "y"], "days": 2}
+
+
+def test_bad_input_is_one_line_with_the_field_and_touches_nothing(recover):
+    wanted = f"folder={recover.world}"
+    for arguments, told in [
+        (("run", "touch-filse"), "Did you mean 'touch-files'?"),
+        (("run", "touch-files"), "folder: touch-files cannot do without it"),
+        (("run", "touch-files", "--set", wanted, "--set", "dayz=1"), "Did you mean 'days'?"),
+        (("run", "touch-files", "--set", wanted, "--set", "days=x"), "days: 'x' is not a whole"),
+        (("run", "touch-files", "--params", "no.yaml"), "--params no.yaml: it cannot be read"),
+        (("resume", "0000"), "ID: no recovery '0000'"),
+        (("status", "0000"), "ID: no recovery '0000'"),
+        (("run",), "Missing argument 'NAME'"),
+        (("runn",), "No such command 'runn'"),
+    ]:
+        stdout, stderr = recover(*arguments, exits=2)
+
+        first, second = stderr.splitlines()[:2]
+        assert len(stderr.splitlines()) == 2, stderr
+        assert first.startswith("bad input: ")
+        assert told in first
+        assert second.startswith("next: `recover ")
+        assert stdout == ""
+    assert recover.made() == []
+    assert recover.ids() == []
+
+
+def test_bad_input_as_json_names_type_field_and_remedy(recover):
+    error = recover.touch("--set", "days=x", exits=2)["error"]
+
+    assert (error["type"], error["field"]) == ("BadInput", "days")
+    assert error["remedy"] == "Give a whole number"
+    assert recover.json("run", exits=2)["error"]["type"] == "BadInput"
+
+
+@pytest.mark.parametrize(
+    ("journal", "told"),
+    [("text.sqlite", "is no SQLite file"), ("redis://x", "redis:// is no kind of journal")],
+)
+def test_a_journal_that_is_none_is_bad_input(recover, tmp_path, journal, told):
+    (tmp_path / "text.sqlite").write_text("no database" * 100)
+    recover.env["RECOVER_JOURNAL"] = journal if "://" in journal else str(tmp_path / journal)
+
+    error = recover.touch(exits=2)["error"]
+
+    assert error["field"] == "RECOVER_JOURNAL"
+    assert told in error["message"]
+    assert recover.made() == []
+
+
+def test_a_failure_is_one_line_with_what_to_type_next_and_a_resume_does_the_rest(recover):
+    recover.put("break-b")
+    failed = recover.touch(exits=3)
+    assert failed["state"] == "failed"
+    assert failed["error"]["type"] == "CommandFailed"
+    _, stderr = recover("resume", failed["id"], exits=3)
+    assert stderr.splitlines()[-2].startswith("failed: ")
+    assert "no space left on device" in stderr.splitlines()[-2]
+    assert f"`recover resume {failed['id']}`" in stderr.splitlines()[-1]
+    recover.take_away("break-b")
+
+    status = recover.json("resume", failed["id"][:6])
+
+    assert status["state"] == "recovered"
+    assert [attempt["ended_as"] for attempt in status["attempts"]] == [
+        "failed", "failed", "recovered",
+    ]  # fmt: skip
+
+
+def test_a_killed_run_is_resumed_and_done_steps_are_passed_over(recover):
+    recovery_id = recover.killed_in("b")
+    assert states(recover.json("status", recovery_id))["touch[b]"] in {"intended", "in-doubt"}
+
+    stdout, stderr = recover("resume", recovery_id)
+
+    assert stdout.splitlines()[0].split()[:2] == [recovery_id, "recovered"]
+    assert [line.split()[0] for line in stderr.splitlines() if "touch[" in line] == [
+        "Restored", "Done", "Done",
+    ]  # fmt: skip
+    assert recover.made() == ["a", "b", "c"]
+
+
+def test_a_step_in_doubt_is_settled_by_a_person_and_only_then(recover):
+    recovery_id = recover.killed_in("b")
+    recover.put("nobody-knows")
+    time.sleep(2.1)  # its lease runs out
+    stuck = recover.json("resume", recovery_id, exits=4)
+    assert states(stuck)["touch[b]"] == "in-doubt"
+    by = ("--by", "Ada", "--reason", "looked")
+
+    _, stderr = recover("resolve", recovery_id, "touch[bb]", "--as", "redo", *by, exits=2)
+    assert "Did you mean 'touch[b]'" in stderr
+    _, stderr = recover("resolve", recovery_id, "touch[a]", "--as", "redo", *by, exits=2)
+    assert "touch[a] (act) is done since" in stderr
+    recover(
+        "resolve", recovery_id, "touch[b]", "--as", "redo", "--by", "", "--reason", "x", exits=2
+    )
+    recover("resolve", recovery_id, "touch[b]", "--as", "perhaps", *by, exits=2)
+    settled = recover.json("resolve", recovery_id, "touch[b]", "--as", "redo", *by)
+    recover.take_away("nobody-knows")
+
+    assert settled["id"] == recovery_id
+    assert recover.events(recovery_id)[-1].body == {"as": "redo", "by": "Ada", "reason": "looked"}
+    assert recover.json("resume", recovery_id)["state"] == "recovered"
+
+
+def test_an_abandoned_recovery_is_not_resumed(recover):
+    recover.put("break-b")
+    recovery_id = recover.touch(exits=3)["id"]
+    by = ("--by", "Ada", "--reason", "done by hand")
+
+    recover("resolve", recovery_id, "touch[b]", "--as", "abandon", *by)
+
+    assert "abandoned by Ada" in recover.json("resume", recovery_id, exits=5)["error"]["message"]
+
+
+def test_a_running_recovery_is_neither_resolved_nor_resumed_nor_its_target_given_away(recover):
+    recover.put("hold-b")
+    process = recover.start("run", "touch-files", "--set", f"folder={recover.world}")
+    recover.wait_for_intent("touch[b]")
+    (recovery_id,) = recover.ids()
+    by = ("--by", "Ada", "--reason", "impatient")
+
+    taken = recover.touch(exits=5)
+    _, stderr = recover("resolve", recovery_id, "touch[b]", "--as", "done", *by, exits=5)
+    recover("resume", recovery_id, exits=5)
+    recover.take_away("hold-b")
+    process.communicate(timeout=SECONDS)
+
+    assert recovery_id in taken["error"]["message"]
+    assert "is running" in stderr
+    assert process.returncode == 0
+
+
+def test_an_undo_goes_back_by_name_and_a_second_one_has_nothing_to_do(recover):
+    recovery_id = recover.touch()["id"]
+    recover("undo", recovery_id, exits=2)
+
+    stdout, stderr = recover("undo", recovery_id, "--by", "Ada", "--json")
+
+    assert json.loads(stdout)["state"] == "undone"
+    assert [line.split()[0] for line in stderr.splitlines()] == ["Undone"] * 3
+    assert recover.made() == []
+
+
+def test_a_fork_prints_what_is_reused_redone_and_changed(recover):
+    parent = recover.touch()
+    stdout, _ = recover("resume", parent["id"], "--set", "names=[a, b, d]", "--set", "days=3")
+    fork = recover.json("resume", parent["id"], "--from", "touch[b]")
+
+    assert f"fork of {parent['id']}" in stdout
+    assert "changed  days: 30 -> 3" in stdout
+    assert "reused   touch[a]" in stdout
+    assert "redone   touch[d]" in stdout
+    assert recover.made() == ["a", "b", "c", "d"]
+    assert fork["id"] != parent["id"]
+    assert fork["forked_from"]["reused"] == ["touch[a]"]
+    _, stderr = recover("resume", parent["id"], "--from", "touch[z]", exits=2)
+    assert "--from: " in stderr
+
+
+def test_a_destructive_recovery_wants_the_hash_of_its_plan(recover):
+    wanted = ("--set", f"folder={recover.world}")
+    asked = recover.json("run", "overwrite-files", *wanted, exits=4)
+    plan = recover.json("plan", "overwrite-files", *wanted)
+
+    assert plan["hash"] in asked["error"]["message"]
+    assert recover.made() == []
+    recover("run", "overwrite-files", *wanted, "--approve", "0" * 16, exits=4)
+    done = recover.json("run", "overwrite-files", *wanted, "--approve", plan["hash"], "--by", "Ada")
+    assert done["approvals"][0]["by"] == "Ada"
+    assert recover.made() == ["a"]
+
+
+def test_a_take_over_is_ordered_by_name(recover):
+    recovery_id = recover.killed_in("b")
+
+    _, stderr = recover("resume", recovery_id, "--take-over", exits=2)
+    assert "--by: a take-over is ordered by name" in stderr
+    status = recover.json("resume", recovery_id, "--take-over", "--by", "Ada")
+
+    assert status["state"] == "recovered"
+    assert any(
+        e.kind == "taken-over" and e.body["by"] == "Ada" for e in recover.events(recovery_id)
+    )
+
+
+def test_ctrl_c_says_how_to_resume(recover):
+    recover.put("hold-b")
+    process = recover.start("run", "touch-files", "--set", f"folder={recover.world}")
+    recover.wait_for_intent("touch[b]")
+
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=SECONDS)
+    recover.take_away("hold-b")
+
+    (recovery_id,) = recover.ids()
+    assert process.returncode == 130
+    assert stderr.splitlines()[-1] == f"next: `recover resume {recovery_id}`"
+    assert "Traceback" not in stderr
+    assert recover.json("resume", recovery_id)["state"] == "recovered"
+
+
+def test_reports_bundle_and_verification_of_the_journal(recover, tmp_path):
+    recovery_id = recover.touch()["id"]
+    html, markdown, archive = (tmp_path / name for name in ("r.html", "r.md", "b.tar.gz"))
+
+    text, _ = recover("report", recovery_id[:5])
+    recover("report", recovery_id, "--html", html, "--markdown", markdown)
+    bundle = recover.json("bundle", recovery_id, "--to", archive)
+    recover("report", recovery_id, "--html", tmp_path / "no" / "r.html", exits=2)
+
+    assert text == markdown.read_text()
+    assert "<svg" in html.read_text()
+    assert Path(bundle["bundle"]) == archive
+    assert archive.stat().st_size > 0
+    assert recover.json("journal", "verify") == {recovery_id: []}
+
+
+def test_a_changed_event_is_found_and_exits_with_4(recover):
+    import sqlite3  # noqa: PLC0415 (to do what nobody should)
+
+    recovery_id = recover.touch()["id"]
+    with contextlib.closing(sqlite3.connect(recover.journal)) as connection:
+        connection.execute("update events set body = replace(body, 'a', 'b') where seq = 3")
+        connection.commit()
+
+    flaws = recover.json("journal", "verify", recovery_id, exits=4)[recovery_id]
+    doctor = recover.json("doctor", exits=3)
+
+    assert any("event 3" in flaw for flaw in flaws)
+    assert not doctor["well"]
+
+
+def test_a_server_that_does_not_answer_is_told_about_and_done_without(recover):
+    recover.env["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
+
+    stdout, stderr = recover("run", "touch-files", "--set", f"folder={recover.world}", "--json")
+    worker = recover.touch("--worker", exits=3)
+
+    assert json.loads(stdout)["state"] == "recovered"
+    assert "does not answer" in stderr.splitlines()[0]
+    assert "going on in this process without it" in stderr.splitlines()[0]
+    assert worker["error"]["type"] == "Unreachable"
+    assert len(recover.ids()) == 1
+
+
+def test_a_worker_without_a_server_is_bad_input(recover):
+    assert recover.touch("--worker", exits=2)["error"]["field"] == "PREFECT_API_URL"
+
+
+def test_status_without_an_id_lists_all(recover):
+    first, second = recover.touch()["id"], recover.touch()["id"]
+
+    rows = recover.json("status")
+    stdout, _ = recover("status")
+
+    assert [row["id"] for row in rows] == [second, first]
+    assert second in stdout.splitlines()[1]
+
+
+def test_ids_names_and_steps_are_completed(recover):
+    recovery_id = recover.touch()["id"]
+    for line, wanted in [
+        (f"recover status {recovery_id[:4]}", recovery_id),
+        (f"recover resolve {recovery_id} touch[a", "touch[a]"),
+        ("recover run move-gr", "move-grafana-to-mysql"),
+        ("recover run move-grafana-to-mysql --set sour", "source="),
+    ]:
+        recover.env |= {
+            "_RECOVER_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(line.split()) - 1),
+        }
+        stdout, _ = recover()
+        assert wanted in stdout.split()
+
+
+class TestUnderPrefect:
+    """With PREFECT_API_URL set, against a real server."""
+
+    @pytest.fixture
+    def recover(self, tmp_path, prefect_server):
+        return Command(tmp_path, {**prefect_server.environment()})
+
+    @pytest.fixture
+    def deployment(self, recover, prefect_server, prefect_worker):
+        flow = prefect_server.request("POST", "/flows/", {"name": "touch-files"})
+        body = {
+            "name": f"d{time.time_ns()}",
+            "flow_id": flow["id"],
+            "entrypoint": f"{__name__}.touch_files",
+            "work_pool_name": prefect_worker.pool,
+            "path": str(ROOT),
+            "job_variables": {
+                "env": {
+                    name: recover.env[name]
+                    for name in ("PYTHONPATH", "RECOVER_JOURNAL", "RECOVER_LEASE_SECONDS")
+                }
+            },
+        }
+        made = prefect_server.request("POST", "/deployments/", body)
+        yield f"touch-files/{body['name']}"
+        prefect_server.request("DELETE", f"/deployments/{made['id']}")
+
+    def test_a_run_in_this_process_shows_on_the_server_with_its_tasks(
+        self, recover, prefect_server
+    ):
+        stdout, stderr = recover("run", "touch-files", "--set", f"folder={recover.world}", "--json")
+
+        status = json.loads(stdout)
+        run_id = status["attempts"][0]["flow_run_id"]
+        assert prefect_server.request("GET", f"/flow_runs/{run_id}")["state"]["name"] == "Recovered"
+        assert [line.split()[0] for line in stderr.splitlines()] == [
+            "Passed", "Done", "Done", "Done", "Verified",
+        ]  # fmt: skip
+
+    def test_exit_codes_are_those_without_a_server(self, recover):
+        recover.put("frozen")
+        refused = recover.touch(exits=5)
+        recover.take_away("frozen")
+        recover.put("break-b")
+        failed = recover.touch(exits=3)
+        recover.take_away("break-b")
+        done = recover.json("resume", failed["id"])
+        approval = recover.json(
+            "run", "overwrite-files", "--set", f"folder={recover.world}", exits=4
+        )
+        undone = recover.json("undo", failed["id"], "--by", "Ada")
+
+        assert refused["error"]["type"] == "Refused"
+        assert failed["error"]["type"] == "CommandFailed"
+        assert done["state"] == "recovered"
+        assert approval["error"]["type"] == "NeedsPerson"
+        assert undone["state"] == "undone"
+
+    def test_a_worker_carries_it_out_and_is_followed_to_the_end(self, recover, deployment):
+        recover.put("break-b")
+        failed = recover.touch("--deployment", deployment, exits=3)
+        recover.take_away("break-b")
+
+        stdout, stderr = recover("resume", failed["id"], "--worker", "--json")
+
+        status = json.loads(stdout)
+        assert failed["error"]["type"] == "CommandFailed"
+        assert status["state"] == "recovered"
+        assert "waiting for a worker" in stderr
+        assert "Restored" in stderr
+        assert recover.made() == ["a", "b", "c"]
+
+    def test_an_unknown_deployment_is_bad_input_with_those_there_are(self, recover, deployment):
+        error = recover.touch("--deployment", "touch-files/nope", exits=2)["error"]
+
+        assert error["field"] == "--deployment"
+        assert deployment in error["remedy"]
