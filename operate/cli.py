@@ -341,7 +341,7 @@ def report(
         from operate.papers import write_reports
 
         told = write_reports(journal, answer.find(journal, recovery_id), html, markdown)
-        text = told.get("report") or "\n".join(told["files"])
+        text = told.get("report", "").rstrip("\n") or "\n".join(told["files"])
         answer.give(told, lambda console: console.out(text, highlight=False))
 
 

@@ -24,7 +24,7 @@ def settings(ctx: typer.Context, incomplete: str) -> list[str]:
     return _or_nothing(
         lambda: [
             f"{name}="
-            for name in _declared().get(str(ctx.params.get("name", "")), [])
+            for name in _declared().get(_argument(ctx, "name"), [])
             if name.startswith(incomplete)
         ]
     )
@@ -56,13 +56,18 @@ def step_keys(ctx: typer.Context, incomplete: str) -> list[str]:
 
         journal = _journal()
         try:
-            found = find_recovery(journal, str(ctx.params.get("recovery_id", "")), "ID")
+            found = find_recovery(journal, _argument(ctx, "recovery_id"), "ID")
             steps = read_recovery(journal, found).history.steps
         finally:
             journal.close()
         return [key for key in steps if key.startswith(incomplete)]
 
     return _or_nothing(look)
+
+
+def _argument(ctx: typer.Context, name: str) -> str:
+    """Return what was typed for the first argument; behind an option it is not assigned yet."""
+    return str(ctx.params.get(name) or next(iter(ctx.args), ""))
 
 
 def _declared() -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ from tasks.grafana.schema import read_source_schema, read_target_schema
 from tasks.grafana.source import SourceCopy, refuse_if_copy_changed
 from tasks.grafana.tables import SchemaComparison, SkippedTable, TablePair, compare_schemas
 
-TABLES_OF_A_GRAFANA_MIN = 10
+TABLES_OF_EVERY_GRAFANA = frozenset({"org", "user"})
 COMPARISONS_KEPT_MAX = 8
 # Left out, the rest is broken: envelope encryption, permissions by id, markers of migrations.
 MUST_MOVE = frozenset(
@@ -124,10 +124,10 @@ def compared(copy: SourceCopy, target: MysqlServer, skip_tables: Sequence[str]) 
         BadInput: the target has no schema of Grafana, or a table to skip is unknown.
     """
     comparison = _compared(copy, target)
-    if len(comparison.copied) + len(comparison.only_in_target) < TABLES_OF_A_GRAFANA_MIN:
+    if not TABLES_OF_EVERY_GRAFANA <= {pair.name for pair in comparison.copied}:
         raise BadInput(
             "target",
-            f"{target.label} holds no tables of Grafana",
+            f"{target.label} does not hold the tables of a Grafana",
             "Start the same version of Grafana once with this database, then stop it again",
         )
     known = {pair.name for pair in comparison.copied} | {t.name for t in comparison.skipped}

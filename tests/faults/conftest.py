@@ -49,6 +49,8 @@ class Runs:
         self.server.stdin.flush()
         exit_code = int(self.server.stdout.readline())
         told = json.loads(answer.read_text()) if answer.exists() else {}
+        if exit_code > 0:
+            pytest.fail((self.scratch / "fork_server.log").read_text()[-3000:])
         lines = events.read_text().splitlines() if events.exists() else []
         return Ended(exit_code, told, [json.loads(line) for line in lines])
 
@@ -56,16 +58,17 @@ class Runs:
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_API", "RECOVER_"))}
-    with subprocess.Popen(
+    scratch = tmp_path_factory.mktemp("runs")
+    with (scratch / "fork_server.log").open("w") as log, subprocess.Popen(
         [sys.executable, "-m", "tests.faults.fork_server"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=log,
         text=True,
         cwd=PROJECT,
         env=environment,
     ) as server:
-        yield Runs(server, tmp_path_factory.mktemp("runs"))
+        yield Runs(server, scratch)
         server.stdin.close()
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 import flows.grafana  # noqa: F401 (what is run)
@@ -23,7 +24,7 @@ class KillingJournal(journal_sqlite.SqliteJournal):
 
     kill_at = 0
     side = "before"
-    events = Path(os.devnull)
+    told_to = Path(os.devnull)
     written = 0
 
     def append(self, recovery_id, kind, body, *, step="", **rest):
@@ -33,7 +34,7 @@ class KillingJournal(journal_sqlite.SqliteJournal):
             if cls.written == cls.kill_at and cls.side == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
             event = super().append(recovery_id, kind, body, step=step, **rest)
-            with cls.events.open("a") as log:
+            with cls.told_to.open("a") as log:
                 told = [str(kind), step, bool(body.get("is_change")), str(body.get("command", ""))]
                 log.write(json.dumps(told) + "\n")
             if cls.written == cls.kill_at:
@@ -45,7 +46,7 @@ def run(order):
     """Do one order in this process, a child."""
     os.environ.update(order["environment"])
     KillingJournal.kill_at, KillingJournal.side = order.get("kill") or (0, "before")
-    KillingJournal.events = Path(order["events"])
+    KillingJournal.told_to = Path(order["events"])
     journal_sqlite.SqliteJournal = KillingJournal
     declared = RECOVERIES[order["flow"]]
     defaults = {name: default for name, (_, default) in declared.parameters.items()}
@@ -69,6 +70,8 @@ def serve():
             try:
                 run(json.loads(line))
                 code = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
                 sys.stderr.flush()
                 os._exit(code)

@@ -18,8 +18,8 @@ from tests.lab.counted_recovery import (
 
 KILLED = -signal.SIGKILL
 EVENTS = 48  # an undisturbed run writes as many; asserted below
-EVENTS_OF_UNDO = 40
-EVENTS_OF_RESUME = 20
+EVENTS_OF_UNDO = 28
+EVENTS_OF_RESUME = 13
 
 
 @pytest.fixture

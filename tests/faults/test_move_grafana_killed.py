@@ -95,7 +95,7 @@ def make_world(mariadb, source, tmp_path):
         mariadb.execute(*log_rows(source), database=database)
         mariadb.execute(
             "INSERT INTO org (id, version, name, created, updated) "
-            "VALUES (1, 0, 'Main Org.', NOW(), NOW())",
+            "VALUES (1, 0, 'Main Org.', '2026-01-01', '2026-01-01')",
             database=database,
         )
         folder = tmp_path / str(len(made))
@@ -112,7 +112,7 @@ def log_rows(source):
     with sqlite3.connect(source) as connection:
         rows = connection.execute("SELECT migration_id FROM migration_log WHERE success").fetchall()
     values = ", ".join(
-        "('{}', '', 1, '', NOW())".format(name.replace("'", "''")) for (name,) in rows
+        "('{}', '', 1, '', '2026-01-01 00:00:00')".format(name.replace("'", "''")) for (name,) in rows
     )
     columns = "migration_id, `sql`, success, error, timestamp"
     return [f"INSERT INTO migration_log ({columns}) VALUES {values}"]

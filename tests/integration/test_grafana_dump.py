@@ -26,7 +26,8 @@ from tests.lab.mariadb import quoted
 SCRATCH = "recover_scratch_lab"
 ROWS = (
     "CREATE TABLE a (id int PRIMARY KEY, t longtext, b longblob) DEFAULT CHARSET=utf8mb4",
-    "INSERT INTO a VALUES (1, 'it''s \\\\ \\n \\r\\n \\0 \\Z 🔥', x'00ff27225c0a0d1a'), (2, NULL, '')",
+    "INSERT INTO a VALUES (1, 'it''s \\\\ \\n \\r\\n \\0 \\Z 🔥', x'00ff27225c0a0d1a')",
+    "INSERT INTO a VALUES (2, NULL, '')",
     "CREATE TABLE `odd ``name` (`key` varchar(9) PRIMARY KEY) DEFAULT CHARSET=utf8mb4",
     "INSERT INTO `odd ``name` VALUES ('x')",
     "CREATE VIEW v AS SELECT id FROM a",
@@ -75,8 +76,8 @@ def test_a_dump_is_proven_in_a_scratch_database_that_is_gone_afterwards(mariadb,
     assert (SCRATCH,) not in mariadb.execute("SHOW DATABASES")
 
 
-def test_a_dump_that_lacks_rows_is_not_proven(mariadb, server, taken):
-    text = taken.path.read_bytes().replace(b"INSERT INTO `odd ``name`", b"-- INSERT INTO")
+def test_a_dump_with_other_rows_is_not_proven(mariadb, server, taken):
+    text = taken.path.read_bytes().replace(b"('x')", b"('y')")
     taken.path.write_bytes(text)
     forged = dump.Dump(
         taken.path, dump.sha256_of(taken.path), len(text), taken.database, taken.tables

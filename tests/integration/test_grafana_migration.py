@@ -4,7 +4,6 @@ import contextlib
 import sqlite3
 from dataclasses import dataclass
 
-import pymysql
 import pytest
 
 from blocks.mysql_server import MysqlServer
@@ -216,7 +215,7 @@ def test_a_session_killed_in_the_middle_of_a_load_leaves_the_table_as_it_was(mar
 
 def test_a_server_that_refuses_a_row_has_none_of_the_table(plain):
     before = plain.session.rows("SELECT login FROM user")
-    plain.session.change("ALTER TABLE user ADD CONSTRAINT odd CHECK (login <> 'admin')")
+    plain.session.change("ALTER TABLE user ADD CONSTRAINT odd CHECK (id = 1 OR login = '')")
 
     with pytest.raises(CommandFailed, match="4025"):
         load_table(plain.copy.path, plain.session, plain.pair("user"))
@@ -253,14 +252,14 @@ def test_ids_that_sqlite_gave_and_deleted_are_not_given_again(plain):
 @pytest.mark.parametrize(
     ("statement", "table", "numbers"),
     [
-        ("UPDATE dashboard SET title = CONCAT(title, ' ') ORDER BY id LIMIT 1", "dashboard", (1, 0, 0)),
-        ("UPDATE dashboard SET created = created + INTERVAL 1 SECOND LIMIT 2", "dashboard", (2, 0, 0)),
+        ("UPDATE dashboard SET title = CONCAT(title, ' ') LIMIT 1", "dashboard", (1, 0, 0)),
+        ("UPDATE dashboard SET created = created + 1 LIMIT 2", "dashboard", (2, 0, 0)),
         ("UPDATE kv_store SET value = UPPER(value) LIMIT 1", "kv_store", (1, 0, 0)),
         ("UPDATE user SET is_admin = 1 - is_admin LIMIT 1", "user", (1, 0, 0)),
         ("DELETE FROM org_user LIMIT 3", "org_user", (0, 3, 0)),
         ("INSERT INTO tag VALUES (999999, 'a', 'b')", "tag", (0, 0, 1)),
         ("UPDATE data_keys SET name = CONCAT(name, '2') LIMIT 1", "data_keys", (0, 1, 1)),
-        ("INSERT INTO data_keys VALUES ('Zz', 1, '', '', '', NOW(), NOW(), '')", "data_keys", (0, 0, 1)),
+        ("REPLACE data_keys VALUES ('Z', 1, '', '', '', NOW(), NOW(), '')", "data_keys", (0, 0, 1)),
     ],
 )  # fmt: skip
 def test_one_change_in_the_target_is_found_and_named(plain, statement, table, numbers):
@@ -359,7 +358,6 @@ def test_nothing_but_a_session_s_own_table_is_written_while_hazards_are_looked_f
 
 
 def test_a_real_date_outside_of_what_the_library_reads_is_compared(plain):
-    assert pymysql.__version__
     with contextlib.closing(sqlite3.connect(plain.copy.path)) as connection:
         connection.execute("UPDATE dashboard SET created = '0001-01-01T00:00:00Z'")
         connection.commit()

@@ -25,7 +25,7 @@ def test_a_session_keeps_zeros_backslashes_and_utc(server):
         ]
         assert session.rows("SELECT @@time_zone, @@character_set_client") == [("+00:00", "utf8mb4")]
         with pytest.raises(CommandFailed, match="1406"):
-            session.change(f"INSERT INTO t (v) VALUES ('{'x' * 65_536}')")
+            session.change("INSERT INTO t (v) VALUES (REPEAT('x', 65536))")
 
 
 def test_a_session_goes_on_after_an_error_and_after_a_stream_left_early(server):
@@ -42,9 +42,9 @@ def test_a_session_goes_on_after_an_error_and_after_a_stream_left_early(server):
 def test_a_transaction_is_all_or_nothing(server):
     with server.connect() as session:
         session.change("CREATE TABLE t (id int) ENGINE=InnoDB")
-        with pytest.raises(ZeroDivisionError), session.transaction():
+        with pytest.raises(CommandFailed, match="1146"), session.transaction():
             session.change("INSERT INTO t VALUES (1)")
-            1 / 0  # noqa: B018 - any error will do
+            session.rows("SELECT * FROM nowhere")
         with session.transaction():
             session.change("INSERT INTO t VALUES (2)")
 

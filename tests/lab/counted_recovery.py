@@ -11,10 +11,11 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import recovery.launch
 from recovery.commands import changing, reading
@@ -319,7 +320,8 @@ def run(world: World, job: Job | None = None, **options: Any) -> Finished:
 
 
 def resume(world: World, job: Job | None = None, **options: Any) -> Finished:
-    """Go on with it at once: a person knows that the process before is dead."""
+    """Go on with it at once in a new run: a person knows that the process before is dead."""
+    job = replace(job or Job(), flow_run_id=str(uuid4()))
     return run(world, job, resume=RECOVERY_ID, take_over_by="the test", **options)
 
 
