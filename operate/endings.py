@@ -174,8 +174,7 @@ def answering(*, as_json: bool, debug: bool, next_command: str = "") -> Iterator
     Raises:
         typer.Exit: it did not end well.
     """
-    if not debug:  # read when Prefect is imported; its server still gets the whole log
-        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
+    os.environ.setdefault("DO_NOT_TRACK", "1")  # else Prefect reports its use, and says so here
     answer = Answer(as_json, debug, next_command)
     try:
         yield answer

@@ -1,5 +1,6 @@
 """Carrying out a recovery for the command line: here, here under Prefect, or on a worker."""
 
+import logging
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from prefect import State
+from prefect.logging.handlers import PrefectConsoleHandler
 
 from operate.catalogue import flow_of, recovery_named
 from operate.nearest import did_you_mean
@@ -178,6 +180,7 @@ def _run_under_prefect(order: Order, progress: Progress) -> Ended:
         run_ids.append(str(flow_run.id))
         progress.recovery_id = _id_of(order, run_ids[0])
 
+    _quieten_console()
     flow: Any = flow_of(order.recovery).with_options(on_running=[note_run])
     with (
         progress.shown("looking"),
@@ -187,6 +190,14 @@ def _run_under_prefect(order: Order, progress: Progress) -> Ended:
         given = {**order.parameters, **given_options(order.options)}
         state: State[Any] = flow(**given, return_state=True)
     return ended_of(state, progress.recovery_id, run_ids[0] if run_ids else "")
+
+
+def _quieten_console() -> None:
+    """Keep Prefect's log off the terminal, warnings apart: the server still gets all of it."""
+    for name in ("", *logging.root.manager.loggerDict):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, PrefectConsoleHandler):
+                handler.setLevel(logging.WARNING)
 
 
 def _id_of(order: Order, flow_run_id: str) -> str:

@@ -59,6 +59,7 @@ def show_recoveries(console: Console, rows: Sequence[Plain]) -> None:
 def show_plan(console: Console, plan: Plain) -> None:
     """Show what would be refused, then every step with its exact commands, then the hash."""
     plan = redact_value(plan)
+    console.width = WIDTH_UNBROKEN  # commands are copied from here: the terminal may break lines
     for refusal in plan["refusals"]:
         console.print(
             Text(f"REFUSED {refusal.removeprefix('refused ')}", "bold red"), soft_wrap=True

@@ -95,7 +95,8 @@ class Attempt(JournaledWalk):
     def _verify(self, call: StepCall, started_at: str) -> Outcome:
         record = self.history.steps.get(call.key)
         if self._was_passed(call.key) and record and record.ended_seq > self._newest_act_seq:
-            return Outcome("Restored", "verified before a later act began")
+            known = None if record.result is None else from_plain(call.step.returns, record.result)
+            return Outcome("Restored", "verified before a later act began", known)
         self.settle_passed_over()
         with gated(Gate(self, call)):
             try:
@@ -105,7 +106,8 @@ class Attempt(JournaledWalk):
                     body = {**_about(call, started_at), "error": redact(str(error))}
                     self.write(Kind.FAILED, body, call.key)
                 raise
-        self.write(Kind.VERIFIED, {**_about(call, started_at), "saw": shortly(seen)}, call.key)
+        body = {**_about(call, started_at), "saw": shortly(seen), "result": to_plain(seen)}
+        self.write(Kind.VERIFIED, body, call.key)
         return Outcome("Verified", shortly(seen) if seen is not None else "as it should be", seen)
 
     def _was_passed(self, key: str) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from blocks.mysql_session import MysqlSession, quote_name
 from recovery.errors import Refused
 from tasks.grafana.acceptance import shown, shown_cell
-from tasks.grafana.columns import Misfit
+from tasks.grafana.columns import Cell, Misfit
 from tasks.grafana.schema import quote_sqlite
 from tasks.grafana.source import open_copy
 from tasks.grafana.tables import TablePair
@@ -81,7 +81,9 @@ def load_table(
         deleted = session.change(_delete(pair))
         rows = 0
         if pair.source.rows:
-            rows = session.insert_rows(_template(pair), _head(pair), _literals(source, pair))
+            rows = session.insert_rows(
+                _template(pair), _head(pair), _literals(source, pair, session.target)
+            )
         (held,) = session.rows(f"SELECT COUNT(*) FROM {quote_name(pair.name)}")[0]  # noqa: S608
         if not rows == held == pair.source.rows:
             raise Refused(
@@ -115,7 +117,7 @@ def _template(pair: TablePair) -> str:
     return f"{_head(pair)} ({', '.join('?' * len(pair.columns))})"
 
 
-def _literals(source: sqlite3.Connection, pair: TablePair) -> Iterator[bytes]:
+def _literals(source: sqlite3.Connection, pair: TablePair, target: str) -> Iterator[bytes]:
     """Each row of the copy as `(literal,literal,…)`."""
     forms = [(stored_form(column), literal_form(column)) for column in pair.columns]
     names = ", ".join(quote_sqlite(column.name) for column in pair.columns)
@@ -128,10 +130,10 @@ def _literals(source: sqlite3.Connection, pair: TablePair) -> Iterator[bytes]:
                 ]
             )
         except Misfit:
-            raise _refusal(pair, row) from None
+            raise _refusal(target, pair, row) from None
 
 
-def _refusal(pair: TablePair, row: tuple[int | float | bytes | None, ...]) -> Refused:
+def _refusal(target: str, pair: TablePair, row: tuple[Cell, ...]) -> Refused:
     for column, cell in zip(pair.columns, row, strict=True):
         try:
             stored_form(column)(cell)
@@ -143,7 +145,7 @@ def _refusal(pair: TablePair, row: tuple[int | float | bytes | None, ...]) -> Re
                 place = next(n for n, c in enumerate(pair.columns) if c.name in key)
                 seen += f" (row {key[0]}={shown(row[place])})"
             return Refused(
-                pair.name, f"{seen}; nothing of the table is committed",
+                target, f"{seen}; nothing of the table is committed",
                 "Correct the value in a copy of the source, then start anew",
             )  # fmt: skip
     raise AssertionError(pair.name)

@@ -589,6 +589,33 @@ class TestUnderPrefect:
         assert "Restored" in stderr
         assert recover.made() == ["a", "b", "c"]
 
+    def test_a_killed_flow_process_ends_the_following_and_is_resumed_here(
+        self, recover, deployment
+    ):
+        recover.put("hold-b")
+        wanted = ("--set", f"folder={recover.world}", "--deployment", deployment, "--json")
+        process = recover.start("run", "touch-files", *wanted)
+        recover.wait_for_intent("touch[b]")
+        (recovery_id,) = recover.ids()
+        started = next(e for e in recover.events(recovery_id) if e.kind == "attempt-started")
+        os.kill(int(started.body["worker"].rpartition(":")[2]), signal.SIGKILL)
+        stdout, _ = process.communicate(timeout=SECONDS)
+        recover.take_away("hold-b")
+
+        assert process.returncode == 3
+        assert json.loads(stdout)["id"] == recovery_id
+        assert recover.json("resume", recovery_id)["state"] == "recovered"
+
+    def test_ctrl_c_says_how_to_resume(self, recover):
+        recover.put("hold-b")
+        process = recover.start("run", "touch-files", "--set", f"folder={recover.world}")
+        recover.wait_for_intent("touch[b]")
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=SECONDS)
+
+        assert process.returncode == 130
+        assert stderr.splitlines()[-1] == f"next: `recover resume {recover.ids()[0]}`"
+
     def test_an_unknown_deployment_is_bad_input_with_those_there_are(self, recover, deployment):
         error = recover.touch("--deployment", "touch-files/nope", exits=2)["error"]
 

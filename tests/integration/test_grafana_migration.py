@@ -215,12 +215,35 @@ def test_a_session_killed_in_the_middle_of_a_load_leaves_the_table_as_it_was(mar
 
 def test_a_server_that_refuses_a_row_has_none_of_the_table(plain):
     before = plain.session.rows("SELECT login FROM user")
-    plain.session.change("ALTER TABLE user ADD CONSTRAINT odd CHECK (id = 1 OR login = '')")
+    plain.session.change("ALTER TABLE user ADD CONSTRAINT odd CHECK (email = 'admin@localhost')")
 
     with pytest.raises(CommandFailed, match="4025"):
         load_table(plain.copy.path, plain.session, plain.pair("user"))
 
     assert plain.session.rows("SELECT login FROM user") == before
+
+
+def test_a_cell_that_does_not_fit_is_refused_at_the_load_too(mariadb, mariadb_url, tmp_path):
+    with migration(
+        mariadb, mariadb_url, tmp_path, awkward=False, lossy=["int-out-of-range"]
+    ) as made:
+        with pytest.raises(Refused, match=r"dashboard\.updated_by cannot hold 2147483648"):
+            load_table(made.copy.path, made.session, made.pair("dashboard"))
+
+        assert made.session.rows("SELECT COUNT(*) FROM dashboard") == [(0,)]
+
+
+def test_a_copy_with_other_rows_than_were_looked_at_is_refused(plain):
+    before = plain.session.rows("SELECT * FROM org")
+    pair = plain.pair("org")
+    with contextlib.closing(sqlite3.connect(plain.copy.path)) as source:
+        source.execute("DELETE FROM org WHERE id = 1")
+        source.commit()
+
+    with pytest.raises(Refused, match="all was rolled back"):
+        load_table(plain.copy.path, plain.session, pair)
+
+    assert plain.session.rows("SELECT * FROM org") == before
 
 
 def test_a_trigger_that_drops_or_adds_rows_is_found(plain):

@@ -7,6 +7,7 @@ instant there is between two things that outlast it.
 """
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -234,17 +235,18 @@ class KillingJournal:
     """Kills this process before or after the n-th event it appends; for tests alone."""
 
     def __init__(self, journal: Journal, when: str, n: int) -> None:
-        self._journal, self._when, self._left = journal, when, n
+        self._journal, self._when, self._n = journal, when, n
+        self._number = itertools.count(1)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._journal, name)
 
     def append(self, *args: Any, **kwargs: Any) -> Any:
-        self._left -= 1
-        if self._left == 0 and self._when == "before":
+        is_it = next(self._number) == self._n
+        if is_it and self._when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         event = self._journal.append(*args, **kwargs)
-        if self._left == 0 and self._when == "after":
+        if is_it and self._when == "after":
             os.kill(os.getpid(), signal.SIGKILL)
         return event
 

@@ -1,0 +1,311 @@
+"""The command line's own rules: exit codes, one line an error, nothing imported for help."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from io import StringIO
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+import flows
+from operate import catalogue, doctor, screens
+from operate.cli import app
+from operate.completion import recovery_ids, recovery_names
+from operate.endings import as_document, exit_code_of, text_of
+from operate.outcomes import ToldError, ended_of
+from operate.progress import Progress
+from operate.settlement import Settlement
+from operate.settling import settle
+from recovery import errors
+from recovery.errors import BadInput, Fenced, NeedsPerson, Refused, TargetTaken, Unreachable
+from recovery.events import Kind
+from recovery.journal import open_journal
+
+COMMANDS = [
+    "list", "plan", "run", "status", "resume", "resolve", "undo", "report", "bundle", "doctor",
+]  # fmt: skip
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, list(arguments), prog_name="recover")
+
+
+@pytest.fixture
+def journal(tmp_path, monkeypatch):
+    path = tmp_path / "journal.sqlite"
+    monkeypatch.setenv("RECOVER_JOURNAL", str(path))
+    opened = open_journal(str(path))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def failed(journal):
+    """The id of a recovery with an act in doubt and a look that failed."""
+    recovery_id, about = "0123456789ab", {"kind": "act", "target": "db1"}
+    journal.append(recovery_id, Kind.OPENED, {"format": 1, "flow": "gone", "target": "db1"})
+    journal.append(recovery_id, Kind.ATTEMPT_STARTED, {"flow_run_id": "run"}, attempt=1)
+    journal.append(recovery_id, Kind.INTENDED, about, step="load[a]", attempt=1)
+    journal.append(recovery_id, Kind.DONE, {"how": "acted"}, step="load[a]", attempt=1)
+    journal.append(recovery_id, Kind.INTENDED, about, step="load[b]", attempt=1)
+    look = {"kind": "verify", "target": "db1", "error": "not so"}
+    journal.append(recovery_id, Kind.FAILED, look, step="served", attempt=1)
+    ended = {"as": "refused", "error": "refused on db1: no.", "error_type": "BadInput"}
+    journal.append(recovery_id, Kind.ATTEMPT_ENDED, ended, attempt=1)
+    return recovery_id
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["journal", "verify"]])
+def test_help_imports_neither_prefect_nor_the_flows(command):
+    code = (
+        "import sys\nfrom operate.cli import app\n"
+        f"try: app({[*command, '--help']})\nexcept SystemExit: pass\n"
+        "loaded = {'prefect', 'recovery.run', 'yaml'} & set(sys.modules)\n"
+        "sys.exit(str(loaded) if loaded else 0)"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_json_and_debug(command):
+    shown = run(command, "--help").output
+
+    assert "--json" in shown
+    assert "--debug" in shown
+
+
+def test_without_arguments_the_commands_are_listed():
+    ended = run()
+
+    assert ended.exit_code == 2
+    assert all(command in ended.output for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (BadInput("a", "b", "c"), 2),
+        (Unreachable("a", "b", "c"), 3),
+        (ValueError("x"), 3),
+        (NeedsPerson("a", "b", "c"), 4),
+        (Refused("a", "b", "c"), 5),
+        (TargetTaken("a", "b", 1.0), 5),
+        (Fenced("a", 1, "b"), 5),
+        (KeyboardInterrupt(), 130),
+        (None, 0),
+    ],
+)
+def test_every_error_has_its_exit_code(error, code):
+    assert exit_code_of(error) == code
+
+
+def test_an_error_is_one_line_and_an_unexpected_one_says_what_it_is():
+    assert text_of(Refused("a", "b\n  c", "d")) == "refused on a: b c. d."
+    assert text_of(ValueError("x\ny")).startswith("ValueError: x y ")
+    assert "--debug" in text_of(ValueError("x"))
+
+
+def test_an_error_as_json_has_type_message_field_and_remedy():
+    assert as_document(BadInput("days", "bad", "Mend it")) == {
+        "type": "BadInput",
+        "message": "days: bad. Mend it",
+        "field": "days",
+        "remedy": "Mend it",
+    }
+    assert as_document(ToldError("Unreachable", "gone", 3))["type"] == "Unreachable"
+
+
+class StateOfRun:
+    def __init__(self, name, message):
+        self.name, self.message = name, message
+
+    def is_completed(self):
+        return self.name == "Recovered"
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "code"),
+    [
+        ("Recovered", "", 0),
+        ("Refused", "recovery 00: refused on db1: no. Do.", 5),
+        ("Refused", "recovery 00: days: bad. Mend it", 2),
+        ("Needs person", "who?", 4),
+        ("Half done", "mend", 4),
+        ("Failed", "no", 3),
+        ("Crashed", "killed", 3),
+    ],
+)
+def test_a_state_of_a_run_stands_for_an_exit_code(journal, name, message, code):
+    ended = ended_of(StateOfRun(name, message), "00", "")
+
+    assert exit_code_of(ended.error) == code
+
+
+def test_the_journal_knows_better_than_the_state_what_the_error_was(failed):
+    ended = ended_of(StateOfRun("Refused", "refused on db1: no."), failed, "run")
+
+    assert exit_code_of(ended.error) == errors.ExitCode.BAD_INPUT
+
+
+def test_a_broken_module_of_flows_is_told_about_and_the_others_are_offered(
+    tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "broken_on_purpose.py").write_text("import no_such_module")
+    monkeypatch.setattr(flows, "__path__", [*flows.__path__, str(tmp_path)])
+
+    known = catalogue.recoveries()
+
+    assert "move-grafana-to-mysql" in known
+    assert "flows.broken_on_purpose is left out" in caplog.text
+
+
+def test_names_for_completion_are_those_that_are_declared():
+    read = catalogue.declared_names()
+
+    for name, parameters in read.items():
+        assert list(catalogue.recoveries()[name].parameters) == parameters
+    assert recovery_names("move-") == [name for name in read if name.startswith("move-")]
+
+
+def test_completion_says_nothing_where_there_is_no_journal(monkeypatch):
+    monkeypatch.setenv("RECOVER_JOURNAL", "redis://nowhere")
+
+    assert recovery_ids("") == []
+
+
+@pytest.mark.parametrize(
+    ("step", "how", "told"),
+    [
+        ("load[c]", "redo", "has no step 'load[c]'. Did you mean 'load["),
+        ("load[a]", "redo", "load[a] (act) is done since"),
+        ("load[a]", "abandon", "load[a] (act) is done since"),
+        ("served", "done", "served (verify) is failed"),
+    ],
+)
+def test_a_step_that_needs_no_settling_is_not_settled(journal, failed, step, how, told):
+    before = journal.head(failed)
+
+    with pytest.raises(BadInput) as refused:
+        settle(journal, failed, step, Settlement(how), by="Ada", reason="so")
+
+    assert told in str(refused.value)
+    assert journal.head(failed) == before
+
+
+@pytest.mark.parametrize(
+    ("step", "how"), [("load[b]", "done"), ("load[b]", "redo"), ("served", "abandon")]
+)
+def test_a_step_in_doubt_is_settled_and_the_target_is_free_again(journal, failed, step, how):
+    settle(journal, failed, step, Settlement(how), by="Ada", reason="looked")
+
+    last = journal.events(failed)[-1]
+    assert (last.kind, last.step, last.epoch) == (Kind.RESOLVED, step, 0)
+    assert last.body == {"as": how, "by": "Ada", "reason": "looked"}
+    assert journal.holder("db1") is None
+
+
+def test_a_recovery_that_is_held_is_not_settled(journal, failed):
+    journal.take_lease("db1", failed, "elsewhere:1", 5.0)
+
+    with pytest.raises(Refused, match="elsewhere:1"):
+        settle(journal, failed, "load[b]", Settlement.DONE, by="Ada", reason="so")
+
+
+def test_a_recovery_of_another_release_is_named(failed):
+    ended = run("resume", failed, "--json")
+
+    assert ended.exit_code == 2
+    document = json.loads(ended.stdout)
+    assert "there is no recovery 'gone'" in document["error"]["message"]
+    assert document["id"] == failed
+
+
+def test_status_is_shown_to_people_with_what_to_do_next(failed):
+    ended = run("status", failed[:4])
+
+    assert ended.exit_code == 0
+    assert "load[b]" in ended.stdout
+    assert "next: " in ended.stdout
+
+
+def test_the_broken_pair_of_packages_is_found(monkeypatch):
+    for fastapi, health in [("0.150.0", "ok"), ("0.154.9", "ok"), ("0.155.0", "bad")]:
+        versions = {"prefect": "3.8.8", "fastapi": fastapi}
+        monkeypatch.setattr(doctor, "_installed", versions.get)
+        found = {finding.name: finding for finding in doctor.examine()}["packages"]
+        assert (fastapi, found.health) == (fastapi, health)
+
+
+def test_what_is_wrong_on_the_machine_is_found_with_a_remedy(journal, monkeypatch, tmp_path):
+    monkeypatch.setenv("RECOVER_LEASE_SECONDS", "90")
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setenv("PREFECT_DEFAULT_RESULT_STORAGE_BLOCK", "s3/x")
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    ended = run("doctor", "--json")
+
+    found = {row["name"]: row for row in json.loads(ended.stdout)["findings"]}
+    assert ended.exit_code == 3
+    for name in ("RECOVER_LEASE_SECONDS", "PREFECT_API_URL", "client of MySQL or MariaDB"):
+        assert found[name]["health"] == "bad"
+        assert found[name]["remedy"]
+    assert found["PREFECT_DEFAULT_RESULT_STORAGE_BLOCK"]["health"] == "note"
+    assert found["journal"]["health"] == "ok"
+    assert journal.recovery_ids() == []
+
+
+def test_a_clock_behind_the_journal_is_found(journal, failed, monkeypatch):
+    class Earlier(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2020, 1, 1, tzinfo=UTC)
+
+    monkeypatch.setattr(doctor, "datetime", Earlier)
+
+    found = {finding.name: finding for finding in doctor.examine()}["clock"]
+
+    assert found.health == "bad"
+
+
+def shown(show, plain, width=10_000):
+    out = StringIO()
+    show(Console(file=out, width=width, highlight=False), plain)
+    return out.getvalue()
+
+
+def test_a_plan_keeps_its_commands_in_one_piece_on_a_narrow_terminal():
+    command = "mariadb-dump --result-file=dump.sql " + " ".join(f"table_{n}" for n in range(50))
+    step = {
+        "key": "load[t]",
+        "kind": "act",
+        "target": "db1",
+        "danger": "destructive",
+        "commands": [command],
+    }
+    plan = {"hash": "ab", "flow": "f", "target": "db1", "refusals": ["no"], "steps": [step]}
+
+    text = shown(screens.show_plan, plan, width=40)
+
+    assert command in text
+    assert "DESTRUCTIVE" in text
+    assert text.startswith("REFUSED no\n")
+
+
+def test_progress_off_a_terminal_is_plain_lines():
+    out = StringIO()
+    progress = Progress(console=Console(file=out, highlight=False))
+
+    with progress.shown("looking"):
+        progress.began("load[a]")
+        progress.ended("load[a]", "Already so", 1.5)
+        progress.note("[bold]as it is[/bold]")
+
+    assert out.getvalue() == "Already so        1.50 s  load[a]\n[bold]as it is[/bold]\n"
