@@ -11,11 +11,7 @@ from typer.core import TyperGroup
 from operate import completion
 from operate.settlement import Settlement
 
-BAD_INPUT = 2
-NEEDS_PERSON = 4
-REFUSED = 5
-FAILED = 3
-INTERRUPTED = 130
+FAILED, NEEDS_PERSON, REFUSED, INTERRUPTED = 3, 4, 5, 130
 
 
 class OneLineErrors(TyperGroup):

@@ -85,7 +85,9 @@ def reached(world: str, place: str) -> None:
     wanted = Path(world) / "stop-at"
     if wanted.exists() and wanted.read_text() == place:
         wanted.unlink()
-        (Path(world) / "stopped").touch()
+        draft = Path(world) / "stopping"
+        draft.write_text(str(os.getpid()))
+        draft.rename(Path(world) / "stopped")
         os.kill(os.getpid(), signal.SIGSTOP)
 
 

@@ -1,6 +1,7 @@
 """What a demo proves at its end, and the papers it leaves."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,9 +28,11 @@ NAMES_SHOWN_MAX = 4
 
 @dataclass
 class Proof:
-    """The checks so far: what was asked and what was wrong with it, nothing for what held."""
+    """The claims that did not hold, and where the papers are."""
 
     failed: list[str] = field(default_factory=list)
+    html: Path = Path()
+    bundle: Path = Path()
 
     def check(self, *, holds: bool, claim: str, seen: str) -> None:
         """Tell whether a claim holds, with what was seen."""
@@ -39,17 +42,24 @@ class Proof:
 
 
 def prove(stack: Stack, watch: Watch, killed: Killed) -> Proof:
-    """Check everything that a killed and resumed recovery promises."""
+    """Check everything that a killed and resumed recovery promises, and keep the papers.
+
+    Raises:
+        DemoFailed: report or bundle could not be written.
+    """
     proof = Proof()
-    prove_attempts(proof, watch)
-    prove_nothing_done_twice(proof, watch, killed)
-    prove_cells(proof, stack, watch)
+    with ThreadPoolExecutor(2) as pool:  # commands take a second or two each to start
+        verifying = pool.submit(stack.recover, "journal", "verify", watch.recovery_id)
+        writing = pool.submit(keep_papers, stack, watch)
+        prove_attempts(proof, watch)
+        prove_nothing_done_twice(proof, watch, killed)
+        prove_cells(proof, stack, watch)
     proof.check(
         holds=fingerprint(stack.source) == stack.fingerprint,
         claim="the source was not touched",
         seen=str(stack.source),
     )
-    answer = stack.recover("journal", "verify", watch.recovery_id)
+    answer = verifying.result()
     proof.check(
         holds=answer.returncode == 0,
         claim="the journal is the chain that was written",
@@ -61,6 +71,7 @@ def prove(stack: Stack, watch: Watch, killed: Killed) -> Proof:
         claim="Prefect says the same",
         seen=f"{state['name']}: {state['message']}",
     )
+    proof.html, proof.bundle = writing.result()
     return proof
 
 

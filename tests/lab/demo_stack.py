@@ -276,8 +276,8 @@ def fingerprint(source: Path) -> str:
     return whole.hexdigest()
 
 
-def largest_table(stack: Stack, tables: list[str]) -> str:
-    """Return which of these tables holds the most bytes."""
+def largest_table(stack: Stack, tables: list[str]) -> tuple[str, int]:
+    """Return which of these tables holds the most bytes, and its number of rows."""
     sizes = {}
     with copied(stack.source) as source:
         for table in tables:
@@ -286,9 +286,10 @@ def largest_table(stack: Stack, tables: list[str]) -> str:
                 f"COALESCE(LENGTH({quoted(column[1].decode())}), 0)" for column in columns
             )
             sizes[table] = source.execute(
-                f"SELECT COALESCE(SUM({lengths}), 0) FROM {quoted(table)}"  # noqa: S608
-            ).fetchone()[0]
-    return max(sizes, key=lambda name: sizes[name])
+                f"SELECT COALESCE(SUM({lengths}), 0), COUNT(*) FROM {quoted(table)}"  # noqa: S608
+            ).fetchone()
+    table = max(sizes, key=lambda name: sizes[name][0])
+    return table, sizes[table][1]
 
 
 def json_of(text: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from threading import Event
 
 from recovery.run import recovery_id_of
 from recovery.status import as_status, read_recovery
-from tests.lab.demo_proof import keep_papers, prove, timeline
+from tests.lab.demo_proof import prove, timeline
 from tests.lab.demo_stack import Stack, bring_up, largest_table
 from tests.lab.demo_watch import (
     LOAD,
@@ -17,7 +17,8 @@ from tests.lab.demo_watch import (
     Watch,
     kill_flow,
     retry_as_the_ui_does,
-    wait_for_crash_reports,
+    wait_for_crash_report,
+    wait_for_late_report,
     wait_for_the_lease,
     wait_for_the_middle,
 )
@@ -51,11 +52,10 @@ def tell(wish: Wish, home: Path) -> None:
         resume(watch, killed)
         headline("What can be proven")
         proof = prove(stack, watch, killed)
-        html, bundle = keep_papers(stack, watch)
         headline(f"Timeline of recovery {watch.recovery_id}")
         for line in timeline(watch, killed):
             say(line)
-        say(f"\nreport: {html}\nbundle: {bundle}\nUI:     {address}")
+        say(f"\nreport: {proof.html}\nbundle: {proof.bundle}\nUI:     {address}")
         if proof.failed:
             raise DemoFailed(f"these did not hold: {'; '.join(proof.failed)}")
         say(f"Moved, killed, resumed and proven in {time.monotonic() - began:.0f} s.")
@@ -97,7 +97,7 @@ def kill_in_the_middle(watch: Watch) -> Killed:
     tables = [key[len(LOAD) : -1] for key in keys if key.startswith(LOAD)]
     if not tables:
         raise DemoFailed("the plan loads no table, so there is nothing to kill it in")
-    wait_for_the_middle(watch, largest_table(watch.stack, tables))
+    wait_for_the_middle(watch, *largest_table(watch.stack, tables))
     killed = kill_flow(watch)
     say(f"  kill -9 {killed.pid}: the flow's process is gone, {killed.loaded} tables are loaded")
     headline("What is known of it now")
@@ -109,8 +109,9 @@ def kill_in_the_middle(watch: Watch) -> Killed:
         say("journal: the last step has an outcome, the next was not begun")
     if holder is not None:
         say(f"lease:   held by {holder.owner} for {holder.seconds_left:.1f} s more; not stolen")
-    say(f"Prefect: {wait_for_crash_reports(watch, killed)}")
+    say(f"Prefect: {wait_for_crash_report(watch)}")
     wait_for_the_lease(watch)
+    wait_for_late_report(watch, killed)
     status = as_status(read_recovery(watch.journal, watch.recovery_id))
     doubt = [step["key"] for step in status["steps"] if step["state"] == "in-doubt"]
     say(f"status:  {status['state']}; in doubt: {', '.join(doubt) or 'nothing'}; the lease ran out")

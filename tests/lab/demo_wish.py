@@ -8,6 +8,7 @@ from pathlib import Path
 
 NO = frozenset({"", "0", "no", "false", "off"})
 TARGET_SCHEME = "mysql://"
+SQLITE_MARK = b"SQLite format 3\0"
 
 
 class DemoFailed(Exception):
@@ -62,6 +63,9 @@ def read_wish(variables: Mapping[str, str] = os.environ) -> Wish:
             raise BadWish(f"SOURCE: {source} is no file")
         if not os.access(source, os.R_OK):
             raise BadWish(f"SOURCE: {source} cannot be read by this account")
+        with source.open("rb") as file:
+            if file.read(len(SQLITE_MARK)) != SQLITE_MARK:
+                raise BadWish(f"SOURCE: {source} is no database of SQLite")
     if given["TARGET"] and not given["TARGET"].startswith(TARGET_SCHEME):
         raise BadWish("TARGET: write mysql://USER@HOST:PORT/DATABASE?password_file=PATH")
     if given["TARGET"] and source is None:

@@ -60,7 +60,9 @@ def table_statement(source: sqlite3.Connection, table: str) -> str:
     columns = source.execute(f"PRAGMA table_info({quoted(table)})").fetchall()
     primary = [row[1] for row in sorted(columns, key=lambda row: row[5]) if row[5]]
     unique = dict(unique_indexes(source, table))
-    in_keys = {name: len(key) for key in (*unique.values(), primary) for name in key}
+    in_keys: dict[str, int] = {}
+    for key in (*unique.values(), primary):
+        in_keys |= {name: max(len(key), in_keys.get(name, 0)) for name in key}
     lines = [column_definition(source, table, row, primary, in_keys) for row in columns]
     if primary:
         lines.append(f"PRIMARY KEY ({ticks(primary)})")
@@ -108,6 +110,8 @@ def column_type(
 ) -> str:
     """Return the type of one column: texts are long unless a key wants them short."""
     name, declared = column
+    if declared == "INTEGER" and has_words_of_truth(source, table, name):
+        return TYPES["BOOLEAN"]
     if declared in TYPES and not (declared == "BLOB" and columns_in_key):
         return TYPES[declared]
     if not columns_in_key:
@@ -117,3 +121,12 @@ def column_type(
     ).fetchone()[0]
     fits = min(USUAL_CHARACTERS, KEY_CHARACTERS_MAX // columns_in_key)
     return f"varchar({max(fits, longest or 0)})"
+
+
+def has_words_of_truth(source: sqlite3.Connection, table: str, name: str) -> bool:
+    """Whether a column of numbers holds `true` or `false`, as some clients write them."""
+    found = source.execute(
+        f"SELECT 1 FROM {quoted(table)} WHERE typeof({quoted(name)}) = 'text' "  # noqa: S608
+        f"AND lower({quoted(name)}) IN ('true', 'false') LIMIT 1"
+    )
+    return found.fetchone() is not None
