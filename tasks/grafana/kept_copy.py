@@ -2,18 +2,18 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from recovery.errors import NotVerified
 from recovery.steps import act, verify
+from recovery.values import from_plain
 from recovery.verdict import Verdict
-from tasks.grafana.migration import SourceFile, WorkFolder, scratch_copy
+from tasks.grafana.migration import SourceFile, WorkFolder, fresh_scratch_copy, scratch_copy
 from tasks.grafana.source import SourceCopy, sha256_of
 
 NOTE = "copy.json"
-PATHS = frozenset({"path", "original"})
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,22 @@ class KeptCopy:
 
     def kept(self) -> SourceCopy | None:
         """The copy as it was noted when it was taken; `None` before that."""
-        if not self.note.is_file():
+        try:
+            written_at = self.note.stat().st_mtime_ns
+        except FileNotFoundError:
             return None
-        told: dict[str, Any] = json.loads(self.note.read_text())
-        return SourceCopy(
-            **{name: Path(value) if name in PATHS else value for name, value in told.items()}
-            | {"companions": tuple(told["companions"])}
-        )
+        return _read_note(self.note, written_at)
 
     def now(self) -> SourceCopy:
         """The kept copy; before it is taken, one that is only looked at."""
         return self.kept() or scratch_copy(self.source, self.accept)
+
+
+@lru_cache(maxsize=4)
+def _read_note(note: Path, written_at: int) -> SourceCopy:
+    del written_at  # so that a note written anew is read anew
+    copy: SourceCopy = from_plain(SourceCopy, json.loads(note.read_text()))
+    return copy
 
 
 def copy_commands(copy: KeptCopy) -> Iterable[str]:
@@ -77,11 +82,22 @@ def take_copy(copy: KeptCopy) -> None:
     Runbook: docs/runbooks/grafana-sqlite-to-mysql.md, step 3.
     """
     copy.note.unlink(missing_ok=True)
-    taken = copy.source.copy_to(copy.folder.path, copy.accept)
-    told = {field.name: getattr(taken, field.name) for field in fields(taken)}
+    copy.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    taken = _same_as_looked_at(copy) or copy.source.copy_to(copy.folder.path, copy.accept)
     draft = copy.note.with_suffix(".partial")
-    draft.write_text(json.dumps(told, default=str, indent=1))
+    draft.write_text(json.dumps(asdict(taken), default=str, indent=1))
     draft.replace(copy.note)
+
+
+def _same_as_looked_at(copy: KeptCopy) -> SourceCopy | None:
+    """Keep the copy that was looked at, where the source is still the very same file."""
+    looked_at = scratch_copy(copy.source, copy.accept)
+    if not copy.source.is_at_rest_as(looked_at):
+        return None
+    kept = copy.folder.path / looked_at.path.name
+    kept.unlink(missing_ok=True)
+    kept.hardlink_to(looked_at.path)
+    return replace(looked_at, path=kept)
 
 
 @verify
@@ -96,7 +112,7 @@ def source_has_not_changed(copy: KeptCopy) -> None:
     kept = copy.now()
     if copy.source.is_at_rest_as(kept):
         return
-    again = scratch_copy.__wrapped__(copy.source, copy.accept)
+    again = fresh_scratch_copy(copy.source, copy.accept)
     if again.sha256 != kept.sha256:
         raise NotVerified(
             copy.source.label,

@@ -4,9 +4,11 @@ import atexit
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from tempfile import mkdtemp
 from urllib.parse import urlsplit, urlunsplit
 
 from prefect.blocks.core import Block
@@ -39,6 +41,17 @@ class SourceFile:
             fetched = fetch_database(SshHost.from_url(self.url), path_in_url(self.url), directory)
             return take_copy(fetched, directory / "at-rest", accepted)
         return take_copy(Path(self.url), directory, accepted)
+
+    def signature(self) -> tuple[int, ...]:
+        """What changes when a local file or its log is written to; empty for a remote one."""
+        if self.url.startswith("ssh://"):
+            return ()
+        found: list[int] = []
+        for suffix in ("", *COMPANIONS):
+            with suppress(OSError):
+                about = Path(f"{self.url}{suffix}").stat()
+                found += [len(suffix), about.st_ino, about.st_size, about.st_mtime_ns]
+        return tuple(found)
 
     def is_at_rest_as(self, copy: SourceCopy) -> bool:
         """Whether it is a local file without a log, the same as when it was copied."""
@@ -148,14 +161,26 @@ def work_folder() -> WorkFolder:
     return WorkFolder(Path(base) / current_fence().recovery_id)
 
 
-@lru_cache(maxsize=4)
 def scratch_copy(source: SourceFile, accepted: tuple[str, ...]) -> SourceCopy:
+    """Take a copy only to look at, or give the one this recovery took of the very same file."""
+    return _scratch_copy(source, accepted, current_fence().recovery_id, source.signature())
+
+
+def fresh_scratch_copy(source: SourceFile, accepted: tuple[str, ...]) -> SourceCopy:
     """Take a copy only to look at; it goes with the process, or with the next one that looks."""
     base = work_folder().path.parent / "looks"
     base.mkdir(parents=True, exist_ok=True, mode=0o700)
     for left in base.iterdir():
-        if not Path("/proc", left.name).exists():
+        if not Path("/proc", left.name.partition(".")[0]).exists():
             shutil.rmtree(left, ignore_errors=True)
-    mine = base / str(os.getpid())
+    mine = Path(mkdtemp(prefix=f"{os.getpid()}.", dir=base))
     atexit.register(shutil.rmtree, mine, ignore_errors=True)
     return source.copy_to(mine, accepted)
+
+
+@lru_cache(maxsize=2)
+def _scratch_copy(
+    source: SourceFile, accepted: tuple[str, ...], recovery_id: str, signature: tuple[int, ...]
+) -> SourceCopy:
+    del recovery_id, signature  # what makes one look another than the last
+    return fresh_scratch_copy(source, accepted)

@@ -124,7 +124,7 @@ def compared(copy: SourceCopy, target: MysqlServer, skip_tables: Sequence[str]) 
         BadInput: the target has no schema of Grafana, or a table to skip is unknown.
     """
     comparison = _compared(copy, target)
-    if not TABLES_OF_EVERY_GRAFANA <= {pair.name for pair in comparison.copied}:
+    if not {pair.name for pair in comparison.copied} >= TABLES_OF_EVERY_GRAFANA:
         raise BadInput(
             "target",
             f"{target.label} does not hold the tables of a Grafana",

@@ -154,7 +154,12 @@ def test_a_killed_run_goes_on_when_retried_in_the_ui_after_the_server_restarted(
     run_id = start(world)
     os.kill(stopped_pid(world), signal.SIGKILL)
     assert wait_for_end(server, run_id)["type"] == "CRASHED"
-    server.restart()  # which also outlasts the worker's second report of the crash
+    wait_until(
+        lambda: f"Reported flow run '{run_id}' as crashed: Flow run infra" in worker.log.read_text(),
+        "the worker to report the crash for the second time",
+        within_seconds=30,
+    )
+    server.restart()
 
     retry_as_the_ui_does(server, run_id)
     state = wait_for_end(server, run_id)
