@@ -20,7 +20,7 @@ from prefect.states import Completed, Failed
 from recovery.errors import RecoveryError
 from recovery.journal import open_journal
 from recovery.launch import launch
-from recovery.log_redaction import install_log_redaction
+from recovery.log_redaction import install_log_redaction, redacting_stdio
 from recovery.plan import as_markdown
 from recovery.redaction import redact
 from recovery.report import markdown_report
@@ -105,7 +105,8 @@ def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]
         options = Options(**{name: everything.pop(name) for name in OPTION_NAMES})
         context = FlowRunContext.get()
         run_id: UUID | None = context.flow_run.id if context and context.flow_run else None
-        ended = launch(declared, everything, options, PrefectStage(), str(run_id or uuid4()))
+        with redacting_stdio():
+            ended = launch(declared, everything, options, PrefectStage(), str(run_id or uuid4()))
         _publish(ended)
         return _state_of(ended)
 

@@ -76,11 +76,13 @@ def scrubbed(error: Exception) -> Exception:
 
 @lru_cache(maxsize=1024)
 def _task_of(step: Step[Any, Any]) -> Task[Any, Any]:
+    """The Prefect task of a step. It has no tags: each would cost a call to the server, which
+    Prefect asks for a slot of the tag's concurrency limit, and a server that is away would fail it.
+    """
     return Task(
         _carry_out,
         name=step.name,
         description=step.__doc__,
-        tags=[str(step.kind)],
         task_run_name="{call}",
         cache_policy=NO_CACHE,
         persist_result=False,

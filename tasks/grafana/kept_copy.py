@@ -26,8 +26,8 @@ class KeptCopy:
 
     @property
     def label(self) -> str:
-        """What it is a copy of, and where it is kept."""
-        return f"copy of {self.source.label} in {self.folder.label}"
+        """What it is a copy of; not where it is kept, which may differ from worker to worker."""
+        return f"copy of {self.source.label}"
 
     @property
     def note(self) -> Path:

@@ -26,8 +26,8 @@ class KeptDump:
 
     @property
     def label(self) -> str:
-        """Where it is kept."""
-        return f"dump in {self.folder.label}"
+        """What it is; not where it is kept, which may differ from worker to worker."""
+        return "dump of the target"
 
     @property
     def path(self) -> Path:
@@ -53,7 +53,7 @@ class KeptDump:
         if not self.note.is_file():
             raise Refused(
                 self.label,
-                "the dump is not on this worker",
+                f"there is none in {self.folder.path} on this worker",
                 "Go on where it was taken, or bring its folder here",
             )
         dump: Dump = from_plain(Dump, json.loads(self.note.read_text()))

@@ -17,6 +17,7 @@ from tasks.grafana.tables import SchemaComparison, SkippedTable, TablePair, comp
 
 TABLES_OF_EVERY_GRAFANA = frozenset({"org", "user"})
 COMPARISONS_KEPT_MAX = 8
+ASKED_FOR = "you asked to leave it out"
 # Left out, the rest is broken: envelope encryption, permissions by id, markers of migrations.
 MUST_MOVE = frozenset(
     {
@@ -105,14 +106,13 @@ def _look_anew(copy: SourceCopy, target: MysqlServer, skip_tables: Sequence[str]
     comparison = compared(copy, target, skip_tables)
     with target.connect() as session:
         hazards = [*find_hazards(copy.path, session, comparison), *_left_out(comparison)]
-    skipped = {table.name for table in comparison.skipped}
+    left_out = {table.name for table in comparison.skipped if table.reason == ASKED_FOR}
     return Fitness(
         comparison,
         tuple(
             hazard
             for hazard in hazards
-            if hazard.place.split(".", 1)[0] not in skipped
-            or hazard.kind in {"left-out", "no-target-table", "unified-storage"}
+            if hazard.kind == "left-out" or hazard.place.split(".", 1)[0] not in left_out
         ),
     )
 
@@ -144,7 +144,7 @@ def compared(copy: SourceCopy, target: MysqlServer, skip_tables: Sequence[str]) 
         skipped=(
             *comparison.skipped,
             *(
-                SkippedTable(pair.name, "asked for", pair.source.rows)
+                SkippedTable(pair.name, ASKED_FOR, pair.source.rows)
                 for pair in comparison.copied
                 if pair.name in skip_tables
             ),

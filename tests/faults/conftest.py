@@ -57,17 +57,22 @@ class Runs:
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_API", "RECOVER_"))}
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_API", "RECOVER_"))
+    }
     scratch = tmp_path_factory.mktemp("runs")
-    with (scratch / "fork_server.log").open("w") as log, subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.fork_server"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-        cwd=PROJECT,
-        env=environment,
-    ) as server:
+    with (
+        (scratch / "fork_server.log").open("w") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.fork_server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=PROJECT,
+            env=environment,
+        ) as server,
+    ):
         yield Runs(server, scratch)
         server.stdin.close()
 

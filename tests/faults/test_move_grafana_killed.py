@@ -55,7 +55,9 @@ class World:
 
     def differences(self):
         with self.server.connect(self.database) as connection:
-            moved = [name for name in KEPT if name not in {"migration_log", "server_lock", "test_data"}]
+            moved = [
+                name for name in KEPT if name not in {"migration_log", "server_lock", "test_data"}
+            ]
             return compare(self.source, connection, moved, tolerate=ACCEPT)
 
 
@@ -74,7 +76,9 @@ def source(tmp_path_factory):
     path = tmp_path_factory.mktemp("source") / "grafana.db"
     make_grafana_database(path, dashboards=12, versions_each=1)
     with sqlite3.connect(path, isolation_level=None) as connection:
-        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        tables = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table'"
+        ).fetchall()
         for (table,) in tables:
             if table not in KEPT and not table.startswith("sqlite_"):
                 connection.execute(f'DROP TABLE "{table}"')
@@ -111,7 +115,8 @@ def log_rows(source):
     with sqlite3.connect(source) as connection:
         rows = connection.execute("SELECT migration_id FROM migration_log WHERE success").fetchall()
     values = ", ".join(
-        "('{}', '', 1, '', '2026-01-01 00:00:00')".format(name.replace("'", "''")) for (name,) in rows
+        "('{}', '', 1, '', '2026-01-01 00:00:00')".format(name.replace("'", "''"))
+        for (name,) in rows
     )
     columns = "migration_id, `sql`, success, error, timestamp"
     return [f"INSERT INTO migration_log ({columns}) VALUES {values}"]

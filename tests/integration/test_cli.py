@@ -76,7 +76,7 @@ def test_bad_input_is_one_line_with_the_field_and_touches_nothing(recover):
         (("resume", "0000"), "ID: no recovery '0000'"),
         (("status", "0000"), "ID: no recovery '0000'"),
         (("run",), "Missing argument 'NAME'"),
-        (("runn",), "No such command 'runn'"),
+        (("bogus",), "No such command 'bogus'"),
     ]:
         stdout, stderr = recover(*arguments, exits=2)
 

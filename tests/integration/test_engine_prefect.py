@@ -48,31 +48,26 @@ def new_worker(server, journal_path, tmp_path_factory):
         "RECOVER_LEASE_SECONDS": "3",
     }
     with contextlib.ExitStack() as stack:
-        yield lambda: stack.enter_context(
-            process_worker(server, POOL, tmp_path_factory.mktemp("worker"), settings=settings)
+        yield lambda pool: stack.enter_context(
+            process_worker(server, pool, tmp_path_factory.mktemp("worker"), settings=settings)
         )
 
 
 @pytest.fixture(scope="module")
 def worker(new_worker):
-    return new_worker()
+    return new_worker(POOL)
 
 
-@pytest.fixture(scope="module")
-def deployment(server):
+def deploy(server, pool):
     flow = server.request("POST", "/flows/", {"name": "mend-world"})
-    made = server.request(
-        "POST",
-        "/deployments/",
-        {
-            "name": "lab",
-            "flow_id": flow["id"],
-            "entrypoint": "tests.lab.prefect_recovery.mend_world",
-            "work_pool_name": POOL,
-            "path": str(PROJECT),
-        },
-    )
-    return made["id"]
+    body = {
+        "name": pool,
+        "flow_id": flow["id"],
+        "entrypoint": "tests.lab.prefect_recovery.mend_world",
+        "work_pool_name": pool,
+        "path": str(PROJECT),
+    }
+    return server.request("POST", "/deployments/", body)["id"]
 
 
 @pytest.fixture
@@ -81,10 +76,11 @@ def world(tmp_path):
 
 
 @pytest.fixture
-def start(server, deployment):
-    def create(world, **parameters):
+def start(server):
+    def create(world, pool=POOL, **parameters):
         body = {"parameters": {"world": str(world.folder), **parameters}}
-        return server.request("POST", f"/deployments/{deployment}/create_flow_run", body)["id"]
+        path = f"/deployments/{deploy(server, pool)}/create_flow_run"
+        return server.request("POST", path, body)["id"]
 
     return create
 
@@ -147,19 +143,18 @@ def is_gone(pid):
         return True
 
 
-def test_a_killed_run_goes_on_when_retried_in_the_ui_after_the_server_restarted(
-    server, worker, start, world, journal_path
+def test_a_run_killed_with_its_worker_goes_on_elsewhere_when_retried_after_a_server_restart(
+    server, new_worker, start, world, journal_path
 ):
+    pool = "dies"
+    first = new_worker(pool)
     (world.folder / "stop-at").write_text("after stop")
-    run_id = start(world)
-    os.kill(stopped_pid(world), signal.SIGKILL)
-    assert wait_for_end(server, run_id)["type"] == "CRASHED"
-    wait_until(
-        lambda: f"Reported flow run '{run_id}' as crashed: Flow run infra" in worker.log.read_text(),
-        "the worker to report the crash for the second time",
-        within_seconds=30,
-    )
+    run_id = start(world, pool)
+    pid = stopped_pid(world)
+    first.kill()
+    os.kill(pid, signal.SIGKILL)
     server.restart()
+    new_worker(pool)
 
     retry_as_the_ui_does(server, run_id)
     state = wait_for_end(server, run_id)
@@ -182,16 +177,12 @@ def test_a_killed_run_goes_on_when_retried_in_the_ui_after_the_server_restarted(
     )
 
 
-def test_another_worker_goes_on_in_a_new_run_after_worker_and_flow_were_killed(
-    server, new_worker, start, world, journal_path
+def test_a_new_run_goes_on_with_the_recovery_of_a_killed_one(
+    server, worker, start, world, journal_path
 ):
-    first = new_worker()
     (world.folder / "stop-at").write_text("before start")
     run_id = start(world)
-    pid = stopped_pid(world)
-    first.kill()
-    os.kill(pid, signal.SIGKILL)
-    new_worker()
+    os.kill(stopped_pid(world), signal.SIGKILL)
 
     resumed = start(world, resume=recovery_id_of(run_id))
     state = wait_for_end(server, resumed)

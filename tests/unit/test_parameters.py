@@ -135,9 +135,9 @@ def test_an_ill_typed_value_is_named_with_what_was_seen_and_what_is_expected(set
 
 
 def test_an_unknown_name_is_told_with_the_nearest_and_all_there_are():
-    refused = refusal("reboto=true")
+    refused = refusal("reboots=true")
 
-    assert refused.field == "reboto"
+    assert refused.field == "reboots"
     assert "Did you mean 'reboot'?" in refused.remedy
     assert "source, target, days" in refused.remedy
 
