@@ -88,7 +88,7 @@ def take_copy(
     """
     if not original.is_file():
         seen = "it is no plain file" if original.exists() else "there is no such file"
-        raise BadInput(str(original), seen, ANOTHER_FILE)
+        raise BadInput("source", f"{original}: {seen}", ANOTHER_FILE)
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = directory / original.name
     if path.exists() and path.samefile(original):
@@ -99,15 +99,15 @@ def take_copy(
             call.answer = f"sha256 {states[''].sha256}"
     except PermissionError as error:
         raise BadInput(
-            str(error.filename or original), "the worker may not read or write it",
+            "source", f"{error.filename or original}: the worker may not read or write it",
             "Give the user of the worker the right to, then resume",
         ) from None  # fmt: skip
-    was_wal = refuse_unless_database(path)
+    was_wal = refuse_unless_database(path, original)
     _settle(path)
     return inspect_copy(path, original, states, accepted, was_wal=was_wal)
 
 
-def refuse_unless_database(path: Path) -> bool:
+def refuse_unless_database(path: Path, original: Path) -> bool:
     """Refuse what is not an SQLite database by its header; return whether it is in WAL mode.
 
     Raises:
@@ -116,9 +116,9 @@ def refuse_unless_database(path: Path) -> bool:
     with path.open("rb") as file:
         header = file.read(HEADER_BYTES)
     if not header:
-        raise BadInput(str(path), "the file is empty (0 bytes)", ANOTHER_FILE)
+        raise BadInput("source", f"{original}: the file is empty (0 bytes)", ANOTHER_FILE)
     if not header.startswith(MAGIC) or len(header) < HEADER_BYTES:
-        raise BadInput(str(path), "it is no SQLite database", ANOTHER_FILE)
+        raise BadInput("source", f"{original}: it is no SQLite database", ANOTHER_FILE)
     return header[WRITE_VERSION_AT] == WAL_VERSION
 
 
@@ -276,7 +276,7 @@ def _count_people(path: Path) -> tuple[int, int]:
         missing = [name for name in TABLES_OF_GRAFANA if name not in found]
         if missing:
             seen = f"it has no table {', '.join(missing)}, so it is no database of Grafana"
-            raise BadInput(str(path), seen, ANOTHER_FILE)
+            raise BadInput("source", f"{path}: {seen}", ANOTHER_FILE)
         users = connection.execute('SELECT count(*) FROM "user"').fetchone()[0]
         orgs = connection.execute("SELECT count(*) FROM org").fetchone()[0]
     return int(users), int(orgs)
