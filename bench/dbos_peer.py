@@ -1,4 +1,7 @@
-"""The same for DBOS, run by the interpreter of the peers: `cost URL STEPS` or `run URL WORLD STEPS`."""
+"""The same for DBOS, run by the interpreter of the peers.
+
+`cost URL STEPS` prints what each step took; `run URL WORLD STEPS` leaves one file for each.
+"""
 
 import json
 import logging

@@ -15,7 +15,10 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
+from prefect import flow
+
 from bench.scenario import IDLE, be_quiet
+from bench.unjournaled import UnjournaledWalk
 from recovery.events import Kind
 from recovery.journal import Lease, open_journal
 from recovery.launch import launch
@@ -46,12 +49,9 @@ class TimedStage(PrefectStage):
         return result
 
 
-def bare_tasks(stage: PrefectStage) -> list[float]:
+def bare_tasks() -> list[float]:
     """The very same step carried out as a Prefect task with no journal behind it."""
-    from bench.unjournaled import UnjournaledWalk
-
     timed = TimedStage()
-    del stage
     walk = UnjournaledWalk("bench", timed)
     walk.go(IDLE.fn, STEPS)
     return timed.seconds
@@ -74,7 +74,8 @@ def journal_alone(journal_url: str) -> list[float]:
     with contextlib.closing(open_journal(journal_url)) as journal:
         recovery_id = uuid4().hex[:12]
         lease = journal.take_lease(recovery_id, recovery_id, "bench", 30)
-        assert isinstance(lease, Lease)
+        if not isinstance(lease, Lease):
+            raise TypeError
         body = {"kind": "act", "target": "bench", "arguments": {"n": 1}, "commands": ["make 1"]}
         for n in range(STEPS):
             began = time.perf_counter()
@@ -102,8 +103,6 @@ def dbos(url: str) -> dict[str, float] | None:
 
 def main() -> dict[str, object]:
     """Measure in rounds, each kind once a round."""
-    from prefect import flow
-
     be_quiet()
     postgres = os.environ.get("BENCH_POSTGRES", "")
     found: dict[str, list[float]] = {}
@@ -114,7 +113,7 @@ def main() -> dict[str, object]:
         def measured() -> None:
             for turn in range(ROUNDS + 1):
                 kinds = {
-                    "prefect task": lambda: bare_tasks(PrefectStage()),
+                    "prefect task": bare_tasks,
                     "act, sqlite": lambda: acts(sqlite),
                     "journal alone, sqlite": lambda: journal_alone(sqlite),
                 }
@@ -129,9 +128,9 @@ def main() -> dict[str, object]:
         measured()
         table: dict[str, object] = {name: told(seconds) for name, seconds in found.items()}
         bare = statistics.median(found["prefect task"])
-        for name in found:
+        for name, seconds in found.items():
             if name.startswith("act"):
-                added = (statistics.median(found[name]) - bare) * 1000
+                added = (statistics.median(seconds) - bare) * 1000
                 table[f"added by an act, {name[5:]}"] = {"p50_ms": round(added, 3)}
         table["dbos step, sqlite"] = dbos(f"sqlite:///{folder}/dbos.sqlite")
         if postgres:

@@ -342,7 +342,13 @@ class Attempt(JournaledWalk):
 
         Acts mapped side by side come in any order and are no sign of another flow.
         """
-        keys = missed(self.history, {*self._met, *tuple(self._claimed)}, self.n)
+        if not self.history.steps:
+            return
+        keys = [
+            key
+            for key in missed(self.history, {*self._met, *tuple(self._claimed)}, self.n)
+            if self.history.steps[key].attempt or self.history.steps[key].is_done
+        ]  # what a fork was told is in doubt has no place in the order yet
         refuse_changed_flow(self.history, call.key, call.target, keys)
 
 

@@ -35,6 +35,8 @@ def kept_result(call: StepCall, result: object) -> tuple[Any, Any]:
         SecretInResult: it holds a secret; masked, a resume would walk on with the mask.
         TypeError: it has no plain form, or cannot be read back as what the step says it returns.
     """
+    if call.step.returns_nothing:
+        return None, None
     plain = to_plain(result)
     if plain is None:
         return None, None

@@ -76,8 +76,10 @@ def scrubbed(error: Exception) -> Exception:
 
 @lru_cache(maxsize=1024)
 def _task_of(step: Step[Any, Any]) -> Task[Any, Any]:
-    """The Prefect task of a step. It has no tags: each would cost a call to the server, which
-    Prefect asks for a slot of the tag's concurrency limit, and a server that is away would fail it.
+    """Make the Prefect task of a step.
+
+    It has no tags: for each, Prefect asks the server for a slot of the tag's concurrency limit,
+    which costs ten milliseconds and makes a step fail while the server is away.
     """
     return Task(
         _carry_out,

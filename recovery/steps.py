@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from recovery.errors import Refused
@@ -184,9 +184,14 @@ class Step(Generic[P, R]):
 
 def ask(other: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     """Call a function that a step names, with those of the step's arguments that it takes."""
-    wanted = inspect.signature(other).parameters
     plain = other.fn if isinstance(other, Step) else other
+    wanted = _parameters_of(plain)
     return plain(**{name: value for name, value in arguments.items() if name in wanted})
+
+
+@lru_cache(maxsize=2048)
+def _parameters_of(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
 
 
 @overload

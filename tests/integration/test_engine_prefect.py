@@ -247,9 +247,7 @@ def test_a_step_that_is_no_longer_so_is_shown_and_done_again(
     (world.effects / "load-user.1").unlink()
 
     recovery_id = recovery_id_of(str(first.state_details.flow_run_id))
-    second = in_process.mend_world(
-        world=str(world.folder), resume=recovery_id, return_state=True
-    )
+    second = in_process.mend_world(world=str(world.folder), resume=recovery_id, return_state=True)
 
     assert second.name == "Recovered", second
     assert world.counts() == DONE_ONCE

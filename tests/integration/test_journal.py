@@ -278,7 +278,7 @@ def test_a_journal_of_a_newer_format_is_refused_and_not_touched(url, store):
     if store == "sqlite":
         tamper(store, url, f"pragma user_version = {newer}")
     else:
-        tamper(store, url, f"update recover_format set format = {newer}")
+        tamper(store, url, f"update recover_format set format = {newer}")  # noqa: S608
 
     with pytest.raises(BadInput, match=f"has format {newer}; this release reads up to {FORMAT}"):
         open_journal(url)

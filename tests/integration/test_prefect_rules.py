@@ -171,7 +171,10 @@ def test_a_flow_loaded_by_file_is_another_one_than_the_one_imported(tmp_path, mo
     from prefect.flows import load_flow_from_entrypoint  # noqa: PLC0415
 
     (tmp_path / "twice.py").write_text(
-        "from prefect import flow\nclass Refused(Exception): pass\n@flow\ndef walk(): raise Refused\n"
+        "from prefect import flow\n"
+        "class Refused(Exception): pass\n"
+        "@flow\n"
+        "def walk(): raise Refused\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     import twice  # noqa: PLC0415

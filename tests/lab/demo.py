@@ -20,11 +20,13 @@ import tempfile
 import traceback
 from pathlib import Path
 from types import FrameType
+from urllib.error import URLError
 
 from tests.lab.demo_wish import BadWish, DemoFailed, read_wish, say
 from tests.lab.processes import LabError, ServerMissing
 
-INTERRUPTED = 130
+FAILED, BAD_WISH, INTERRUPTED = 1, 2, 130
+LOOKS = "looks"  # below the work folder: copies that were only looked at
 FOREIGN_SETTINGS = ("PREFECT_", "RECOVER_")
 
 
@@ -41,35 +43,55 @@ def main() -> int:
     isolate(home)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop_once)
-    code = 1
+    code = 0
     try:
         from tests.lab.demo_story import tell  # noqa: PLC0415 (Prefect reads its settings there)
 
         tell(wish, home)
-        code = 0
-    except KeyboardInterrupt:
-        say("demo: stopped; what it had started is stopped and removed")
-        code = INTERRUPTED
-    except ServerMissing as error:
-        say(f"demo: {error}: install mariadb-server, or run `make setup`, which says how")
-        code = 2
-    except DemoFailed as error:
-        say(f"demo: {error}")
-        code = error.exit_code
-        if type(error) is DemoFailed:
-            tell_where_logs_are(home)
-    except LabError as error:
-        say(f"demo: {str(error).splitlines()[0]}")
-        (home / "error.log").write_text(str(error))
-        tell_where_logs_are(home)
-    except Exception as error:  # noqa: BLE001 - whatever it is: one line, and the rest in a file
-        say(f"demo: {type(error).__name__}: {' '.join(str(error).split())[:500]}")
-        (home / "error.log").write_text(traceback.format_exc())
-        tell_where_logs_are(home)
-    finally:
-        if code != 1:
-            shutil.rmtree(home, ignore_errors=True)
+    except BaseException as error:  # noqa: BLE001 - whatever it is: one line, and the rest in a file
+        code, text = outcome_of(error)
+        say(f"demo: {text}")
+        if code == FAILED:
+            (home / "error.log").write_text("".join(traceback.format_exception(error)))
+            say(f"demo: everything it started is stopped; logs and journal are in {home}")
+    if code != FAILED:
+        tidy(home, keep_way_back=bool(wish.target))
     return code
+
+
+def tidy(home: Path, *, keep_way_back: bool) -> None:
+    """Remove the demo's directory, but for the way back of a database that is not the demo's own.
+
+    The dump in the work folder and the journal are all that can put a TARGET back.
+    """
+    begun = [path for path in (home / "work").glob("*/") if path.name != LOOKS]
+    if not (keep_way_back and begun):
+        shutil.rmtree(home, ignore_errors=True)
+        return
+    for path in home.iterdir():
+        if path.is_dir() and path.name != "work":
+            shutil.rmtree(path, ignore_errors=True)
+        elif not path.name.startswith(("work", "journal.sqlite")):
+            path.unlink()
+    say(
+        f"demo: the dump of TARGET and the journal are kept in {home}: "
+        f"RECOVER_JOURNAL={home}/journal.sqlite RECOVER_WORK_DIR={home}/work recover status"
+    )
+
+
+def outcome_of(error: BaseException) -> tuple[int, str]:
+    """Return what a demo that ended early exits with, and one line about it."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "stopped; what it had started is stopped and removed"
+    if isinstance(error, ServerMissing):
+        return BAD_WISH, f"{error}: install mariadb-server, or run `make setup`, which says how"
+    if isinstance(error, DemoFailed):
+        return error.exit_code, str(error)
+    if isinstance(error, LabError):
+        return FAILED, str(error).splitlines()[0]
+    if isinstance(error, URLError):
+        return FAILED, f"the Prefect server does not answer any more: {error.reason}"
+    return FAILED, f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
 def isolate(home: Path) -> None:
@@ -86,11 +108,6 @@ def stop_once(_number: int, _frame: FrameType | None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
-
-
-def tell_where_logs_are(home: Path) -> None:
-    """Point to what a failed demo leaves behind."""
-    say(f"demo: everything it started is stopped; logs and journal are in {home}")
 
 
 if __name__ == "__main__":

@@ -238,7 +238,11 @@ def start_prefect(stack: Stack, ends: ExitStack) -> None:
     stack.started["server"] = server
     say(f"Prefect is up: {server.ui_url}")
     server.create_process_pool(POOL)
-    worker = process_worker(server, POOL, stack.home / "worker", settings=stack.settings)
+    # A worker keeps files in a folder of TMPDIR that belongs to the first account that ran one.
+    scratch = stack.home / "tmp"
+    scratch.mkdir()
+    settings = {**stack.settings, "TMPDIR": str(scratch)}
+    worker = process_worker(server, POOL, stack.home / "worker", settings=settings)
     with ThreadPoolExecutor(1) as pool:
         registering = pool.submit(register, stack)
         stack.started["worker"] = ends.enter_context(worker)

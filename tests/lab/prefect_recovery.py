@@ -53,9 +53,9 @@ def log_in(world: str) -> None:
     value = Secret(os.environ["LEAKY_SECRET"]).reveal()
     with changing("login", world) as call:
         call.answer = f"password is {value}"
-        print(f"printed {value}")
+        print(f"printed {value}")  # noqa: T201 (must not show)
     try:
-        raise ValueError(f"bad password {value}")
+        int(f"bad password {value}")
     except ValueError as error:
         raise CommandFailed(world, f"login {value}", 1, f"denied: {value}") from error
 
