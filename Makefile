@@ -4,7 +4,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
-export SOURCE KEEP
+export SOURCE TARGET ACCEPT KEEP
 
 .PHONY: help setup demo test lint unit format lock bench clean
 
@@ -36,6 +36,7 @@ lock: setup ## Write requirements.lock anew from pyproject.toml, keeping version
 bench: setup ## Measure against the peers of bench/requirements.txt.
 	@scripts/bench.sh
 
-clean: ## Remove .venv, caches and what a kept demo left in .lab.
-	rm -rf .venv .bench .lab .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+clean: ## Remove .venv and caches; not what a demo with TARGET keeps in .lab: the dump is its way back.
+	find .lab -mindepth 1 -maxdepth 1 ! -name 'demo-*' -exec rm -rf {} + 2>/dev/null || true
+	rm -rf .venv .bench .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -26,6 +26,7 @@ STEPS = 20
 RUN_ID = str(UUID(int=1))
 HERE = Path(__file__).parent
 SEED = 20
+POLL_SECONDS = 0.0002  # a loop without would take a core from what is measured
 
 
 def child(world: str, *, is_resume: bool) -> None:
@@ -67,11 +68,11 @@ def killed_once(how, chance: random.Random, running_seconds: float) -> Counter[s
         command, environment = how(folder, is_resume=False)
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         while not is_begun(world, process):
-            pass
+            time.sleep(POLL_SECONDS)
         began = time.perf_counter()
         moment = chance.uniform(0, running_seconds)
         while time.perf_counter() - began < moment and process.poll() is None:
-            pass
+            time.sleep(POLL_SECONDS)
         process.kill()
         was_killed = process.wait() != 0
         made = len(list(world.iterdir()))

@@ -46,7 +46,7 @@ def move_grafana_to_mysql(  # noqa: PLR0913, PLR0917 (each is a field of the for
     Args:
         source: Path of grafana.db on the worker, or ssh://user@host/path?host_key=...&key_file=...
         target: mysql://user@host:port/database?password_file=PATH, or the name of a saved block.
-        grafana: systemd+ssh://user@host/grafana-server.service; empty where it is stopped already.
+        grafana: Unit to stop and start, systemd+ssh://user@host/UNIT; empty if Grafana is stopped.
         skip_tables: Tables to leave out, besides those that only matter to running servers.
         accept: Names of losses to accept, as the refusal prints them.
         dashboards: Folder of dashboard files (JSON) to import at the end; needs grafana_url.

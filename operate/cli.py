@@ -151,10 +151,10 @@ def plan(
     from operate.endings import answering
 
     with answering(as_json=as_json, debug=debug, next_command="recover list") as answer:
-        from operate import runs
+        from operate import orders, runs
         from operate.screens import show_plan
 
-        order = runs.order_to_run(name, settings or [], params)
+        order = orders.order_to_run(name, settings or [], params)
         ended = runs.plan(order, answer.progress)
         if ended.plan is None:
             raise ended.error or AssertionError
@@ -185,12 +185,12 @@ def run(  # noqa: PLR0913 (one parameter for each option)
     from operate.endings import answering
 
     with answering(as_json=as_json, debug=debug) as answer:
-        from operate import runs
+        from operate import orders, runs
         from recovery.run import Options
 
         options = Options(approve=approve, approved_by=by, break_glass=break_glass)
-        order = runs.order_to_run(name, settings or [], params, options)
-        answer.end(runs.carry_out(order, runs.Place(deployment, worker), answer.progress))
+        order = orders.order_to_run(name, settings or [], params, options)
+        answer.end(runs.carry_out(order, orders.Place(deployment, worker), answer.progress))
 
 
 @app.command()
@@ -220,7 +220,7 @@ def resume(  # noqa: PLR0913 (one parameter for each option)
     from operate.endings import answering
 
     with answering(as_json=as_json, debug=debug) as answer:
-        from operate import runs
+        from operate import orders, runs
         from recovery.run import Options
 
         history = answer.known(recovery_id)
@@ -229,10 +229,10 @@ def resume(  # noqa: PLR0913 (one parameter for each option)
             approve=approve,
             approved_by=by,
             break_glass=break_glass,
-            take_over_by=runs.named(by, "a take-over") if take_over else "",
+            take_over_by=orders.named(by, "a take-over") if take_over else "",
         )
-        order = runs.order_to_resume(history, settings or [], options)
-        answer.end(runs.carry_out(order, runs.Place(deployment, worker), answer.progress))
+        order = orders.order_to_resume(history, settings or [], options)
+        answer.end(runs.carry_out(order, orders.Place(deployment, worker), answer.progress))
 
 
 @app.command()
@@ -249,12 +249,12 @@ def undo(  # noqa: PLR0913 (one parameter for each option)
     from operate.endings import answering
 
     with answering(as_json=as_json, debug=debug) as answer:
-        from operate import runs
+        from operate import orders, runs
         from recovery.run import Options
 
         history = answer.known(recovery_id)
-        order = runs.order_to_resume(history, [], Options(undo_by=runs.named(by, "an undo")))
-        answer.end(runs.carry_out(order, runs.Place(deployment, worker), answer.progress))
+        order = orders.order_to_resume(history, [], Options(undo_by=orders.named(by, "an undo")))
+        answer.end(runs.carry_out(order, orders.Place(deployment, worker), answer.progress))
 
 
 @app.command()

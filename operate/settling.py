@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from operate.runs import unknown_step
+from operate.orders import unknown_step
 from operate.settlement import Settlement
 from recovery.errors import BadInput, Refused
 from recovery.events import Kind

@@ -12,9 +12,9 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectHTTPStatusError
 
 from operate.following import Follower
+from operate.orders import Order, Place, given_options
 from operate.outcomes import ended_of
 from operate.progress import Progress
-from operate.runs import Order, Place, given_options
 from operate.server import api_url
 from recovery.errors import BadInput, NeedsPerson, Unreachable
 from recovery.history import read_history

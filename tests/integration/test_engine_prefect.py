@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from recovery.history import read_history
 from recovery.journal import open_journal
@@ -86,10 +86,10 @@ def start(server):
 
 
 @pytest.fixture
-def in_process(server, journal_path, monkeypatch):
-    """Run flows in this process against the server."""
+def in_process(prefect_server, journal_path, monkeypatch):
+    """Run flows in this process, on the server that is never restarted: it keeps one connection."""
     monkeypatch.setenv("RECOVER_JOURNAL", str(journal_path))
-    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_HOME: server.home}):
+    with temporary_settings({PREFECT_API_URL: prefect_server.api_url}):
         from tests.lab import prefect_recovery  # noqa: PLC0415 (declares flows)
 
         yield prefect_recovery
@@ -213,7 +213,7 @@ def test_a_fenced_attempt_leaves_the_state_of_the_newer_one_alone(server, worker
     assert world.counts() == DONE_ONCE
 
 
-def test_a_stale_step_is_done_again_and_what_is_so_is_left(server, in_process, world):
+def test_a_stale_step_is_done_again_and_what_is_so_is_left(prefect_server, in_process, world):
     world.do("load-user")
     (world.effects / "load-folder.1").mkdir()  # cannot be made as a file, counts as made
     world.do("locked")
@@ -222,9 +222,9 @@ def test_a_stale_step_is_done_again_and_what_is_so_is_left(server, in_process, w
     (world.effects / "load-folder.1").rmdir()
     first = in_process.mend_world(world=str(world.folder), return_state=True)
     assert (refused.name, first.name) == ("Refused", "Recovered"), (refused, first)
-    steps_of(server, refused.state_details.flow_run_id, {("refuse_if_locked", "Refused")})
+    steps_of(prefect_server, refused.state_details.flow_run_id, {("refuse_if_locked", "Refused")})
     steps_of(
-        server,
+        prefect_server,
         first.state_details.flow_run_id,
         {("fill[user]", "Already so"), ("fill[folder]", "Completed")},
     )
@@ -232,7 +232,7 @@ def test_a_stale_step_is_done_again_and_what_is_so_is_left(server, in_process, w
 
 
 def test_a_step_that_is_no_longer_so_is_shown_and_done_again(
-    server, in_process, world, monkeypatch
+    prefect_server, in_process, world, monkeypatch
 ):
     def fails(world):
         raise Refused(world, "not yet", "Wait")
@@ -252,7 +252,7 @@ def test_a_step_that_is_no_longer_so_is_shown_and_done_again(
     assert second.name == "Recovered", second
     assert world.counts() == DONE_ONCE
     steps_of(
-        server,
+        prefect_server,
         second.state_details.flow_run_id,
         {
             ("start", "Set aside"),
@@ -267,7 +267,7 @@ def test_a_step_that_is_no_longer_so_is_shown_and_done_again(
     "how", ["command and cause", "argument and result", "foreign error", "flow result"]
 )
 def test_a_secret_leaks_nowhere(  # noqa: PLR0913, PLR0917
-    server, in_process, world, how, monkeypatch, capfd, caplog, journal_path
+    prefect_server, in_process, world, how, monkeypatch, capfd, caplog, journal_path
 ):
     """Goal: no log, state, task run, artifact, plan or journal holds a secret in any form."""
     monkeypatch.setenv("LEAKY_SECRET", SECRET)
@@ -277,13 +277,13 @@ def test_a_secret_leaks_nowhere(  # noqa: PLR0913, PLR0917
         state = in_process.leak(**options)
     run_id = state.state_details.flow_run_id
     wait_until(
-        lambda: server.request("GET", f"/flow_runs/{run_id}")["state"]["type"] in ENDED,
+        lambda: prefect_server.request("GET", f"/flow_runs/{run_id}")["state"]["type"] in ENDED,
         "the run's end to reach the server",
         within_seconds=30,
     )
 
     forms = [SECRET, base64.b64encode(SECRET.encode()).decode(), SECRET.replace("/", "%2F")]
-    with contextlib.closing(sqlite3.connect(server.database)) as connection:
+    with contextlib.closing(sqlite3.connect(prefect_server.database)) as connection:
         kept = "\n".join(connection.iterdump())
     with contextlib.closing(sqlite3.connect(journal_path)) as connection:
         kept += "\n".join(connection.iterdump())

@@ -140,13 +140,10 @@ class TableComparison:
 
     def run(self) -> None:
         """Compare it."""
-        theirs, key = self._columns_of_target()
-        if not theirs:
-            self._differ("", "", None, None, "the target has no such table")
-            return
-        mine = self._columns_of_source()
-        if not mine:
-            self._differ("", "", None, None, "the source has no such table")
+        mine, (theirs, key) = self._columns_of_source(), self._columns_of_target()
+        if not (mine and theirs):
+            side = "source" if theirs else "target"
+            self._differ("", "", None, None, f"the {side} has no such table")
             return
         self.columns = [column for name, column in theirs.items() if name in mine]
         for name in mine.keys() - theirs.keys():
@@ -187,13 +184,8 @@ class TableComparison:
         listed = ", ".join(column.expression for column in self.columns)
         self.cursor.execute(f"SELECT {listed} FROM {tick(self.table)}")  # noqa: S608
         readers = [printed(column) for column in self.columns]
-        return [
-            tuple(
-                None if cell is None else read(cell)
-                for read, cell in zip(readers, row, strict=True)
-            )
-            for row in self.cursor.fetchall()
-        ]
+        rows = (zip(readers, row, strict=True) for row in self.cursor.fetchall())
+        return [tuple(None if cell is None else read(cell) for read, cell in row) for row in rows]
 
     def _look_for_lost_column(self, name: str) -> None:
         if self._is_tolerated("no-target-column", name):

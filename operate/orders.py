@@ -1,0 +1,96 @@
+"""What was asked for on the command line: a recovery, its parameters, and where to run it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from operate.catalogue import recovery_named
+from operate.nearest import did_you_mean
+from operate.parameters import typed_parameters
+from recovery.errors import BadInput
+from recovery.history import History
+from recovery.run import Options, Recovery
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to run: here, or on a worker by a deployment (`only`: the recovery's only one)."""
+
+    deployment: str = ""
+    only_deployment: bool = False
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether a worker is to do it."""
+        return bool(self.deployment) or self.only_deployment
+
+
+@dataclass(frozen=True)
+class Order:
+    """What was asked for: a recovery, its parameters (typed), and how to run.
+
+    Attributes:
+        recorded: the parameters are those of the recovery that is gone on with, not given anew.
+        after_seq: the last event of that recovery when the order was given.
+    """
+
+    recovery: Recovery
+    parameters: dict[str, Any]
+    options: Options
+    recorded: bool = False
+    after_seq: int = 0
+
+
+def order_to_run(
+    name: str, settings: list[str], file: Path | None, options: Options | None = None
+) -> Order:
+    """Order a new recovery.
+
+    Raises:
+        BadInput: the recovery is unknown, or a parameter wrong or missing.
+    """
+    recovery = recovery_named(name)
+    return Order(recovery, typed_parameters(recovery, settings, file), options or Options())
+
+
+def order_to_resume(history: History, settings: list[str], options: Options) -> Order:
+    """Order to go on with a recovery, back or forward; changed parameters or a step make a fork.
+
+    Raises:
+        BadInput: this release does not have its recovery, or a parameter is wrong.
+    """
+    recovery = recovery_named(history.flow, field=f"recovery {history.recovery_id}")
+    is_fork = bool(settings or options.from_step)
+    if options.from_step and options.from_step not in history.steps:
+        raise unknown_step(history, options.from_step, "--from")
+    parameters = typed_parameters(recovery, settings, recorded=history.parameters)
+    options = replace(options, resume=history.recovery_id, fork=is_fork)
+    after = 0 if is_fork else history.last_seq
+    return Order(recovery, parameters, options, recorded=not is_fork, after_seq=after)
+
+
+def named(by: str, what: str) -> str:
+    """Return who orders something that only a person may order.
+
+    Raises:
+        BadInput: nobody is named.
+    """
+    if not by.strip():
+        raise BadInput("--by", f"{what} is ordered by name, and none is given", "Add --by NAME")
+    return by
+
+
+def unknown_step(history: History, step: str, field: str) -> BadInput:
+    """Say that a recovery has no such step, with the nearest of those it has."""
+    keys = list(history.steps)
+    return BadInput(
+        field,
+        f"recovery {history.recovery_id} has no step {step!r}",
+        f"{did_you_mean(step, keys)}Its steps: {', '.join(keys) or 'none yet'}",
+    )
+
+
+def given_options(options: Options) -> dict[str, Any]:
+    """Return the options that differ from the defaults, by name."""
+    usual = Options()
+    return {name: value for name, value in vars(options).items() if value != getattr(usual, name)}
