@@ -30,6 +30,7 @@ def prefect_environment(home: Path, api_url: str, settings: Mapping[str, str]) -
     """Return a whole environment for a Prefect process, with nothing of the caller's Prefect."""
     return bare_environment(
         HOME=str(home),
+        TMPDIR=str(home),  # a runner keeps its storage there, owned by the first who ran one
         PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         PYTHONUNBUFFERED="1",
         DO_NOT_TRACK="1",
