@@ -116,6 +116,7 @@ def main() -> dict[str, dict[str, float]]:
             for key, count in killed_once(how, chance, running).items():
                 total[key] += count
         found[name] = {"runs": TIMES, "running seconds": round(running, 3), **total}
+        print(name, found[name], file=sys.stderr, flush=True)
     return found
 
 
