@@ -16,8 +16,8 @@ from operate.progress import Progress, ToldStage
 from operate.server import api_url, ask_server
 from recovery.errors import BadInput, Unreachable
 from recovery.launch import launch
-from recovery.log_redaction import install_log_redaction
 from recovery.run import Ended, recovery_id_of
+from recovery.secrecy.log_redaction import install_log_redaction
 from recovery.stage import PlainStage
 from recovery.steps import StepKind
 

@@ -18,13 +18,13 @@ from prefect.exceptions import PrefectException
 from prefect.states import Completed, Failed
 
 from recovery.errors import RecoveryError
-from recovery.journal import open_journal
+from recovery.evidence.report import markdown_report
+from recovery.journal.opening import open_journal
 from recovery.launch import launch
-from recovery.log_redaction import install_log_redaction, redacting_stdio
 from recovery.plan import as_markdown
-from recovery.redaction import redact
-from recovery.report import markdown_report
 from recovery.run import Ended, Options, Recovery
+from recovery.secrecy.log_redaction import install_log_redaction, redacting_stdio
+from recovery.secrecy.redaction import redact
 from recovery.stage import PlainStage, PrefectStage
 from recovery.values import shortly
 from recovery.verdict import Danger

@@ -17,8 +17,8 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.states import Completed, Failed
 
 from recovery.errors import RecoveryError, Refused
-from recovery.redaction import redact
-from recovery.secrets import scrub
+from recovery.secrecy.redaction import redact
+from recovery.secrecy.secret import scrub
 from recovery.steps import Step
 from recovery.walk import StepCall, Turn, logger, step_logger
 

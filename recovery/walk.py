@@ -19,7 +19,7 @@ from prefect.logging import get_run_logger
 
 from recovery.commands import Call, current_gate
 from recovery.errors import RecoveryError, Refused
-from recovery.redaction import redact
+from recovery.secrecy.redaction import redact
 from recovery.steps import ON_EMPTY, Step, StepKind, Terms, current_walk
 
 TARGETS_AT_ONCE = 8

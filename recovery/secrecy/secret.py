@@ -1,6 +1,6 @@
 """A value that cannot be printed, where it comes from, and errors cleaned of what is secret.
 
-The other half, text and plain values, is in `recovery.redaction`.
+The other half, text and plain values, is in `recovery.secrecy.redaction`.
 """
 
 import errno
@@ -19,7 +19,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, SchemaSerializer, core_schema
 
 from recovery.errors import BadInput, Fenced, RecoveryError
-from recovery.redaction import (
+from recovery.secrecy.redaction import (
     MASK,
     Unprintable,
     contains_secret,
