@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from prefect import State
+from prefect.exceptions import Abort
 from prefect.logging.handlers import PrefectConsoleHandler
 
 from operate.catalogue import flow_of
@@ -101,7 +102,10 @@ def _run_under_prefect(order: Order, progress: Progress) -> Ended:
         redirect_stdout(sys.stderr),
     ):
         given = {**order.parameters, **given_options(order.options)}
-        state: State[Any] = flow(**given, return_state=True)
+        try:
+            state: State[Any] = flow(**given, return_state=True)
+        except Abort as abort:
+            raise abort.__cause__ or abort from None
     return ended_of(state, progress.recovery_id, run_ids[0] if run_ids else "")
 
 
