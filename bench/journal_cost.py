@@ -19,8 +19,9 @@ from prefect import flow
 
 from bench.scenario import IDLE, be_quiet
 from bench.unjournaled import UnjournaledWalk
-from recovery.events import Kind
-from recovery.journal import Lease, open_journal
+from recovery.journal.events import Kind
+from recovery.journal.opening import open_journal
+from recovery.journal.store import Lease
 from recovery.launch import launch
 from recovery.run import Options
 from recovery.stage import PrefectStage

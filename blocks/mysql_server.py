@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from blocks.mysql_session import MysqlSession, translated
 from recovery.commands import reading
 from recovery.errors import BadInput
-from recovery.secrets import Secret
+from recovery.secrecy.secret import Secret
 
 PORT = 3306
 NAME_CHARACTERS_MAX = 64

@@ -11,7 +11,7 @@ import paramiko
 
 from blocks.ssh_connection import AnswerLost, Deadline
 from recovery.errors import CommandFailed, Unreachable, UnreadableOutput
-from recovery.secrets import Secret
+from recovery.secrecy.secret import Secret
 
 CHUNK_BYTES = 65536
 NO_EXIT_CODE = -1  # what paramiko says when the server sent none

@@ -23,7 +23,7 @@ from blocks.known_hosts import (
     name_in_known_hosts,
 )
 from recovery.errors import CommandFailed, Refused, Unreachable
-from recovery.secrets import Secret
+from recovery.secrecy.secret import Secret
 
 # Paramiko logs each failure with a traceback before it raises it; the errors here say it once.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)

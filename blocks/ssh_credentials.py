@@ -11,7 +11,7 @@ import paramiko
 
 from blocks.ssh_connection import Credentials, NamedKey
 from recovery.errors import BadInput
-from recovery.secrets import Secret
+from recovery.secrecy.secret import Secret
 
 OWN_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 KEY_TYPES = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)

@@ -26,7 +26,7 @@ from blocks.ssh_credentials import CredentialReferences, gather
 from blocks.ssh_files import Fetched, copy_by_sftp, parse_sha256sum
 from recovery.commands import changing, reading
 from recovery.errors import BadInput, NotVerified, Unreachable
-from recovery.secrets import Secret
+from recovery.secrecy.secret import Secret
 
 ADDRESS = re.compile(r"[A-Za-z0-9._:%-]*[A-Za-z0-9]")
 USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@\\-]*\$?")

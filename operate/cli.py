@@ -272,7 +272,7 @@ def status(
 
     with answering(as_json=as_json, debug=debug) as answer, answer.journal() as journal:
         from operate import screens
-        from recovery.status import all_statuses, status_of
+        from recovery.evidence.status import all_statuses, status_of
 
         if recovery_id is None:
             rows = all_statuses(journal, limit)
@@ -311,7 +311,7 @@ def resolve(  # noqa: PLR0913 (one parameter for each option)
 
     with answering(as_json=as_json, debug=debug) as answer, answer.journal() as journal:
         from operate import screens, settling
-        from recovery.status import status_of
+        from recovery.evidence.status import status_of
 
         found = answer.find(journal, recovery_id)
         settling.settle(journal, found, step, how, by=by, reason=reason)
@@ -368,7 +368,7 @@ def verify(recovery_id: AnyId = None, *, as_json: Json = False, debug: Debug = F
 
     with answering(as_json=as_json, debug=debug) as answer, answer.journal() as journal:
         from operate.screens import show_flaws
-        from recovery.status import verify_journal
+        from recovery.evidence.status import verify_journal
 
         wanted = None if recovery_id is None else answer.find(journal, recovery_id)
         found = verify_journal(journal, wanted)

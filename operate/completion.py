@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from recovery.journal import Journal
+    from recovery.journal.store import Journal
 
 Found = TypeVar("Found")
 
@@ -34,7 +34,7 @@ def recovery_ids(incomplete: str) -> list[tuple[str, str]]:
     """Complete the id of a recovery; each with what it is."""
 
     def look() -> list[tuple[str, str]]:
-        from recovery.status import read_recovery  # noqa: PLC0415 (help must not wait for it)
+        from recovery.evidence.status import read_recovery  # noqa: PLC0415 (help must not wait for it)
 
         journal = _journal()
         try:
@@ -51,8 +51,8 @@ def step_keys(ctx: typer.Context, incomplete: str) -> list[str]:
     """Complete the key of a step of the recovery that stands before it."""
 
     def look() -> list[str]:
-        from recovery.run import find_recovery  # noqa: PLC0415
-        from recovery.status import read_recovery  # noqa: PLC0415
+        from recovery.evidence.status import read_recovery  # noqa: PLC0415
+        from recovery.journal.opening import find_recovery  # noqa: PLC0415
 
         journal = _journal()
         try:
@@ -77,7 +77,7 @@ def _declared() -> dict[str, list[str]]:
 
 
 def _journal() -> "Journal":
-    from recovery.journal import open_journal  # noqa: PLC0415
+    from recovery.journal.opening import open_journal  # noqa: PLC0415
 
     return open_journal()
 

@@ -11,9 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from recovery.errors import RecoveryError
-from recovery.journal import Journal, Lease, lease_seconds, open_journal
-from recovery.lease import this_worker
-from recovery.status import verify_journal
+from recovery.evidence.status import verify_journal
+from recovery.journal.lease import this_worker
+from recovery.journal.opening import open_journal
+from recovery.journal.store import Journal, Lease, lease_seconds
 
 PYTHON_MIN = (3, 11)
 BROKEN_PREFECT = "3.8.8"

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from operate.progress import Progress
-from recovery.redaction import redact, redact_value
+from recovery.secrecy.redaction import redact, redact_value
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from recovery.history import History
-    from recovery.journal import Journal
+    from recovery.journal.history import History
+    from recovery.journal.store import Journal
     from recovery.run import Ended
 
 INTERRUPTED = 130
@@ -50,7 +50,7 @@ class Answer:
     @contextmanager
     def journal(self) -> "Iterator[Journal]":
         """Open the journal for the command."""
-        from recovery.journal import open_journal  # noqa: PLC0415 (imports Prefect)
+        from recovery.journal.opening import open_journal  # noqa: PLC0415 (imports Prefect)
 
         journal = open_journal()
         try:
@@ -64,7 +64,7 @@ class Answer:
         Raises:
             BadInput: there is none, or several.
         """
-        from recovery.run import find_recovery  # noqa: PLC0415 (imports Prefect)
+        from recovery.journal.opening import find_recovery  # noqa: PLC0415 (imports Prefect)
 
         self.next_command, before = "recover status", self.next_command
         self.progress.recovery_id = find_recovery(journal, wanted, "ID")
@@ -77,7 +77,7 @@ class Answer:
         Raises:
             BadInput: there is none, or several.
         """
-        from recovery.status import read_recovery  # noqa: PLC0415 (imports Prefect)
+        from recovery.evidence.status import read_recovery  # noqa: PLC0415 (imports Prefect)
 
         with self.journal() as journal:
             return read_recovery(journal, self.find(journal, wanted)).history
@@ -129,8 +129,8 @@ class Answer:
         if not self.progress.recovery_id:
             return None
         from recovery.errors import RecoveryError  # noqa: PLC0415 (imports Prefect)
-        from recovery.journal import open_journal  # noqa: PLC0415
-        from recovery.status import status_of  # noqa: PLC0415
+        from recovery.evidence.status import status_of  # noqa: PLC0415
+        from recovery.journal.opening import open_journal  # noqa: PLC0415
 
         try:
             journal = open_journal()
@@ -145,7 +145,7 @@ class Answer:
 
     def _next(self, error: BaseException, status: Mapping[str, Any] | None) -> str:
         from recovery.errors import BadInput  # noqa: PLC0415 (imports Prefect)
-        from recovery.journal import JournalUnavailable  # noqa: PLC0415
+        from recovery.journal.store import JournalUnavailable  # noqa: PLC0415
 
         if isinstance(error, KeyboardInterrupt) and status is not None:
             return f"`recover resume {status['id']}`"

@@ -7,9 +7,10 @@ from datetime import datetime
 
 from operate.progress import Progress
 from recovery.errors import RecoveryError
-from recovery.events import Event, Kind
-from recovery.history import StepState, read_history
-from recovery.journal import Journal, open_journal
+from recovery.journal.events import Event, Kind
+from recovery.journal.history import StepState, read_history
+from recovery.journal.opening import open_journal
+from recovery.journal.store import Journal
 
 LOOKS_EVERY_SECONDS = 0.5
 HOW = {

@@ -8,7 +8,7 @@ from operate.catalogue import recovery_named
 from operate.nearest import did_you_mean
 from operate.parameters import typed_parameters
 from recovery.errors import BadInput
-from recovery.history import History
+from recovery.journal.history import History
 from recovery.run import Options, Recovery
 
 

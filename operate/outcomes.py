@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 from recovery import errors
 from recovery.errors import ExitCode, RecoveryError
-from recovery.events import Kind
-from recovery.history import RecoveryState
-from recovery.journal import open_journal
+from recovery.journal.events import Kind
+from recovery.journal.history import RecoveryState
+from recovery.journal.opening import open_journal
 from recovery.run import Ended
 
 if TYPE_CHECKING:

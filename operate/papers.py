@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from recovery.bundle import write_bundle
-
 from recovery.errors import BadInput
-from recovery.journal import Journal
-from recovery.report import html_report, markdown_report
+from recovery.evidence.bundle import write_bundle
+from recovery.evidence.report import html_report, markdown_report
+from recovery.journal.store import Journal
 
 
 def write_reports(

@@ -12,8 +12,8 @@ from pydantic import PydanticUserError, ValidationError
 
 from operate.nearest import did_you_mean
 from recovery.errors import BadInput
-from recovery.redaction import redact
 from recovery.run import Recovery
+from recovery.secrecy.redaction import redact
 from recovery.values import shortly, to_plain, type_adapter
 
 OPTIONS = {

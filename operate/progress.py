@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from recovery.redaction import redact
+from recovery.secrecy.redaction import redact
 
 if TYPE_CHECKING:
     from recovery.walk import Stage, StepCall

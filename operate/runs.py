@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from prefect import State
+from prefect.exceptions import Abort
 from prefect.logging.handlers import PrefectConsoleHandler
 
 from operate.catalogue import flow_of
@@ -16,8 +17,8 @@ from operate.progress import Progress, ToldStage
 from operate.server import api_url, ask_server
 from recovery.errors import BadInput, Unreachable
 from recovery.launch import launch
-from recovery.log_redaction import install_log_redaction
 from recovery.run import Ended, recovery_id_of
+from recovery.secrecy.log_redaction import install_log_redaction
 from recovery.stage import PlainStage
 from recovery.steps import StepKind
 
@@ -101,7 +102,10 @@ def _run_under_prefect(order: Order, progress: Progress) -> Ended:
         redirect_stdout(sys.stderr),
     ):
         given = {**order.parameters, **given_options(order.options)}
-        state: State[Any] = flow(**given, return_state=True)
+        try:
+            state: State[Any] = flow(**given, return_state=True)
+        except Abort as abort:
+            raise abort.__cause__ or abort from None
     return ended_of(state, progress.recovery_id, run_ids[0] if run_ids else "")
 
 

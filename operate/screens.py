@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from recovery.redaction import redact, redact_value
+from recovery.secrecy.redaction import redact, redact_value
 
 WIDTH_UNBROKEN = 10_000  # where no person looks, a line is never broken
 DANGERS = {"read": "dim", "change": "yellow", "destructive": "bold red"}

@@ -5,10 +5,10 @@ from datetime import datetime
 from operate.orders import unknown_step
 from operate.settlement import Settlement
 from recovery.errors import BadInput, Refused
-from recovery.events import Kind
-from recovery.history import History, StepState, read_history
-from recovery.journal import Holder, Journal, Lease, lease_seconds
-from recovery.lease import this_worker
+from recovery.journal.events import Kind
+from recovery.journal.history import History, StepState, read_history
+from recovery.journal.lease import this_worker
+from recovery.journal.store import Holder, Journal, Lease, lease_seconds
 
 UNSETTLED = {StepState.INTENDED, StepState.IN_DOUBT, StepState.STALE, StepState.FAILED}
 

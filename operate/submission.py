@@ -17,8 +17,9 @@ from operate.outcomes import ended_of
 from operate.progress import Progress
 from operate.server import api_url
 from recovery.errors import BadInput, NeedsPerson, Unreachable
-from recovery.history import read_history
-from recovery.journal import Journal, open_journal
+from recovery.journal.history import read_history
+from recovery.journal.opening import open_journal
+from recovery.journal.store import Journal
 from recovery.run import Ended, recovery_id_of
 from recovery.values import to_plain
 

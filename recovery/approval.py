@@ -6,8 +6,8 @@ from typing import Any
 
 from recovery.attempt import Attempt
 from recovery.errors import NeedsPerson, Refused
-from recovery.events import Kind
-from recovery.history import Approval
+from recovery.journal.events import Kind
+from recovery.journal.history import Approval
 from recovery.plan import Plan, commands_by_key
 from recovery.run import Run, this_user
 from recovery.stage import PlainStage

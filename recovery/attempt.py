@@ -22,10 +22,10 @@ from recovery.checkpoint import (
     refuse_unapproved,
 )
 from recovery.errors import NeedsPerson, NotVerified, RecoveryError, Refused
-from recovery.events import Kind
-from recovery.history import StepRecord, StepState
+from recovery.journal.events import Kind
+from recovery.journal.history import StepRecord, StepState
 from recovery.journaled_walk import JournaledWalk
-from recovery.redaction import contains_secret, redact
+from recovery.secrecy.redaction import contains_secret, redact
 from recovery.staleness import Staleness
 from recovery.steps import StepKind, Terms
 from recovery.values import canonical, from_plain, shortly, to_plain

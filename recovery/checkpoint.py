@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from recovery.errors import NeedsPerson, Refused
-from recovery.history import History, StepRecord, StepState
+from recovery.journal.history import History, StepRecord, StepState
 from recovery.plan import without_identity
-from recovery.redaction import contains_secret, redact
+from recovery.secrecy.redaction import contains_secret, redact
 from recovery.values import canonical, fingerprint, from_plain, shortly, to_plain
 from recovery.verdict import Danger
 from recovery.walk import SecretInResult, StepCall

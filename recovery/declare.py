@@ -14,17 +14,17 @@ from httpx import HTTPError
 from prefect import Flow, State, runtime
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
-from prefect.exceptions import PrefectException
+from prefect.exceptions import Abort, PrefectException
 from prefect.states import Completed, Failed
 
-from recovery.errors import RecoveryError
-from recovery.journal import open_journal
+from recovery.errors import Fenced, RecoveryError
+from recovery.evidence.report import markdown_report
+from recovery.journal.opening import open_journal
 from recovery.launch import launch
-from recovery.log_redaction import install_log_redaction, redacting_stdio
 from recovery.plan import as_markdown
-from recovery.redaction import redact
-from recovery.report import markdown_report
 from recovery.run import Ended, Options, Recovery
+from recovery.secrecy.log_redaction import install_log_redaction, redacting_stdio
+from recovery.secrecy.redaction import redact
 from recovery.stage import PlainStage, PrefectStage
 from recovery.values import shortly
 from recovery.verdict import Danger
@@ -105,8 +105,13 @@ def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]
         options = Options(**{name: everything.pop(name) for name in OPTION_NAMES})
         context = FlowRunContext.get()
         run_id: UUID | None = context.flow_run.id if context and context.flow_run else None
-        with redacting_stdio():
-            ended = launch(declared, everything, options, PrefectStage(), str(run_id or uuid4()))
+        try:
+            with redacting_stdio():
+                ended = launch(
+                    declared, everything, options, PrefectStage(), str(run_id or uuid4())
+                )
+        except Fenced as fenced:
+            raise Abort(str(fenced)) from fenced
         _publish(ended)
         return _state_of(ended)
 

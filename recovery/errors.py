@@ -6,8 +6,6 @@ text in `__str__`: errors are stored by Prefect and must survive being pickled a
 
 from enum import IntEnum
 
-from prefect.exceptions import Abort
-
 
 class ExitCode(IntEnum):
     """What the command line ends with."""
@@ -166,12 +164,12 @@ class NeedsPerson(RecoveryError):
         return f"{self.target}: {self.question}. {self.remedy}."
 
 
-class Fenced(Abort):
+class Fenced(BaseException):
     """This attempt lost the right to act; a later one may hold it. Fields: target, epoch, why.
 
-    A Prefect `Abort`: the engine leaves without proposing a state, so that the state of the newer
-    attempt (often the same flow run, retried) is not touched. Like every Prefect signal it is a
-    `BaseException`: no `except Exception` on the way can swallow it.
+    A `BaseException`: no `except Exception` on the way can swallow it. Where Prefect looks on it
+    becomes Prefect's `Abort`, on which Prefect leaves without proposing a state: that of the newer
+    attempt (often the same flow run, retried) is not touched.
     """
 
     def __init__(self, target: str, epoch: int, why: str) -> None:

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from recovery.errors import BadInput
-from recovery.events import Kind
-from recovery.history import History, StepRecord, StepState
 from recovery.inputs import known_recovery
-from recovery.journal import Lease
-from recovery.redaction import redact
-from recovery.run import Run, find_recovery
+from recovery.journal.events import Kind
+from recovery.journal.history import History, StepRecord, StepState
+from recovery.journal.opening import find_recovery
+from recovery.journal.store import Lease
+from recovery.run import Run
+from recovery.secrecy.redaction import redact
 from recovery.stage import PlainStage
 from recovery.walk import step_logger
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from recovery.errors import BadInput, Refused
-from recovery.history import History, read_history
-from recovery.redaction import contains_secret
+from recovery.journal.history import History, read_history
 from recovery.run import Options, Run
+from recovery.secrecy.redaction import contains_secret
 from recovery.values import from_plain, shortly, to_plain
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from recovery.commands import Call
 from recovery.errors import Fenced, Refused
-from recovery.events import Event, Kind
-from recovery.history import History, read_history
-from recovery.journal import Journal, LeaseLost
-from recovery.lease import LeaseKeeper
-from recovery.redaction import redact
+from recovery.journal.events import Event, Kind
+from recovery.journal.history import History, read_history
+from recovery.journal.lease import LeaseKeeper
+from recovery.journal.store import Journal, LeaseLost
+from recovery.secrecy.redaction import redact
 from recovery.steps import ask
 from recovery.walk import Fence, Gate, StepCall, Walk, gated
 

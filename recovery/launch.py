@@ -7,9 +7,7 @@ from typing import Any
 from recovery.approval import settle_approval
 from recovery.attempt import Attempt
 from recovery.errors import Fenced, NeedsPerson, RecoveryError, Refused
-from recovery.events import Kind
 from recovery.forking import fork
-from recovery.history import History, RecoveryState, read_history
 from recovery.inputs import (
     known_recovery,
     refuse_changed,
@@ -18,17 +16,19 @@ from recovery.inputs import (
     refuse_unfit,
     take_recorded,
 )
-from recovery.journal import (
+from recovery.journal.events import Kind
+from recovery.journal.history import History, RecoveryState, read_history
+from recovery.journal.lease import LeaseKeeper, take_lease, this_worker
+from recovery.journal.opening import find_recovery, open_journal
+from recovery.journal.store import (
     Holder,
     Journal,
     JournalUnavailable,
     Lease,
     LeaseLost,
     lease_seconds,
-    open_journal,
 )
-from recovery.lease import LeaseKeeper, take_lease, this_worker
-from recovery.run import Ended, Options, Recovery, Run, find_recovery, recovery_id_of, release
+from recovery.run import Ended, Options, Recovery, Run, recovery_id_of, release
 from recovery.stage import scrubbed
 from recovery.values import to_plain
 from recovery.walk import EndOfRecord, Stage, StaleSteps, step_logger

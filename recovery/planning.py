@@ -7,9 +7,9 @@ from typing import Any
 
 from recovery.checkpoint import kept_result, plain_arguments
 from recovery.errors import Refused, Unreachable
-from recovery.history import StepRecord
+from recovery.journal.history import StepRecord
 from recovery.plan import RECOVERY_ID, Plan, PlannedStep, without_identity
-from recovery.redaction import redact
+from recovery.secrecy.redaction import redact
 from recovery.steps import Step, StepKind, ask
 from recovery.values import from_plain
 from recovery.verdict import Danger, Verdict

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from recovery.errors import BadInput
-from recovery.events import FORMAT, Kind
-from recovery.history import RecoveryState, StepRecord
-from recovery.journal import Journal, Lease
+from recovery.journal.events import FORMAT, Kind
+from recovery.journal.history import RecoveryState, StepRecord
+from recovery.journal.store import Journal, Lease
 from recovery.plan import Plan
 from recovery.planning import PlanWalk
 from recovery.steps import current_walk
@@ -163,21 +162,6 @@ def recovery_id_of(flow_run_id: str) -> str:
     The first ones are the time in Prefect's ids, and shared by runs of one alert storm.
     """
     return flow_run_id.replace("-", "")[-RECOVERY_ID_DIGITS:]
-
-
-def find_recovery(journal: Journal, wanted: str, field_name: str = "resume") -> str:
-    """The one recovery whose id begins like this.
-
-    Raises:
-        BadInput: there is none, or several.
-    """
-    found = journal.recovery_ids(starting_with=wanted, limit=5) if wanted else []
-    if wanted in found:
-        return wanted
-    if len(found) != 1:
-        seen = f"several recoveries begin with {wanted!r}" if found else f"no recovery {wanted!r}"
-        raise BadInput(field_name, f"{seen} in {journal.url}", "See `recover status` for the ids")
-    return found[0]
 
 
 def release() -> str:

@@ -14,11 +14,12 @@ from typing import Any
 from prefect import State, Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
+from prefect.exceptions import Abort
 from prefect.states import Completed, Failed
 
-from recovery.errors import RecoveryError, Refused
-from recovery.redaction import redact
-from recovery.secrets import scrub
+from recovery.errors import Fenced, RecoveryError, Refused
+from recovery.secrecy.redaction import redact
+from recovery.secrecy.secret import scrub
 from recovery.steps import Step
 from recovery.walk import StepCall, Turn, logger, step_logger
 
@@ -30,7 +31,10 @@ class PrefectStage:
 
     def put_on(self, call: StepCall) -> Any:
         """See Stage."""
-        state: Any = _task_of(call.step)(call, return_state=True)
+        try:
+            state: Any = _task_of(call.step)(call, return_state=True)
+        except Abort:
+            raise call.fenced or Fenced(call.target, 0, "Prefect ended the step") from None
         if call.turn is not None:
             raise call.turn
         if call.outcome is not None:
@@ -98,6 +102,9 @@ def _task_of(step: Step[Any, Any]) -> Task[Any, Any]:
 def _carry_out(call: StepCall) -> State[Any]:
     try:
         outcome = call.carry_out()
+    except Fenced as fenced:
+        call.fenced = fenced
+        raise Abort(str(fenced)) from None
     except Turn as turn:
         call.turn = turn
         return Completed(name="Set aside", message=str(turn))

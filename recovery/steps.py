@@ -11,13 +11,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from recovery.errors import Refused
 from recovery.verdict import Danger
-
-if TYPE_CHECKING:
-    from recovery.walk import Walk
 
 ON_EMPTY = (
     "Nothing was done: empty means none, never all. Find out why nothing was found; where none is "
@@ -26,7 +23,26 @@ ON_EMPTY = (
 P = ParamSpec("P")
 R = TypeVar("R")
 
-current_walk: ContextVar["Walk | None"] = ContextVar("current_walk", default=None)
+
+class Walking(Protocol):
+    """What a step calls where a recovery is running; see `recovery.walk`."""
+
+    target: str
+
+    def perform(self, step: "Step[Any, Any]", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Take one step of the flow."""
+
+    def perform_over(
+        self,
+        step: "Step[Any, Any]",
+        targets: Sequence[Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> list[Any]:
+        """Take one step for each target side by side."""
+
+
+current_walk: ContextVar[Walking | None] = ContextVar("current_walk", default=None)
 
 
 class StepKind(StrEnum):

@@ -18,8 +18,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter
 
-from recovery.redaction import redact
-from recovery.secrets import Secret
+from recovery.secrecy.redaction import redact
+from recovery.secrecy.secret import Secret
 
 type_adapter = lru_cache(maxsize=512)(TypeAdapter)
 

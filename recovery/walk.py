@@ -18,8 +18,8 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
 from recovery.commands import Call, current_gate
-from recovery.errors import RecoveryError, Refused
-from recovery.redaction import redact
+from recovery.errors import Fenced, RecoveryError, Refused
+from recovery.secrecy.redaction import redact
 from recovery.steps import ON_EMPTY, Step, StepKind, Terms, current_walk
 
 TARGETS_AT_ONCE = 8
@@ -130,6 +130,7 @@ class StepCall:
         self.outcome: Outcome | None = None
         self.error: Exception | None = None
         self.turn: Turn | None = None
+        self.fenced: Fenced | None = None
         self.undoes: Sequence[StepCall] = ()
 
     def __str__(self) -> str:
@@ -205,7 +206,7 @@ def current_fence() -> Fence:
     """What marks the changes of the recovery that is running, for steps that fence their target."""
     gate = current_gate.get()
     walk = gate.walk if isinstance(gate, Gate) else current_walk.get()
-    return walk.fence if walk is not None else Fence("none", 0)
+    return walk.fence if isinstance(walk, Walk) else Fence("none", 0)
 
 
 def label_of(value: object) -> str:

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from recovery.checkpoint import plain_arguments, refuse_changed_arguments
 from recovery.errors import Refused, UndoFailed
-from recovery.events import Kind
-from recovery.history import StepState
+from recovery.journal.events import Kind
+from recovery.journal.history import StepState
 from recovery.journaled_walk import JournaledWalk
-from recovery.redaction import redact
+from recovery.secrecy.redaction import redact
 from recovery.steps import Step, StepKind
 from recovery.values import fingerprint, from_plain, to_plain
 from recovery.verdict import Verdict

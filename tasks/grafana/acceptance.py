@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from recovery.errors import Refused
-from recovery.secrets import MASK
+from recovery.secrecy.secret import MASK
 
 SHOWN_MAX = 20
 SAMPLE_CHARACTERS_MAX = 120

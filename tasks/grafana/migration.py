@@ -16,7 +16,7 @@ from prefect.blocks.core import Block
 from blocks.mysql_server import MysqlServer
 from blocks.ssh_host import SshHost, path_in_url
 from recovery.errors import BadInput
-from recovery.journal import default_journal_path
+from recovery.journal.opening import default_journal_path
 from recovery.walk import current_fence
 from tasks.grafana.remote_source import fetch_database
 from tasks.grafana.source import COMPANIONS, SourceCopy, sha256_of, take_copy

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from recovery.journal_sqlite import SqliteJournal
-from recovery.status import verify_journal
+from recovery.evidence.status import verify_journal
+from recovery.journal.sqlite_store import SqliteJournal
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 

@@ -14,12 +14,12 @@ import traceback
 from pathlib import Path
 
 import flows.grafana  # noqa: F401 (what is run)
-from recovery import journal_sqlite
 from recovery.declare import RECOVERIES, run_plainly
+from recovery.journal import sqlite_store
 from recovery.run import Options
 
 
-class KillingJournal(journal_sqlite.SqliteJournal):
+class KillingJournal(sqlite_store.SqliteJournal):
     """A journal whose process dies at one of its events."""
 
     kill_at = 0
@@ -47,7 +47,7 @@ def run(order):
     os.environ.update(order["environment"])
     KillingJournal.kill_at, KillingJournal.side = order.get("kill") or (0, "before")
     KillingJournal.told_to = Path(order["events"])
-    journal_sqlite.SqliteJournal = KillingJournal
+    sqlite_store.SqliteJournal = KillingJournal
     declared = RECOVERIES[order["flow"]]
     defaults = {name: default for name, (_, default) in declared.parameters.items()}
     ended = run_plainly(declared, {**defaults, **order["parameters"]}, Options(**order["options"]))
@@ -70,7 +70,7 @@ def serve():
             try:
                 run(json.loads(line))
                 code = 0
-            except BaseException:
+            except BaseException:  # noqa: BLE001 (the child ends here, whatever it was)
                 traceback.print_exc()
             finally:
                 sys.stderr.flush()

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from recovery.history import RecoveryState
+from recovery.journal.history import RecoveryState
 from tests.lab.counted_recovery import (
     DONE_ONCE,
     UNDONE_ONCE,

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from recovery.history import RecoveryState
+from recovery.journal.history import RecoveryState
 from recovery.run import Options
 from tests.lab.counted_recovery import (
     DONE_ONCE,

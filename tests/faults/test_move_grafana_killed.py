@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recovery.history import StepState, read_history
+from recovery.journal.history import StepState, read_history
 from tests.faults.conftest import flaws_of, journal_of
 from tests.lab.cells import compare
 from tests.lab.grafana_database import make_grafana_database
@@ -119,7 +119,7 @@ def log_rows(source):
         for (name,) in rows
     )
     columns = "migration_id, `sql`, success, error, timestamp"
-    return [f"INSERT INTO migration_log ({columns}) VALUES {values}"]
+    return [f"INSERT INTO migration_log ({columns}) VALUES {values}"]  # noqa: S608
 
 
 def kill_points(events):

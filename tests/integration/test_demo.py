@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from recovery.history import read_history
-from recovery.journal import open_journal
-from recovery.status import verify_journal
+from recovery.evidence.status import verify_journal
+from recovery.journal.history import read_history
+from recovery.journal.opening import open_journal
 from tests.conftest import PROJECT
 from tests.lab.cells import compare, tick
 from tests.lab.demo_proof import Proof, prove_cells

@@ -11,10 +11,10 @@ from uuid import uuid4
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from recovery.history import read_history
-from recovery.journal import open_journal
-from recovery.redaction import isolated_registry
+from recovery.journal.history import read_history
+from recovery.journal.opening import open_journal
 from recovery.run import recovery_id_of
+from recovery.secrecy.redaction import isolated_registry
 from tests.lab.counted_recovery import DONE_ONCE, World
 from tests.lab.prefect_server import private_prefect_server, process_worker
 from tests.lab.processes import wait_until

@@ -11,17 +11,11 @@ import psycopg
 import pytest
 
 from recovery.errors import BadInput
-from recovery.events import FIRST_HASH, FORMAT, Kind, flaws
-from recovery.journal import (
-    Holder,
-    JournalUnavailable,
-    Lease,
-    LeaseLost,
-    boot_clock,
-    open_journal,
-)
-from recovery.redaction import isolated_registry
-from recovery.secrets import Secret
+from recovery.journal.events import FIRST_HASH, FORMAT, Kind, flaws
+from recovery.journal.opening import open_journal
+from recovery.journal.store import Holder, JournalUnavailable, Lease, LeaseLost, boot_clock
+from recovery.secrecy.redaction import isolated_registry
+from recovery.secrecy.secret import Secret
 from tests.lab.processes import wait_until
 
 EVENTS_TABLE = {"sqlite": "events", "postgres": "recover_events"}

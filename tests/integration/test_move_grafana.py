@@ -13,10 +13,10 @@ import flows.grafana  # noqa: F401 (declares the recovery)
 from blocks.mysql_server import _kept_sessions
 from recovery.declare import RECOVERIES, run_plainly
 from recovery.errors import BadInput, CommandFailed, NeedsPerson, Refused, Unreachable
-from recovery.history import RecoveryState
-from recovery.journal import open_journal
+from recovery.evidence.status import status_of, verify_journal
+from recovery.journal.history import RecoveryState
+from recovery.journal.opening import open_journal
 from recovery.run import Options
-from recovery.status import status_of, verify_journal
 from tests.lab.cells import compare
 from tests.lab.grafana_api import TOKEN, stand_in_grafana
 from tests.lab.grafana_awkward import LOSSY
@@ -153,7 +153,8 @@ def test_what_would_be_lost_is_refused_by_name_before_the_first_write(move, name
 def test_a_target_that_somebody_else_uses_is_refused(move):
     move.server.execute(
         "INSERT INTO data_source (org_id, version, type, name, access, url, basic_auth, created, "
-        "updated, is_default) VALUES (1, 1, 'prometheus', 'theirs', 'proxy', '', 0, NOW(), NOW(), 0)",
+        "updated, is_default) VALUES (1, 1, 'prometheus', 'theirs', 'proxy', '', 0, NOW(), "
+        "NOW(), 0)",
         database=move.database,
     )
     before = move.contents()

@@ -13,7 +13,7 @@ from blocks.ssh_connection import AnswerLost, HostKeyRefused, LoginRefused
 from blocks.ssh_host import SshHost
 from recovery.commands import Call, current_gate
 from recovery.errors import CommandFailed, NotVerified, Unreachable, UnreadableOutput
-from recovery.secrets import Secret
+from recovery.secrecy.secret import Secret
 from tests.lab.ports import free_port
 from tests.lab.processes import ServerMissing, wait_until
 from tests.lab.sshd import make_key, private_sshd, silent_server, wait_for_connections

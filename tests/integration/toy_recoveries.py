@@ -18,8 +18,7 @@ from operate.cli import app
 from recovery.commands import changing
 from recovery.declare import recovery
 from recovery.errors import CommandFailed, RecoveryError, Refused
-from recovery.journal import open_journal
-from recovery.run import find_recovery
+from recovery.journal.opening import find_recovery, open_journal
 from recovery.steps import act, probe, undo, verify
 from recovery.verdict import Danger, Verdict
 

@@ -21,9 +21,10 @@ from uuid import uuid4
 import recovery.launch
 from recovery.commands import changing, reading
 from recovery.errors import Fenced
-from recovery.events import flaws
-from recovery.history import History, read_history
-from recovery.journal import Journal, open_journal
+from recovery.journal.events import flaws
+from recovery.journal.history import History, read_history
+from recovery.journal.opening import open_journal
+from recovery.journal.store import Journal
 from recovery.launch import launch
 from recovery.run import Options, Recovery
 from recovery.stage import PlainStage

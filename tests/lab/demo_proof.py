@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from recovery.events import Kind
+from recovery.journal.events import Kind
 from tests.lab.cells import Comparison, compare, copied
 from tests.lab.demo_stack import Stack, fingerprint, json_of, last_line
 from tests.lab.demo_watch import LOAD, Killed, Watch

@@ -16,7 +16,8 @@ from typing import Any
 import pymysql
 
 from blocks.mysql_server import MysqlServer
-from recovery.journal import Journal, open_journal
+from recovery.journal.opening import open_journal
+from recovery.journal.store import Journal
 from tests.lab.cells import BESIDE, copied, quoted
 from tests.lab.demo_wish import BadWish, DemoFailed, DemoRefused, Wish, say
 from tests.lab.grafana_database import make_grafana_database, make_grafana_mysql_schema

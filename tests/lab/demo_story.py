@@ -7,8 +7,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from threading import Event
 
+from recovery.evidence.status import as_status, read_recovery
 from recovery.run import recovery_id_of
-from recovery.status import as_status, read_recovery
 from tests.lab.demo_proof import prove, timeline
 from tests.lab.demo_stack import Stack, bring_up, largest_table
 from tests.lab.demo_watch import (

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from recovery.events import Event, Kind
-from recovery.history import AttemptRecord, History, read_history
-from recovery.journal import Journal
+from recovery.journal.events import Event, Kind
+from recovery.journal.history import AttemptRecord, History, read_history
+from recovery.journal.store import Journal
 from tests.lab.cells import tick
 from tests.lab.demo_stack import LEASE_SECONDS, Stack
 from tests.lab.demo_wish import DemoFailed, say

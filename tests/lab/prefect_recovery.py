@@ -5,7 +5,7 @@ import os
 from recovery.commands import changing
 from recovery.declare import recovery
 from recovery.errors import CommandFailed, Refused
-from recovery.secrets import Secret
+from recovery.secrecy.secret import Secret
 from recovery.steps import act, probe, verify
 from recovery.verdict import Danger
 from tests.lab import counted_recovery as counted

@@ -3,9 +3,9 @@
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from recovery import journal_sqlite
-from recovery.events import Kind
-from recovery.journal import Lease
+from recovery.journal import sqlite_store
+from recovery.journal.events import Kind
+from recovery.journal.store import Lease
 from recovery.values import fingerprint
 
 TARGET = "grafana@db1"
@@ -19,7 +19,7 @@ class Clock:
     def __init__(self, monkeypatch=None):
         self.moment = BEGAN
         if monkeypatch is not None:
-            monkeypatch.setattr(journal_sqlite, "datetime", self)
+            monkeypatch.setattr(sqlite_store, "datetime", self)
 
     def now(self, zone=UTC):
         return self.moment

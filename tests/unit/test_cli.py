@@ -21,8 +21,8 @@ from operate.settlement import Settlement
 from operate.settling import settle
 from recovery import errors
 from recovery.errors import BadInput, Fenced, NeedsPerson, Refused, TargetTaken, Unreachable
-from recovery.events import Kind
-from recovery.journal import open_journal
+from recovery.journal.events import Kind
+from recovery.journal.opening import open_journal
 
 COMMANDS = [
     "list", "plan", "run", "status", "resume", "resolve", "undo", "report", "bundle", "doctor",

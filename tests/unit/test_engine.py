@@ -16,13 +16,14 @@ from recovery.errors import (
     UndoFailed,
     Unreachable,
 )
-from recovery.events import Kind, flaws
-from recovery.history import read_history
-from recovery.journal import JournalUnavailable, open_journal
+from recovery.journal.events import Kind, flaws
+from recovery.journal.history import read_history
+from recovery.journal.opening import open_journal
+from recovery.journal.store import JournalUnavailable
 from recovery.launch import launch
-from recovery.redaction import isolated_registry
 from recovery.run import Options, Recovery
-from recovery.secrets import Secret
+from recovery.secrecy.redaction import isolated_registry
+from recovery.secrecy.secret import Secret
 from recovery.stage import PlainStage
 from recovery.steps import act, decision, probe, undo, verify
 from recovery.verdict import Danger, Verdict
@@ -281,7 +282,7 @@ def test_a_look_that_changes_something_is_stopped(lab):
 
 
 def test_nothing_is_done_when_the_journal_cannot_be_written(lab, monkeypatch):
-    from recovery.journal_sqlite import SqliteJournal  # noqa: PLC0415
+    from recovery.journal.sqlite_store import SqliteJournal  # noqa: PLC0415
 
     one, append = lab.make("one"), SqliteJournal.append
 

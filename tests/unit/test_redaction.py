@@ -24,13 +24,13 @@ from prefect.logging.formatters import JsonFormatter
 from prefect.logging.handlers import APILogHandler, PrefectConsoleHandler, set_api_log_sink
 from prefect.logging.loggers import flow_run_logger
 
-from recovery.log_redaction import (
+from recovery.secrecy.log_redaction import (
     ByteStreamRedactor,
     StreamRedactor,
     install_log_redaction,
     redacting_stdio,
 )
-from recovery.redaction import (
+from recovery.secrecy.redaction import (
     MASK,
     contains_secret,
     isolated_registry,
@@ -38,7 +38,7 @@ from recovery.redaction import (
     redact_value,
     register,
 )
-from recovery.secrets import Secret
+from recovery.secrecy.secret import Secret
 
 PASSWORD = "pa55 w\"o'r/d\\+é&<x>"
 

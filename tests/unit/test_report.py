@@ -11,18 +11,15 @@ from pathlib import Path
 import pytest
 
 from recovery.errors import BadInput
-from recovery.events import Kind
-from recovery.evidence import Shown
-from recovery.journal_sqlite import SqliteJournal
-from recovery.redaction import isolated_registry, register
-from recovery.report import (
+from recovery.evidence.evidence import Shown
+from recovery.evidence.report import (
     html_report,
     markdown_report,
     timeline_svg,
 )
-from recovery.report_markdown import MARKDOWN_BYTES_MAX, code, fenced, inline
-from recovery.telling import read_evidence
-from recovery.timeline import (
+from recovery.evidence.report_markdown import MARKDOWN_BYTES_MAX, code, fenced, inline
+from recovery.evidence.telling import read_evidence
+from recovery.evidence.timeline import (
     PLOT_LEFT,
     PLOT_RIGHT,
     ROWS_MAX,
@@ -31,6 +28,9 @@ from recovery.timeline import (
     duration,
     tick_label,
 )
+from recovery.journal.events import Kind
+from recovery.journal.sqlite_store import SqliteJournal
+from recovery.secrecy.redaction import isolated_registry, register
 from tests.unit.journals import (
     RECOVERY,
     Clock,
@@ -468,6 +468,8 @@ def test_the_templates_are_in_the_wheel(tmp_path):
 
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as built:
-        names = {Path(name).name for name in built.namelist() if "recovery/templates/" in name}
+        names = {
+            Path(name).name for name in built.namelist() if "recovery/evidence/templates/" in name
+        }
 
-    assert names == {path.name for path in (ROOT / "recovery" / "templates").iterdir()}
+    assert names == {path.name for path in (ROOT / "recovery" / "evidence" / "templates").iterdir()}

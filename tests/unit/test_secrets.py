@@ -18,8 +18,8 @@ import pytest
 from psycopg.pq import DiagnosticField
 
 from recovery import errors
-from recovery.redaction import MASK, contains_secret, isolated_registry, redact
-from recovery.secrets import ScrubbedError, Secret, scrub
+from recovery.secrecy.redaction import MASK, contains_secret, isolated_registry, redact
+from recovery.secrecy.secret import ScrubbedError, Secret, scrub
 
 VALUE = "pa55\"w'ord/+é"
 

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from recovery.errors import BadInput
-from recovery.events import Kind
-from recovery.journal_sqlite import SqliteJournal
-from recovery.status import all_statuses, status_of, verify_journal
+from recovery.evidence.status import all_statuses, status_of, verify_journal
+from recovery.journal.events import Kind
+from recovery.journal.sqlite_store import SqliteJournal
 from tests.unit.journals import (
     RECOVERY,
     TARGET,

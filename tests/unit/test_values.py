@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recovery.redaction import isolated_registry
-from recovery.secrets import Secret
+from recovery.secrecy.redaction import isolated_registry
+from recovery.secrecy.secret import Secret
 from recovery.values import canonical, fingerprint, from_plain, to_plain
 
 JSON = st.recursive(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from recovery.events import Event, Kind
+from recovery.journal.events import Event, Kind
 
 
 class StepState(StrEnum):

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from recovery.errors import BadInput, ExitCode, RecoveryError
-from recovery.events import FIRST_HASH, FORMAT, Event, flaws
-from recovery.evidence import Evidence, Shown
-from recovery.journal import Journal
-from recovery.redaction import contains_secret, redact
-from recovery.report import environment, html_of
-from recovery.report_markdown import markdown_of
-from recovery.status import Reading, read_recovery
-from recovery.telling import evidence_of
+from recovery.evidence.evidence import Evidence, Shown
+from recovery.evidence.report import environment, html_of
+from recovery.evidence.report_markdown import markdown_of
+from recovery.evidence.status import Reading, read_recovery
+from recovery.evidence.telling import evidence_of
+from recovery.journal.events import FIRST_HASH, FORMAT, Event, flaws
+from recovery.journal.store import Journal
+from recovery.secrecy.redaction import contains_secret, redact
 
 SUMS = "SHA256SUMS"
 LINES_MAX = 60

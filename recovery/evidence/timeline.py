@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 from typing import Any
 
-from recovery.evidence import LOUD, AttemptStory, Evidence, Gap, Shown, Span, clock
+from recovery.evidence.evidence import LOUD, AttemptStory, Evidence, Gap, Shown, Span, clock
 
 WIDTH = 960
 PLOT_LEFT, PLOT_RIGHT = 296, 780

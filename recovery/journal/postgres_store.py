@@ -14,8 +14,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from recovery.errors import BadInput
-from recovery.events import FIRST_HASH, FORMAT, Event, Kind, hash_of
-from recovery.journal import (
+from recovery.journal.events import FIRST_HASH, FORMAT, Event, Kind, hash_of
+from recovery.journal.store import (
     Holder,
     Journal,
     JournalUnavailable,
@@ -25,7 +25,7 @@ from recovery.journal import (
     check_format,
     stored_text,
 )
-from recovery.secrets import Secret
+from recovery.secrecy.secret import Secret
 
 NOTICING_A_DEAD_PEER = {  # a worker cut off from the database must not wait for hours
     "connect_timeout": 5,

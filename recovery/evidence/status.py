@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from recovery.errors import BadInput
-from recovery.events import Event, Kind, flaws
-from recovery.history import (
+from recovery.journal.events import Event, Kind, flaws
+from recovery.journal.history import (
     LOST,
     AttemptRecord,
     History,
@@ -17,8 +17,8 @@ from recovery.history import (
     StepState,
     read_history,
 )
-from recovery.journal import Holder, Journal
-from recovery.redaction import redact_value
+from recovery.journal.store import Holder, Journal
+from recovery.secrecy.redaction import redact_value
 
 READINGS_MAX = 20
 RECOVERIES_MAX = 1_000_000

@@ -9,12 +9,20 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from recovery.evidence import LOUD, Evidence, Exchange
-from recovery.journal import Journal
-from recovery.redaction import redact
-from recovery.report_markdown import brief, clock_of, code, inline, markdown_of, sentence, time_of
-from recovery.telling import read_evidence
-from recovery.timeline import LOOKS, drawing_of, duration
+from recovery.evidence.evidence import LOUD, Evidence, Exchange
+from recovery.evidence.report_markdown import (
+    brief,
+    clock_of,
+    code,
+    inline,
+    markdown_of,
+    sentence,
+    time_of,
+)
+from recovery.evidence.telling import read_evidence
+from recovery.evidence.timeline import LOOKS, drawing_of, duration
+from recovery.journal.store import Journal
+from recovery.secrecy.redaction import redact
 
 ANSWERS_PER_STEP_MAX = 200
 OPEN_STEPS_MAX = 5
@@ -75,7 +83,7 @@ def html_of(evidence: Evidence) -> str:
 def environment() -> Environment:
     """The templates: HTML and SVG escape whatever is put into them."""
     made = Environment(
-        loader=PackageLoader("recovery", "templates"),
+        loader=PackageLoader("recovery.evidence", "templates"),
         autoescape=select_autoescape(["html", "svg"]),
         undefined=StrictUndefined,
     )

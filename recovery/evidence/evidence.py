@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from recovery.history import LOST
-from recovery.redaction import redact_value
+from recovery.journal.history import LOST
+from recovery.secrecy.redaction import redact_value
 
 UNDO_PREFIX = "undo "
 _ESCAPE_SEQUENCES = re.compile(

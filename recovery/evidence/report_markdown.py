@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from recovery.evidence import LOUD, Evidence, Exchange, Shown, StepStory, clock
-from recovery.redaction import redact
-from recovery.timeline import LOOKS, duration, shortened
+from recovery.evidence.evidence import LOUD, Evidence, Exchange, Shown, StepStory, clock
+from recovery.evidence.timeline import LOOKS, duration, shortened
+from recovery.secrecy.redaction import redact
 
 MARKDOWN_BYTES_MAX = 200_000
 ROWS_MAX = 400

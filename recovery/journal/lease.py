@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from recovery.errors import Fenced, TargetTaken
-from recovery.journal import Holder, Journal, JournalUnavailable, Lease, LeaseLost, boot_clock
+from recovery.journal.store import Holder, Journal, JournalUnavailable, Lease, LeaseLost, boot_clock
 
 RENEWALS_PER_LEASE = 3
 POLL_SECONDS = 0.1

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO, cast
 
-from recovery.redaction import (
+from recovery.secrecy.redaction import (
     MASK,
     contains_secret,
     known,

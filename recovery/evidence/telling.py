@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import Any
 
-from recovery.events import Kind
-from recovery.evidence import (
+from recovery.evidence.evidence import (
     SHOWN_BY_HOW,
     UNDO_PREFIX,
     AttemptStory,
@@ -20,9 +19,10 @@ from recovery.evidence import (
     harmless,
     shown_of,
 )
-from recovery.history import LOST
-from recovery.journal import Journal
-from recovery.status import Reading, as_status, read_recovery, readable_events
+from recovery.evidence.status import Reading, as_status, read_recovery, readable_events
+from recovery.journal.events import Kind
+from recovery.journal.history import LOST
+from recovery.journal.store import Journal
 
 _LOST_NOTE = "its attempt was lost before an outcome was written"
 

@@ -10,12 +10,11 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from recovery.errors import BadInput, ExitCode, RecoveryError
-from recovery.events import FORMAT, Event, Kind
-from recovery.redaction import contains_secret, redact_value
+from recovery.journal.events import FORMAT, Event, Kind
+from recovery.secrecy.redaction import contains_secret, redact_value
 from recovery.values import canonical
 
 LEASE_SECONDS_MAX = 30.0
@@ -181,35 +180,3 @@ def check_format(url: str, found: int) -> None:
             f"{url} has format {found}; this release reads up to {FORMAT}",
             "Use the release that wrote it, or a newer one; it was not touched",
         )
-
-
-def default_journal_path() -> Path:
-    """Where the embedded journal lies: in `$XDG_STATE_HOME`, else in `~/.local/state`."""
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(state) / "recover" / "journal.sqlite"
-
-
-def open_journal(url: str | None = None) -> Journal:
-    """Open a journal: a path of a SQLite file, or a `postgresql://` URL.
-
-    Args:
-        url: where; `None` means RECOVER_JOURNAL, else the default path.
-
-    Raises:
-        BadInput: the journal was written by a newer release, or the URL is of no known kind.
-        JournalUnavailable: it cannot be opened.
-    """
-    where = url or os.environ.get("RECOVER_JOURNAL") or str(default_journal_path())
-    if where.startswith(("postgresql://", "postgres://")):
-        from recovery.journal_postgres import PostgresJournal  # noqa: PLC0415 (slow, seldom)
-
-        return PostgresJournal(where)
-    if "://" in where and not where.startswith("sqlite://"):
-        raise BadInput(
-            "RECOVER_JOURNAL",
-            f"{where.split('://', 1)[0]}:// is no kind of journal",
-            "Give the path of a SQLite file or a postgresql:// URL",
-        )
-    from recovery.journal_sqlite import SqliteJournal  # noqa: PLC0415 (as above, for symmetry)
-
-    return SqliteJournal(Path(where.removeprefix("sqlite://")).expanduser())

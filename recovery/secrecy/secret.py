@@ -1,25 +1,24 @@
 """A value that cannot be printed, where it comes from, and errors cleaned of what is secret.
 
-The other half, text and plain values, is in `recovery.redaction`.
+The other half, text and plain values, is in `recovery.secrecy.redaction`.
 """
 
 import errno
 import hmac
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, Self, SupportsIndex
 
-import psycopg
-from psycopg.pq import DiagnosticField
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, SchemaSerializer, core_schema
 
 from recovery.errors import BadInput, Fenced, RecoveryError
-from recovery.redaction import (
+from recovery.secrecy.redaction import (
     MASK,
     Unprintable,
     contains_secret,
@@ -288,7 +287,10 @@ def _clean_fields(error: BaseException) -> None:
     """Redact arguments and attributes where they stand, changing only what holds a secret."""
     if not isinstance(error, BaseExceptionGroup):  # there, they are the members
         error.args = tuple(_clean_field(argument) for argument in error.args)
-    if isinstance(error, psycopg.Error) and error.pgresult is not None:
+    psycopg = sys.modules.get("psycopg")  # an error can be one of its only where it was imported
+    if psycopg is not None and isinstance(error, psycopg.Error) and error.pgresult is not None:
+        from psycopg.pq import DiagnosticField  # noqa: PLC0415
+
         result = error.pgresult  # behind `diag`: what the server quotes, values of rows among it
         vars(error)["_info"] = {field: result.error_field(field) for field in DiagnosticField}
     for name, value in list(vars(error).items()):

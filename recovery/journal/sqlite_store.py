@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from recovery.errors import BadInput
-from recovery.events import FIRST_HASH, FORMAT, Event, Kind, hash_of
-from recovery.journal import (
+from recovery.journal.events import FIRST_HASH, FORMAT, Event, Kind, hash_of
+from recovery.journal.store import (
     Holder,
     Journal,
     JournalUnavailable,
