@@ -1,7 +1,8 @@
 """The embedded journal: one SQLite file, for the recoveries of one machine.
 
-WAL with synchronous FULL: an event is on disk when `append` returns. Leases run on the clock since
-boot, and a lease of an earlier boot has run out: its holder cannot be alive.
+WAL with synchronous FULL: an event is on disk when `append` returns; a look, with the next event
+that is more than a look. Leases run on the clock since boot, and a lease of an earlier boot has run
+out: its holder cannot be alive.
 """
 
 import os
@@ -68,7 +69,6 @@ class SqliteJournal(Journal):
             if found == 0:
                 self._refuse_foreign()
             self._connection.execute("pragma journal_mode = wal")
-            self._connection.execute("pragma synchronous = full")
             if found == 0:
                 self._make_tables()
         except (OSError, sqlite3.OperationalError) as error:
@@ -94,10 +94,17 @@ class SqliteJournal(Journal):
             self._connection.execute(f"pragma user_version = {FORMAT}")
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """One transaction that holds the write lock from its first statement on."""
+    def _writing(self, *, is_synced: bool = True) -> Iterator[None]:
+        """One transaction that holds the write lock from its first statement on.
+
+        What is not synced survives the process, and the machine once anything later is synced: so
+        are looks written, which are most events and can be taken again.
+        """
         with self._lock:
             try:
+                self._connection.execute(
+                    f"pragma synchronous = {'full' if is_synced else 'normal'}"
+                )
                 self._connection.execute("begin immediate")
                 try:
                     yield
@@ -128,7 +135,8 @@ class SqliteJournal(Journal):
     ) -> Event:
         """See Journal."""
         body_text = stored_text(body)
-        with self._writing():
+        is_look = kind is Kind.SAW or (kind is Kind.COMMAND and not body.get("is_change"))
+        with self._writing(is_synced=not is_look):
             epoch = 0
             if lease is not None:
                 self._check_lease(lease, must_live=needs_live_lease)

@@ -88,6 +88,8 @@ class Journal(ABC):
     ) -> Event:
         """Write one event behind the last one of its recovery; on disk when this returns.
 
+        A look (what was read, and what was seen) may reach the disk with the next event only.
+
         Args:
             recovery_id: whose journal; its first event must be `opened`.
             kind: what happened.
