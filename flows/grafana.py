@@ -16,12 +16,12 @@ from tasks.grafana.migration import mysql_target, source_file, systemd_unit, wor
 class Moved:
     """What a move did: tables that differed and are equal now, and the cells compared to know it.
 
-    Nothing to move is no table and no cell.
+    Nothing to move is no table and no cell. The dashboards are those imported from files.
     """
 
-    tables: int
+    tables_that_differed: int
     cells_compared: int
-    dashboards: int
+    dashboard_files_imported: int
 
 
 @recovery(
@@ -59,6 +59,7 @@ def move_grafana_to_mysql(  # noqa: PLR0913, PLR0917 (each is a field of the for
     wanted = wanted_dashboards(dashboards, grafana_url)
     skip = tuple(skip_tables or ())
     preflight.refuse_unless_fit(copy, mysql, skip, copy.accept)
+    preflight.refuse_unless_prepared(mysql)
     tables = preflight.tables_due(copy, mysql, skip)
     if unit and tables:
         service.refuse_unless_unit_exists(unit)

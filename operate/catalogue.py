@@ -70,7 +70,7 @@ def rows() -> list[dict[str, Any]]:
             "answers": list(recovery.answers),
             "danger": str(recovery.danger),
             "proven_at": None,
-            "parameters": described(recovery),
+            "parameters": described(recovery, flow_of(recovery).parameters.properties),
         }
         for recovery in recoveries().values()
     ]

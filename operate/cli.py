@@ -87,7 +87,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="A parameter; repeatable. Lists as YAML: --set 'skip_tables=[session, cache]'.",
+        help="A parameter; repeatable. Lists as YAML: --set 'skip_tables=\\[session, cache]'.",
         autocompletion=completion.settings,
     ),
 ]
@@ -240,6 +240,7 @@ def undo(  # noqa: PLR0913 (one parameter for each option)
     recovery_id: Id,
     *,
     by: Annotated[str, typer.Option(metavar="NAME", help="Who orders it; kept in the journal.")],
+    break_glass: BreakGlass = "",
     worker: OnWorker = False,
     deployment: Deployment = "",
     as_json: Json = False,
@@ -253,7 +254,8 @@ def undo(  # noqa: PLR0913 (one parameter for each option)
         from recovery.run import Options
 
         history = answer.known(recovery_id)
-        order = orders.order_to_resume(history, [], Options(undo_by=orders.named(by, "an undo")))
+        options = Options(undo_by=orders.named(by, "an undo"), break_glass=break_glass)
+        order = orders.order_to_resume(history, [], options)
         answer.end(runs.carry_out(order, orders.Place(deployment, worker), answer.progress))
 
 

@@ -86,7 +86,7 @@ def unknown_step(history: History, step: str, field: str) -> BadInput:
     return BadInput(
         field,
         f"recovery {history.recovery_id} has no step {step!r}",
-        f"{did_you_mean(step, keys)}Its steps: {', '.join(keys) or 'none yet'}",
+        did_you_mean(step, keys) + f"`recover status {history.recovery_id}` has all of its steps",
     )
 
 

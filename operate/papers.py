@@ -43,6 +43,7 @@ def write_archive(journal: Journal, recovery_id: str, to: Path | None) -> dict[s
 
 def _write(path: Path, text: str, field: str) -> None:
     try:
+        path.touch(mode=0o600)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise _unwritable(field, path, error) from error

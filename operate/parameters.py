@@ -179,13 +179,20 @@ def type_name(annotation: Any) -> str:
     return str(annotation).replace("typing.", "").replace("NoneType", "None")
 
 
-def described(recovery: Recovery) -> list[dict[str, Any]]:
-    """List the parameters of a recovery, as `recover list` prints them."""
+def described(recovery: Recovery, form: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List the parameters of a recovery, as `recover list` prints them.
+
+    Args:
+        recovery: whose.
+        form: the properties of its form, which hold what its docstring says of each.
+    """
     rows = []
     for name, (annotation, default) in recovery.parameters.items():
         row = {"name": name, "type": type_name(annotation), "required": default is ...}
         if default is not ...:
             row["default"] = _plain_or_text(default)
+        if text := form.get(name, {}).get("description"):
+            row["description"] = text
         rows.append(row)
     return rows
 

@@ -53,17 +53,15 @@ def show_recoveries(console: Console, rows: Sequence[Plain]) -> None:
             need = "required" if parameter["required"] else f"default {parameter['default']!r}"
             line = f"  --set {parameter['name']}=…  {parameter['type']}, {need}"
             console.print(line, markup=False, soft_wrap=True)
+            if parameter.get("description"):
+                console.print(f"      {parameter['description']}", markup=False, soft_wrap=True)
         console.print()
 
 
 def show_plan(console: Console, plan: Plain) -> None:
-    """Show what would be refused, then every step with its exact commands, then the hash."""
+    """Show every step with its exact commands, then the hash, or what it would be refused for."""
     plan = redact_value(plan)
     console.width = WIDTH_UNBROKEN  # commands are copied from here: the terminal may break lines
-    for refusal in plan["refusals"]:
-        console.print(
-            Text(f"REFUSED {refusal.removeprefix('refused ')}", "bold red"), soft_wrap=True
-        )
     tree = Tree(Text(f"{plan['flow']} on {plan['target']}", "bold"), guide_style="dim")
     for step in plan["steps"]:
         branch = tree.add(_planned_step(step))
@@ -76,7 +74,13 @@ def show_plan(console: Console, plan: Plain) -> None:
     console.print(
         f"{len(to_do)} of {len(acts)} acts to do, {commands} commands; nothing was changed"
     )
-    console.print(Text(f"plan {plan['hash']}", "bold"))
+    if not plan["refusals"]:
+        console.print(Text(f"plan {plan['hash']}", "bold"))
+    for refusal in plan["refusals"]:
+        reasons = (
+            refusal.removeprefix("refused ").replace("; [", ";\n  [").replace(": [1]", ":\n  [1]")
+        )
+        console.print(Text(f"REFUSED {reasons}", "bold red"), soft_wrap=True)
 
 
 def _planned_step(step: Plain) -> Text:

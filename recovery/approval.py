@@ -82,6 +82,9 @@ def settle_approval(run: Run, attempt: Attempt) -> None:
         planned = history.plans.get(wanted, {}) if is_begun else {}
     if not planned or not is_begun:  # nothing was done yet: what is consented to must be so now
         planned = _plan_anew(run, attempt, wanted or (approval.plan_hash if approval else ""))
+    if approval is None and not any(commands_by_key(planned).values()):
+        attempt.approved = commands_by_key(planned)  # nothing to do: no consent, and no command
+        return
     if approval is None:
         approval = _note_approval(run, attempt, planned["hash"])
     attempt.may_destroy = True
@@ -128,10 +131,12 @@ def _plan_anew(run: Run, attempt: Attempt, wanted: str) -> dict[str, Any]:
         raise Refused(plan.target, "; ".join(plan.refusals), "Nothing was changed")
     if wanted:
         refuse_other_hash(plan, wanted, history.plans.get(wanted))
-    elif not run.options.break_glass:
+    elif not run.options.break_glass and not plan.is_empty:
         raise NeedsPerson(
             plan.target,
             f"this recovery is destructive and nobody has approved its plan {plan.hash}",
-            f"Look at it with `recover plan {plan.flow}`, then give --approve {plan.hash}",
+            f"Look at the plan (`recover plan {plan.flow}` with the same parameters), then "
+            f"`recover resume {history.recovery_id} --approve {plan.hash}`; in the UI, a new run "
+            "with `resume` and `approve`",
         )
     return planned

@@ -185,11 +185,14 @@ def _publish(ended: Ended) -> None:
     if ended.plan is not None:
         _keep_artifact(f"plan-{ended.plan.hash}", as_markdown(ended.plan), ended.message)
     elif ended.recovery_id and ended.state is not None:
-        journal = open_journal()
         try:
-            report = markdown_report(journal, ended.recovery_id)
-        finally:
-            journal.close()
+            journal = open_journal()
+            try:
+                report = markdown_report(journal, ended.recovery_id)
+            finally:
+                journal.close()
+        except RecoveryError:  # it never began: the state of the run says all there is
+            return
         _keep_artifact(f"recovery-{ended.recovery_id}", report, _message_of(ended))
 
 

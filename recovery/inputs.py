@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from recovery.errors import BadInput, Refused
+from recovery.errors import BadInput, NeedsPerson, Refused
 from recovery.journal.history import History, read_history
 from recovery.run import Options, Run
 from recovery.secrecy.redaction import contains_secret
 from recovery.values import from_plain, shortly, to_plain
+from recovery.verdict import Danger
 
 
 def refuse_odd_options(options: Options) -> None:
@@ -67,6 +68,7 @@ def refuse_unfit(run: Run, history: History) -> None:
             f"Resume it with `recover resume {history.recovery_id}`",
         )
     if run.options.undo_by:
+        refuse_undo_of_what_is_used(run, history)
         return
     if history.goes_back and not history.is_undone:
         raise Refused(
@@ -83,6 +85,25 @@ def refuse_unfit(run: Run, history: History) -> None:
     if history.is_undone:
         raise Refused(
             history.target, f"recovery {history.recovery_id} was undone", "Start a new one"
+        )
+
+
+def refuse_undo_of_what_is_used(run: Run, history: History) -> None:
+    """Ask for a reason before a repaired target is put back: people have used it since.
+
+    Raises:
+        NeedsPerson: it was recovered, going back destroys, and no reason is given.
+    """
+    ended = [attempt for attempt in history.attempts if attempt.ended_as]
+    if not ended or ended[-1].ended_as != "recovered" or history.danger != Danger.DESTRUCTIVE:
+        return
+    if not run.options.break_glass:
+        raise NeedsPerson(
+            history.target,
+            f"it was recovered at {ended[-1].ended_at}, and going back destroys what was written "
+            "to it since",
+            f"If that may be lost: `recover undo {history.recovery_id} --by NAME "
+            "--break-glass REASON`",
         )
 
 

@@ -63,6 +63,11 @@ class Plan:
         acts = [step.as_plain() for step in self.steps if step.kind == "act"]
         return fingerprint([self.flow, self.target, self.parameters, acts])[:16]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it sends no command at all: nothing is to do."""
+        return not any(step.commands for step in self.steps)
+
     def as_plain(self) -> dict[str, Any]:
         """The plan as `recover plan --json` prints it."""
         return {

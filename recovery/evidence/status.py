@@ -246,7 +246,7 @@ def next_for(reading: Reading) -> str:
     settled = {
         RecoveryState.RUNNING: f"wait: an attempt is at work; see `recover status {recovery_id}`",
         RecoveryState.UNDONE: f"nothing: it was undone; `recover run {history.flow}` starts anew",
-        RecoveryState.RECOVERED: f"nothing: it is recovered; see `recover report {recovery_id}`",
+        RecoveryState.RECOVERED: "nothing: it is recovered",
     }
     if reading.state in settled:
         return settled[reading.state]

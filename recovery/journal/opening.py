@@ -14,6 +14,14 @@ def default_journal_path() -> Path:
     return Path(state) / "recover" / "journal.sqlite"
 
 
+def journal_folder() -> Path:
+    """Where files of recoveries are kept on this machine: beside a journal that is a file."""
+    where = os.environ.get("RECOVER_JOURNAL", "")
+    if not where or ("://" in where and not where.startswith("sqlite://")):
+        return default_journal_path().parent
+    return Path(where.removeprefix("sqlite://")).expanduser().absolute().parent
+
+
 def open_journal(url: str | None = None) -> Journal:
     """Open a journal: a path of a SQLite file, or a `postgresql://` URL.
 

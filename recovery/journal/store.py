@@ -34,7 +34,7 @@ class JournalUnavailable(RecoveryError):
         """Which journal, what was seen, what to do."""
         return (
             f"the journal {self.journal} cannot be used: {self.seen}. Nothing is done without it: "
-            "make it writable (or set RECOVER_JOURNAL), then resume."
+            "see that it can be reached and written to (RECOVER_JOURNAL names it), then resume."
         )
 
 

@@ -2,12 +2,20 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
 
-from recovery.errors import Refused
+from recovery.errors import BadInput, Refused
 from recovery.secrecy.secret import MASK
 
 SHOWN_MAX = 20
+LOSS_KINDS = frozenset(
+    {
+        "truncated-fraction", "rounded-number", "trailing-blanks", "no-target-column",
+        "no-target-table", "other-edition", "newer-source", "newer-target", "replaced-rows",
+        "no-users", "left-out",
+    }
+)  # fmt: skip
 SAMPLE_CHARACTERS_MAX = 120
 SECRET_COLUMNS = frozenset(
     {
@@ -105,6 +113,26 @@ def is_accepted(hazard: Hazard, accepted: Collection[str]) -> bool:
         return True
     named = hazard.name in accepted or f"{hazard.kind}:*" in accepted
     return hazard.grade is Grade.LOSS and named
+
+
+def refuse_unknown(accepted: Iterable[str]) -> None:
+    """Refuse a name that accepts nothing because it is misspelt.
+
+    Raises:
+        BadInput: there is no loss of that kind; names the nearest.
+    """
+    for name in accepted:
+        kind, colon, place = name.partition(":")
+        if kind in LOSS_KINDS and colon and place:
+            continue
+        near = get_close_matches(kind, LOSS_KINDS, n=1)
+        meant = f"Did you mean {near[0]}:{place or '*'}? " if near else ""
+        raise BadInput(
+            "accept",
+            f"{name!r} is no name of a loss",
+            f"{meant}Losses are named kind:place or kind:*, and the kinds are "
+            f"{', '.join(sorted(LOSS_KINDS))}",
+        )
 
 
 def in_the_way(hazards: Iterable[Hazard], accepted: Collection[str]) -> tuple[Hazard, ...]:

@@ -62,8 +62,9 @@ def dump_program(server: MysqlServer) -> Program:
     """
     path = find_program(DUMP_PROGRAMS)
     arguments = [
-        "--single-transaction", "--quick", "--hex-blob", "--routines", "--triggers",
-        "--no-tablespaces", "--default-character-set=utf8mb4", "--max-allowed-packet=1G",
+        *place_of(server), "--single-transaction", "--quick", "--hex-blob", "--routines",
+        "--triggers", "--no-tablespaces", "--default-character-set=utf8mb4",
+        "--max-allowed-packet=1G",
     ]  # fmt: skip
     if not is_of_mariadb(path):
         # Its defaults ask for tables and rights that other servers, and accounts, do not have.
@@ -71,13 +72,26 @@ def dump_program(server: MysqlServer) -> Program:
     return Program(path, tuple(arguments), server.database)
 
 
-def load_program(database: str) -> Program:
+def place_of(server: MysqlServer) -> tuple[str, ...]:
+    """Where and as whom to connect, so that a command that is shown means this server."""
+    if server.unix_socket is not None:
+        return (f"--socket={server.unix_socket}", f"--user={server.user}")
+    host = ("--protocol=tcp", f"--host={server.host}", f"--port={server.port}")
+    return (*host, f"--user={server.user}")
+
+
+def load_program(server: MysqlServer, database: str) -> Program:
     """How a dump is loaded. There is no --force: the first error ends it.
 
     Raises:
         BadInput: no such program is installed.
     """
-    arguments = ("--default-character-set=utf8mb4", "--max-allowed-packet=1G", "--binary-mode")
+    arguments = (
+        *place_of(server),
+        "--default-character-set=utf8mb4",
+        "--max-allowed-packet=1G",
+        "--binary-mode",
+    )
     return Program(find_program(CLIENT_PROGRAMS), arguments, database)
 
 

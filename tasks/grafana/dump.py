@@ -93,11 +93,16 @@ def refuse_unless_complete(path: Path, command: str) -> None:
         raise UnreadableOutput(command, tail.decode(errors="replace"))
 
 
-def proof_commands(scratch: str, dump: Dump) -> tuple[str, ...]:
+def proof_commands(server: MysqlServer, scratch: str, dump: Dump) -> tuple[str, ...]:
     """The exact commands of `prove_dump`, in order."""
     name = quote_name(scratch)
     drop = f"DROP DATABASE IF EXISTS {name}"
-    return (drop, f"CREATE DATABASE {name}", f"{load_program(scratch).shown} < {dump.path}", drop)
+    return (
+        drop,
+        f"CREATE DATABASE {name}",
+        f"{load_program(server, scratch).shown} < {dump.path}",
+        drop,
+    )
 
 
 def prove_dump(
@@ -126,7 +131,7 @@ def prove_dump(
             server.label, f"a scratch database called {scratch!r} could be somebody's",
             "Let its name start with recover_",
         )  # fmt: skip
-    drop, create, load, _ = proof_commands(scratch, dump)
+    drop, create, load, _ = proof_commands(server, scratch, dump)
     with server.connect() as session:
         try:
             session.change(drop)
@@ -147,9 +152,9 @@ def prove_dump(
             session.change(drop)
 
 
-def restore_commands(session: MysqlSession, dump: Dump) -> tuple[str, ...]:
+def restore_commands(server: MysqlServer, session: MysqlSession, dump: Dump) -> tuple[str, ...]:
     """The exact commands that `restore` would send now."""
-    load = f"{load_program(dump.database).shown} < {dump.path}"
+    load = f"{load_program(server, dump.database).shown} < {dump.path}"
     return (*_drops(session, dump.database), load)
 
 
@@ -183,7 +188,7 @@ def restore(server: MysqlServer, dump: Dump, *, within_seconds: float = WITHIN_S
 
 def _restore_steps(server: MysqlServer, dump: Dump) -> tuple[str, ...]:
     with server.connect() as session:
-        return restore_commands(session, dump)
+        return restore_commands(server, session, dump)
 
 
 def refuse_if_dump_changed(dump: Dump) -> None:
@@ -210,7 +215,7 @@ def load_dump(
         CommandFailed: a statement failed.
     """
     with changing(command, server.label) as call, dump.path.open("rb") as file:
-        run(load_program(database), server, within_seconds=within_seconds, stdin=file)
+        run(load_program(server, database), server, within_seconds=within_seconds, stdin=file)
         call.exit_code = 0
 
 

@@ -12,7 +12,6 @@ from recovery.errors import CommandFailed, Refused
 from recovery.walk import Fence
 
 TABLE = "recover_fence"
-NO_SUCH_TABLE = 1146
 NO_SUCH_SESSION = 1094
 CREATE = (
     "CREATE TABLE IF NOT EXISTS `recover_fence` (item varchar(190) NOT NULL PRIMARY KEY, "
@@ -26,6 +25,10 @@ NOTE_SESSION = "REPLACE INTO `recover_fence` VALUES ('session', %s, %s, '', 0, %
 NOTE_TABLE = "REPLACE INTO `recover_fence` VALUES (%s, %s, %s, %s, %s, 0)"
 LOCK = "SELECT recovery_id, epoch FROM `recover_fence` WHERE item = 'fence' FOR UPDATE"
 DROP = "DROP TABLE IF EXISTS `recover_fence`"
+IS_THERE = (
+    "SELECT 1 FROM information_schema.tables "
+    "WHERE table_schema = DATABASE() AND table_name = 'recover_fence'"
+)
 RAISE_COMMANDS = (CREATE, END_SESSION, RAISE)
 
 
@@ -41,6 +44,15 @@ def loaded(session: MysqlSession, table: str, fence: Fence) -> tuple[str, int] |
     return (str(found[0][2]), int(found[0][3])) if found else None
 
 
+def refusal(target: str, standing: Fence) -> Refused:
+    """Say whose fence stands in the way."""
+    return Refused(
+        target,
+        f"the fence of recovery {standing.recovery_id} (epoch {standing.epoch}) stands there",
+        f"See `recover status {standing.recovery_id}`; undo or resume that one first",
+    )
+
+
 def raise_to(session: MysqlSession, fence: Fence) -> None:
     """Let this attempt write and no older one. What an older one has begun is rolled back.
 
@@ -52,11 +64,7 @@ def raise_to(session: MysqlSession, fence: Fence) -> None:
     if standing is not None and (
         standing.recovery_id != fence.recovery_id or standing.epoch > fence.epoch
     ):
-        raise Refused(
-            session.target,
-            f"the fence of recovery {standing.recovery_id} (epoch {standing.epoch}) stands there",
-            f"See `recover status {standing.recovery_id}`; undo or resume that one first",
-        )
+        raise refusal(session.target, standing)
     for row in _rows(session, "item = 'session' AND epoch < %s", fence.epoch):
         _end_session(session, int(row[4]))
     session.change(RAISE, (fence.recovery_id, fence.epoch))
@@ -98,9 +106,6 @@ def _end_session(session: MysqlSession, session_id: int) -> None:
 
 def _rows(session: MysqlSession, where: str, *args: object) -> list[tuple[Any, ...]]:
     columns = "recovery_id, epoch, copy_sha256, row_count, session_id"
-    try:
-        return session.rows(f"SELECT {columns} FROM `{TABLE}` WHERE {where}", args)  # noqa: S608 (constants)
-    except CommandFailed as error:
-        if error.code == NO_SUCH_TABLE:
-            return []
-        raise
+    if not session.rows(IS_THERE):
+        return []
+    return session.rows(f"SELECT {columns} FROM `{TABLE}` WHERE {where}", args)  # noqa: S608 (constants)

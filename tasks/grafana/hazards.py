@@ -209,9 +209,13 @@ def _as_hazard(pair: TablePair, column: Column, kind: str, tally: _Tally) -> Haz
 # What people made in a Grafana, and the column they would know it by.
 MADE_BY_PEOPLE = {
     "dashboard": "title", "data_source": "name", "folder": "title", "alert_rule": "title",
-    "user": "login", "team": "name", "library_element": "name",
+    "user": "login", "team": "name", "library_element": "name", "org": "name", "api_key": "name",
+    "playlist": "name", "short_url": "uid", "annotation": "text", "dashboard_snapshot": "name",
+    "dashboard_public": "uid", "query_history": "uid", "correlation": "uid", "temp_user": "email",
+    "alert": "name", "alert_notification": "name", "plugin_setting": "plugin_id",
+    "tag": "key", "dashboard_tag": "term", "ngalert_configuration": "id",
 }  # fmt: skip
-MADE_BY_FIRST_START = {"user": {b"admin"}}
+MADE_BY_FIRST_START = {"user": {b"admin"}, "org": {b"Main Org."}}
 
 
 def _replaced_rows(

@@ -105,7 +105,7 @@ def dump_target(target: MysqlServer, kept: KeptDump) -> None:
 def prove_commands(target: MysqlServer, kept: KeptDump) -> Iterable[str]:
     """What proving the dump sends: a scratch database comes and goes."""
     dump = Dump(kept.path, "", 0, target.database, ())
-    return proof_commands(scratch_database(), dump)
+    return proof_commands(target, scratch_database(), dump)
 
 
 def is_proven(kept: KeptDump) -> bool:

@@ -12,11 +12,12 @@ from tempfile import mkdtemp
 from urllib.parse import urlsplit, urlunsplit
 
 from prefect.blocks.core import Block
+from prefect.settings import get_current_settings
 
 from blocks.mysql_server import MysqlServer
 from blocks.ssh_host import SshHost, path_in_url
 from recovery.errors import BadInput
-from recovery.journal.opening import default_journal_path
+from recovery.journal.opening import journal_folder
 from recovery.walk import current_fence
 from tasks.grafana.remote_source import fetch_database
 from tasks.grafana.source import COMPANIONS, SourceCopy, sha256_of, take_copy
@@ -121,7 +122,16 @@ def mysql_target(target: str) -> MysqlServer:
         BadInput: the URL is malformed, or there is no such block.
     """
     if "://" in target:
-        return MysqlServer.from_url(target)
+        try:
+            return MysqlServer.from_url(target)
+        except BadInput as wrong:
+            raise BadInput(f"target ({wrong.field})", wrong.seen, wrong.remedy) from None
+    if not get_current_settings().api.url:
+        raise BadInput(
+            "target",
+            f"{target!r} is no mysql:// URL, and without PREFECT_API_URL there are no saved blocks",
+            "Give mysql://user@host:port/db?password_file=PATH",
+        )
     try:
         block = Block.load(f"{MysqlServer.get_block_type_slug()}/{target}")
     except ValueError as error:
@@ -157,7 +167,7 @@ def systemd_unit(grafana: str) -> SystemdUnit | None:
 
 def work_folder() -> WorkFolder:
     """The folder of the recovery that is running: `RECOVER_WORK_DIR`, else beside the journal."""
-    base = os.environ.get("RECOVER_WORK_DIR") or str(default_journal_path().parent / "work")
+    base = os.environ.get("RECOVER_WORK_DIR") or str(journal_folder() / "work")
     return WorkFolder(Path(base) / current_fence().recovery_id)
 
 

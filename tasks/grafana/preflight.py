@@ -7,8 +7,12 @@ from blocks.mysql_server import MysqlServer
 from blocks.mysql_session import quote_name
 from recovery.errors import BadInput
 from recovery.steps import decision, probe
-from tasks.grafana.acceptance import Grade, Hazard, refuse_unless_accepted
+from recovery.walk import current_fence
+from tasks.grafana import fence
+from tasks.grafana.acceptance import Grade, Hazard, refuse_unknown, refuse_unless_accepted
+from tasks.grafana.client import dump_program, load_program
 from tasks.grafana.compare import compare_table
+from tasks.grafana.grants import refuse_unless_may_create
 from tasks.grafana.hazards import find_hazards
 from tasks.grafana.kept_copy import KeptCopy
 from tasks.grafana.schema import read_source_schema, read_target_schema
@@ -52,8 +56,30 @@ def refuse_unless_fit(
 
     Runbook: docs/runbooks/grafana-sqlite-to-mysql.md, step 1.
     """
+    refuse_unknown(accept)
     fitness = look(copy.now(), target, skip_tables)
     refuse_unless_accepted(target.label, fitness.hazards, accept)
+
+
+@probe
+def refuse_unless_prepared(target: MysqlServer) -> None:
+    """Refuse early what a later step would be refused for, once Grafana is stopped.
+
+    Raises:
+        Refused: another recovery's fence stands there, or the account may not make the scratch
+            database in which the dump is proven; says what to grant.
+        BadInput: the programs that dump and load are not installed on this worker.
+        Unreachable: the server gave no answer.
+
+    Runbook: docs/runbooks/grafana-sqlite-to-mysql.md, step 1.
+    """
+    dump_program(target)
+    load_program(target, target.database)
+    with target.connect() as session:
+        standing = fence.raised(session)
+        if standing is not None and standing.recovery_id != current_fence().recovery_id:
+            raise fence.refusal(target.label, standing)
+        refuse_unless_may_create(session, target.user)
 
 
 @probe

@@ -209,7 +209,7 @@ def test_an_undo_killed_at_any_event_ends_with_what_was_there(make_world, runs, 
     """
     first = make_world()
     moved = runs.run(first, break_glass="fault test")
-    whole = runs.run(first, resume=moved.answer["id"], undo_by="fault test")
+    whole = runs.run(first, resume=moved.answer["id"], undo_by="fault test", break_glass="test")
     assert whole.answer["state"] == "undone", whole.answer
     assert first.rows() == first.fresh
     points = kill_points(whole.events)[shard::4]
@@ -217,9 +217,9 @@ def test_an_undo_killed_at_any_event_ends_with_what_was_there(make_world, runs, 
     for point in points:
         world = make_world()
         moved = runs.run(world, break_glass="fault test")
-        killed = runs.run(world, kill=point, resume=moved.answer["id"], undo_by="fault test")
+        killed = runs.run(world, kill=point, resume=moved.answer["id"], undo_by="fault test", break_glass="test")
         assert killed.exit_code == -9, (point, killed)
-        again = runs.run(world, resume=moved.answer["id"], undo_by="fault test")
+        again = runs.run(world, resume=moved.answer["id"], undo_by="fault test", break_glass="test")
 
         at = (point, whole.events[point[0] - 1])
         assert again.answer["state"] == "undone", (at, again.answer)

@@ -152,7 +152,7 @@ def test_each_table_is_dropped_by_a_statement_of_its_own(mariadb, server, taken)
     mariadb.execute(*(f"CREATE TABLE {n} (id int)" for n in names), database=server.database)
 
     with server.connect() as session:
-        commands = restore_commands(session, taken)
+        commands = restore_commands(server, session, taken)
 
     assert {f"DROP TABLE IF EXISTS `{name}`" for name in names} <= set(commands)
     assert "DROP VIEW IF EXISTS `v`" in commands

@@ -106,7 +106,7 @@ def test_a_second_move_changes_nothing(move):
     second = move.approved()
 
     assert second.state is RecoveryState.RECOVERED, second.error
-    assert second.result.tables == 0
+    assert second.result.tables_that_differed == 0
     assert move.contents() == after_first
     steps = status_of(open_journal(), second.recovery_id)["steps"]
     assert not [step for step in steps if step["kind"] == "act"]
@@ -128,9 +128,13 @@ def test_rows_that_lie_in_the_log_alone_arrive(move):
 def test_undo_puts_back_what_was_there(move):
     before = move.contents()
     moved = move.approved()
-    assert move.contents() != before
+    after = move.contents()
+    assert after != before
 
-    undone = move.run(resume=moved.recovery_id, undo_by="tester")
+    unasked = move.run(resume=moved.recovery_id, undo_by="tester")
+    assert isinstance(unasked.error, NeedsPerson)  # people have used it since
+    assert move.contents() == after
+    undone = move.run(resume=moved.recovery_id, undo_by="tester", break_glass="wrong target")
 
     assert undone.state is RecoveryState.UNDONE, undone.error
     assert move.contents() == before

@@ -16,7 +16,7 @@ from recovery.journal.history import AttemptRecord, History, read_history
 from recovery.journal.store import Journal
 from tests.lab.cells import tick
 from tests.lab.demo_stack import LEASE_SECONDS, Stack
-from tests.lab.demo_wish import DemoFailed, say
+from tests.lab.demo_wish import DemoFailed, TooQuick, say
 from tests.lab.processes import LabError, wait_until
 
 LOAD = "load_table["
@@ -134,6 +134,11 @@ class Watch:
             return
         self.look()  # what it wrote last may be what is waited for
         if not is_reached():
+            if state["type"] == "COMPLETED":
+                raise TooQuick(
+                    f"it was recovered before it could be killed, so quickly was it moved: "
+                    f"{state['message']}. Nothing was killed or resumed; a larger SOURCE shows that"
+                )
             raise DemoFailed(
                 f"waited for {what}, but the flow run is {state['name']}: {state['message']}"
             )

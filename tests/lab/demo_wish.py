@@ -17,6 +17,12 @@ class DemoFailed(Exception):
     exit_code = 1
 
 
+class TooQuick(DemoFailed):
+    """It was recovered before it could be killed: nothing failed, and less was shown."""
+
+    exit_code = 0
+
+
 class BadWish(DemoFailed):
     """A variable asks for what cannot be done; nothing was started or changed for it."""
 

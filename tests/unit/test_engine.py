@@ -623,9 +623,10 @@ def test_consent_runs_out_and_a_retry_of_the_same_run_does_not_renew_it(lab, mon
     from recovery import approval  # noqa: PLC0415
 
     one, check = lab.make("one", danger=Danger.DESTRUCTIVE), fails_once(down())
+    two = lab.make("two", danger=Danger.DESTRUCTIVE)
 
     def flow():
-        one(), check()
+        one(), check(), two()
 
     run_id = "00000000-0000-7000-8000-00000000abcd"
     plan_hash = lab.run(flow, plan_only=True, danger=Danger.DESTRUCTIVE).plan.hash

@@ -237,7 +237,7 @@ def test_a_number_for_a_text_in_a_file_is_to_be_quoted(tmp_path):
 
 
 def test_parameters_are_described_with_type_and_default():
-    rows = {row["name"]: row for row in described(declared())}
+    rows = {row["name"]: row for row in described(declared(), {})}
 
     assert rows["source"] == {"name": "source", "type": "str", "required": True}
     assert rows["skip"] == {"name": "skip", "type": "list[str]", "required": False, "default": []}
