@@ -217,7 +217,9 @@ def test_an_undo_killed_at_any_event_ends_with_what_was_there(make_world, runs, 
     for point in points:
         world = make_world()
         moved = runs.run(world, break_glass="fault test")
-        killed = runs.run(world, kill=point, resume=moved.answer["id"], undo_by="fault test", break_glass="test")
+        killed = runs.run(
+            world, kill=point, resume=moved.answer["id"], undo_by="fault test", break_glass="test"
+        )
         assert killed.exit_code == -9, (point, killed)
         again = runs.run(world, resume=moved.answer["id"], undo_by="fault test", break_glass="test")
 
