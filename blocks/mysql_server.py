@@ -146,7 +146,7 @@ class MysqlServer(Block):
                     port=self.port,
                     unix_socket=str(self.unix_socket) if self.unix_socket else None,
                     user=self.user,
-                    password=secret.reveal() if secret else "",
+                    password=secret.reveal().encode() if secret else b"",
                     database=database or self.database,
                     charset="utf8mb4",
                     autocommit=True,

@@ -55,9 +55,9 @@ def move_grafana_to_mysql(  # noqa: PLR0913, PLR0917 (each is a field of the for
     Runbook: docs/runbooks/grafana-sqlite-to-mysql.md.
     """
     mysql, unit = mysql_target(target), systemd_unit(grafana)
-    copy = KeptCopy(source_file(source), work_folder(), tuple(accept or ()))
-    wanted = wanted_dashboards(dashboards, grafana_url)
     skip = tuple(skip_tables or ())
+    copy = KeptCopy(source_file(source), work_folder(), tuple(accept or ()), skip)
+    wanted = wanted_dashboards(dashboards, grafana_url)
     preflight.refuse_unless_fit(copy, mysql, skip, copy.accept)
     preflight.refuse_unless_prepared(mysql)
     tables = preflight.tables_due(copy, mysql, skip)

@@ -8,8 +8,10 @@ from operate.catalogue import recovery_named
 from operate.nearest import did_you_mean
 from operate.parameters import typed_parameters
 from recovery.errors import BadInput
+from recovery.inputs import refuse_passwords
 from recovery.journal.history import History
 from recovery.run import Options, Recovery
+from recovery.values import to_plain
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ def order_to_run(
         BadInput: the recovery is unknown, or a parameter wrong or missing.
     """
     recovery = recovery_named(name)
-    return Order(recovery, typed_parameters(recovery, settings, file), options or Options())
+    parameters = typed_parameters(recovery, settings, file)
+    refuse_passwords({key: to_plain(value) for key, value in parameters.items()})
+    return Order(recovery, parameters, options or Options())
 
 
 def order_to_resume(history: History, settings: list[str], options: Options) -> Order:

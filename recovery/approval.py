@@ -128,7 +128,8 @@ def _plan_anew(run: Run, attempt: Attempt, wanted: str) -> dict[str, Any]:
     planned = plan.as_plain()
     attempt.write(Kind.PLANNED, planned)
     if plan.refusals:
-        raise Refused(plan.target, "; ".join(plan.refusals), "Nothing was changed")
+        told = [text.removeprefix(f"refused on {plan.target}: ") for text in plan.refusals]
+        raise Refused(plan.target, "; ".join(told), "Nothing was changed")
     if wanted:
         refuse_other_hash(plan, wanted, history.plans.get(wanted))
     elif not run.options.break_glass and not plan.is_empty:

@@ -1,14 +1,18 @@
 """The parameters of a run held against those a recovery was begun with."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from recovery.errors import BadInput, NeedsPerson, Refused
+from recovery.journal.events import flaws
 from recovery.journal.history import History, read_history
 from recovery.run import Options, Run
 from recovery.secrecy.redaction import contains_secret
 from recovery.values import from_plain, shortly, to_plain
 from recovery.verdict import Danger
+
+PASSWORD_IN_URL = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
 
 
 def refuse_odd_options(options: Options) -> None:
@@ -36,6 +40,7 @@ def refuse_secrets(run: Run) -> None:
     Raises:
         BadInput: one does.
     """
+    refuse_passwords(run.plain)
     for name, value in run.plain.items():
         if contains_secret(str(value)):
             raise BadInput(
@@ -52,9 +57,19 @@ def known_recovery(run: Run, recovery_id: str) -> History:
         BadInput: there is none, or it is of another flow.
         Refused: it was abandoned or undone.
     """
-    history = read_history(run.journal.events(recovery_id))
-    if history is None:
+    events = run.journal.events(recovery_id)
+    if not events:
         raise BadInput("resume", f"no recovery {recovery_id}", "See `recover status`")
+    if broken := flaws(events, *run.journal.head(recovery_id)):
+        raise NeedsPerson(
+            f"recovery {recovery_id}",
+            f"its journal is not what was written: {broken[0]}",
+            "Nothing is done on the strength of it: find out who changed it "
+            "(`recover journal verify`), look at the target, and start anew",
+        )
+    history = read_history(events)
+    if history is None:
+        raise AssertionError  # it has events
     refuse_unfit(run, history)
     return history
 
@@ -86,6 +101,21 @@ def refuse_unfit(run: Run, history: History) -> None:
         raise Refused(
             history.target, f"recovery {history.recovery_id} was undone", "Start a new one"
         )
+
+
+def refuse_passwords(plain: Mapping[str, Any]) -> None:
+    """Refuse a URL with a password in it, before anything stores it.
+
+    Raises:
+        BadInput: there is one; its value is not shown.
+    """
+    for name, value in plain.items():
+        if PASSWORD_IN_URL.search(str(value)):
+            raise BadInput(
+                name,
+                "there is a password in the URL, and parameters are stored and shown",
+                "Name a file or an environment variable of the worker instead (password_file=...)",
+            )
 
 
 def refuse_undo_of_what_is_used(run: Run, history: History) -> None:

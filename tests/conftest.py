@@ -1,6 +1,7 @@
 """Real servers for the tests, started when first asked for, one of each per test process."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,12 @@ from tests.lab.prefect_server import private_prefect_server, process_worker
 
 PROJECT = Path(__file__).resolve().parent.parent
 POOL = "lab"
+
+
+def pytest_configure():
+    # A run in the background of a script has SIGINT ignored, and so would all it starts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure():

@@ -234,8 +234,9 @@ class PostgresJournal(Journal):
         """See Journal."""
         rows = self._ask(
             lambda connection: connection.execute(
-                "select recovery_id from recover_heads where starts_with(recovery_id, %s) "
-                "order by at desc limit %s",
+                "select recovery_id, max(at) from (select recovery_id, at from recover_heads union "
+                "all select recovery_id, at::timestamptz from recover_events where seq = 1) known "
+                "where starts_with(recovery_id, %s) group by 1 order by 2 desc limit %s",
                 (starting_with, limit),
             ).fetchall()
         )

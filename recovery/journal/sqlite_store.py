@@ -183,8 +183,10 @@ class SqliteJournal(Journal):
     def recovery_ids(self, starting_with: str = "", limit: int = 1000) -> list[str]:
         """See Journal."""
         rows = self._read(
-            "select recovery_id from heads where substr(recovery_id, 1, ?) = ? "
-            "order by at desc limit ?",
+            # Also those whose head is gone: that is a flaw to be found, not a recovery less.
+            "select recovery_id, max(at) from (select recovery_id, at from heads union all "
+            "select recovery_id, at from events where seq = 1) where substr(recovery_id, 1, ?) = ? "
+            "group by recovery_id order by max(at) desc limit ?",
             len(starting_with),
             starting_with,
             limit,

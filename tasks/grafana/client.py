@@ -1,5 +1,6 @@
 """The command-line programs of MariaDB or MySQL; a password is never on their command line."""
 
+import ctypes
 import os
 import re
 import shlex
@@ -15,11 +16,11 @@ from typing import IO
 
 from blocks.mysql_server import MysqlServer
 from recovery.errors import BadInput, CommandFailed, Unreachable
-from tasks.grafana.source import open_private
 
 DUMP_PROGRAMS = ("mariadb-dump", "mysqldump")
 CLIENT_PROGRAMS = ("mariadb", "mysql")
 TAIL_CHARACTERS = 2000
+PR_SET_PDEATHSIG = 1
 NAMES_PASSED_ON = ("PATH", "TMPDIR", "LANG", "LC_ALL")
 # ERROR 2002 (HY000): Can't connect · mariadb-dump: Got error: 2013: "Lost connection
 NO_ANSWER = re.compile(r"(?:ERROR|error:?) (?:2002|2003|2005|2006|2013|2026|2055)\b")
@@ -104,8 +105,8 @@ def is_of_mariadb(path: str) -> bool:
 
 
 @contextmanager
-def options_file(server: MysqlServer) -> Iterator[Path]:
-    """Write where to connect and as whom into a file of mode 0600, and remove it afterwards."""
+def options_file(server: MysqlServer) -> Iterator[int]:
+    """Write where to connect and as whom into a file in memory; its descriptor."""
     secret = server.password()
     lines = ["[client]", f"user={quote_option(server.user)}"]
     if secret is not None:
@@ -123,17 +124,23 @@ def options_file(server: MysqlServer) -> Iterator[Path]:
         ]  # fmt: skip
     # In a group of its own: the dump programs do not know it.
     lines += ["[mysql]", f"connect-timeout={server.connect_within_seconds}"]
-    with tempfile.TemporaryDirectory(prefix="recover-") as directory:  # of mode 0700
-        path = Path(directory) / "options.cnf"
-        with open_private(path) as file:
-            file.write("\n".join([*lines, ""]).encode())
-        yield path
+    # In memory, and gone with the process: a kill leaves no password on disk.
+    with open(os.memfd_create("options"), "wb") as file:  # noqa: PTH123 (it has no path)
+        os.fchmod(file.fileno(), 0o600)  # the programs pass over what others may write
+        file.write("\n".join([*lines, ""]).encode())
+        file.flush()
+        yield file.fileno()
 
 
 def quote_option(value: str) -> str:
     """A value as option files take it: blanks, quotes and # mean themselves inside the quotes."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + escaped.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + '"'
+
+
+def _die_with_parent() -> None:
+    """Let the kernel kill a program whose worker was killed: nobody would fence it."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def run(
@@ -155,7 +162,7 @@ def run(
         process = subprocess.Popen(  # noqa: S603 - a program of our own choice
             [
                 program.path,
-                f"--defaults-extra-file={options}",
+                f"--defaults-extra-file=/proc/self/fd/{options}",
                 *program.arguments,
                 program.database,
             ],
@@ -163,7 +170,9 @@ def run(
             stdout=stdout or subprocess.DEVNULL,
             stderr=errors,
             env={name: os.environ[name] for name in NAMES_PASSED_ON if name in os.environ},
+            pass_fds=(options,),
             start_new_session=True,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 (no other thread matters to it)
         )
         try:
             code = process.wait(within_seconds)

@@ -236,6 +236,24 @@ def table_sums(session: MysqlSession, database: str) -> tuple[TableSum, ...]:
     )
 
 
+def refuse_if_changed_since(session: MysqlSession, dump: Dump, table: str) -> None:
+    """Refuse to replace the rows of a table that are not those in the dump.
+
+    Raises:
+        Refused: somebody has written to it since; what they wrote is not in the dump.
+    """
+    known = next((each for each in dump.tables if each.name == table), None)
+    full = quote_name(table)
+    rows = int(session.rows(f"SELECT COUNT(*) FROM {full}")[0][0])  # noqa: S608
+    checksum = int(session.rows(f"CHECKSUM TABLE {full}")[0][1] or 0)
+    if known is None or (known.rows, known.checksum) != (rows, checksum):
+        raise Refused(
+            session.target,
+            f"{table} was written to after the dump was taken, and its rows would be lost",
+            "Stop what writes to the target (Grafana?), undo this recovery, and start anew",
+        )
+
+
 def refuse_unless_same(target: str, dump: Dump, held: Iterable[TableSum]) -> None:
     """Go on only if what was loaded is what was dumped.
 

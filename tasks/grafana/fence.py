@@ -25,6 +25,7 @@ NOTE_SESSION = "REPLACE INTO `recover_fence` VALUES ('session', %s, %s, '', 0, %
 NOTE_TABLE = "REPLACE INTO `recover_fence` VALUES (%s, %s, %s, %s, %s, 0)"
 LOCK = "SELECT recovery_id, epoch FROM `recover_fence` WHERE item = 'fence' FOR UPDATE"
 DROP = "DROP TABLE IF EXISTS `recover_fence`"
+IS_SESSION_HERE = "SELECT 1 FROM information_schema.processlist WHERE id = %s AND db = DATABASE()"
 IS_THERE = (
     "SELECT 1 FROM information_schema.tables "
     "WHERE table_schema = DATABASE() AND table_name = 'recover_fence'"
@@ -97,6 +98,9 @@ def note_table(session: MysqlSession, fence: Fence, table: str, sha256: str, row
 
 
 def _end_session(session: MysqlSession, session_id: int) -> None:
+    # Ids begin anew with the server: only a session on this very database can be the one noted.
+    if not session.rows(IS_SESSION_HERE, (session_id,)):
+        return
     try:
         session.change(END_SESSION, (session_id,))
     except CommandFailed as error:

@@ -11,7 +11,7 @@ from recovery.steps import act, verify
 from recovery.values import from_plain
 from recovery.verdict import Verdict
 from tasks.grafana.migration import SourceFile, WorkFolder, fresh_scratch_copy, scratch_copy
-from tasks.grafana.source import SourceCopy, sha256_of
+from tasks.grafana.source import SourceCopy, sha256_of, write_durably
 
 NOTE = "copy.json"
 
@@ -23,6 +23,7 @@ class KeptCopy:
     source: SourceFile
     folder: WorkFolder
     accept: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -40,7 +41,9 @@ class KeptCopy:
             written_at = self.note.stat().st_mtime_ns
         except FileNotFoundError:
             return None
-        return _read_note(self.note, written_at)
+        copy = _read_note(self.note, written_at)
+        # Beside its note, wherever that was brought to since.
+        return None if copy is None else replace(copy, path=self.folder.path / copy.path.name)
 
     def now(self) -> SourceCopy:
         """The kept copy; before it is taken, one that is only looked at."""
@@ -48,9 +51,12 @@ class KeptCopy:
 
 
 @lru_cache(maxsize=4)
-def _read_note(note: Path, written_at: int) -> SourceCopy:
+def _read_note(note: Path, written_at: int) -> SourceCopy | None:
     del written_at  # so that a note written anew is read anew
-    copy: SourceCopy = from_plain(SourceCopy, json.loads(note.read_text()))
+    try:
+        copy: SourceCopy = from_plain(SourceCopy, json.loads(note.read_text()))
+    except ValueError:  # cut off with the machine: the copy is then taken again
+        return None
     return copy
 
 
@@ -84,9 +90,7 @@ def take_copy(copy: KeptCopy) -> None:
     copy.note.unlink(missing_ok=True)
     copy.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     taken = _same_as_looked_at(copy) or copy.source.copy_to(copy.folder.path, copy.accept)
-    draft = copy.note.with_suffix(".partial")
-    draft.write_text(json.dumps(asdict(taken), default=str, indent=1))
-    draft.replace(copy.note)
+    write_durably(copy.note, json.dumps(asdict(taken), default=str, indent=1))
 
 
 def _same_as_looked_at(copy: KeptCopy) -> SourceCopy | None:
@@ -118,5 +122,5 @@ def source_has_not_changed(copy: KeptCopy) -> None:
             copy.source.label,
             f"the source as it was copied ({kept.sha256[:12]})",
             f"it has changed since ({again.sha256[:12]})",
-            "Stop what writes to it (Grafana?), then fork from take_copy",
+            "Stop what writes to it (Grafana?), then undo this recovery and start anew",
         )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from blocks.mysql_server import MysqlServer
@@ -11,11 +11,13 @@ from recovery.steps import act
 from recovery.values import from_plain
 from recovery.verdict import Verdict
 from recovery.walk import current_fence
+from tasks.grafana import fence
 from tasks.grafana.client import dump_program
 from tasks.grafana.dump import Dump, proof_commands, refuse_if_dump_changed
 from tasks.grafana.dump import prove_dump as prove
 from tasks.grafana.dump import take_dump as take
 from tasks.grafana.migration import WorkFolder
+from tasks.grafana.source import write_durably
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,15 @@ class KeptDump:
                 f"there is none in {self.folder.path} on this worker",
                 "Go on where it was taken, or bring its folder here",
             )
-        dump: Dump = from_plain(Dump, json.loads(self.note.read_text()))
-        return dump
+        try:
+            dump: Dump = from_plain(Dump, json.loads(self.note.read_text()))
+        except ValueError as error:
+            raise Refused(
+                self.label,
+                f"{self.note} cannot be read",
+                "Find the note and the dump of this recovery in a backup of that folder",
+            ) from error
+        return replace(dump, path=self.path)  # beside its note, wherever that was brought to
 
 
 def scratch_database() -> str:
@@ -81,7 +90,28 @@ def is_dumped(kept: KeptDump) -> Verdict:
     return Verdict.DONE
 
 
-@act(commands=dump_commands, done_when=is_dumped, redo_stale=False)
+def refuse_if_rows_were_moved(target: MysqlServer) -> None:
+    """Refuse to dump a target that a recovery has begun to fill: that is no way back.
+
+    Raises:
+        Refused: a fence stands there.
+    """
+    with target.connect() as session:
+        standing = fence.raised(session)
+    if standing is not None:
+        raise Refused(
+            target.label,
+            f"recovery {standing.recovery_id} has begun to fill it: a dump would not be a way back",
+            "Bring the folder of the dump that was taken before here, or undo where it is",
+        )
+
+
+@act(
+    commands=dump_commands,
+    done_when=is_dumped,
+    redo_stale=False,
+    refuse_if=(refuse_if_rows_were_moved,),
+)
 def dump_target(target: MysqlServer, kept: KeptDump) -> None:
     """Dump the target to the worker; it is only read.
 
@@ -97,9 +127,7 @@ def dump_target(target: MysqlServer, kept: KeptDump) -> None:
     Runbook: docs/runbooks/grafana-sqlite-to-mysql.md, step 5.
     """
     told = json.dumps(asdict(take(target, kept.path)), default=str, indent=1)
-    draft = kept.note.with_suffix(".partial")
-    draft.write_text(told)
-    draft.replace(kept.note)
+    write_durably(kept.note, told)
 
 
 def prove_commands(target: MysqlServer, kept: KeptDump) -> Iterable[str]:
@@ -128,4 +156,4 @@ def prove_dump(target: MysqlServer, kept: KeptDump) -> None:
     """
     dump = kept.taken()
     prove(target, dump, scratch_database())
-    kept.proof.write_text(dump.sha256)
+    write_durably(kept.proof, dump.sha256)

@@ -3,15 +3,17 @@
 from collections.abc import Iterable
 
 from blocks.mysql_server import MysqlServer
-from blocks.mysql_session import quote_name
+from blocks.mysql_session import MysqlSession, quote_name
 from recovery.steps import act, undo, verify
 from recovery.verdict import Danger, Verdict
 from recovery.walk import current_fence
 from tasks.grafana import dump, fence, load
+from tasks.grafana.acceptance import refuse_unless_accepted
 from tasks.grafana.compare import compare_table, refuse_unless_equal
+from tasks.grafana.dump import refuse_if_changed_since
 from tasks.grafana.kept_copy import KeptCopy
 from tasks.grafana.kept_dump import KeptDump
-from tasks.grafana.preflight import pair_of
+from tasks.grafana.preflight import look, pair_of
 
 
 def fence_commands() -> Iterable[str]:
@@ -74,6 +76,19 @@ def load_commands(target: MysqlServer, copy: KeptCopy, table: str) -> Iterable[s
     return [fence.NOTE_SESSION, *numbering_and_load[:-1], fence.NOTE_TABLE, numbering_and_load[-1]]
 
 
+def refuse_unless_still_looked_at(target: MysqlServer, copy: KeptCopy) -> None:
+    """Refuse to load what nobody has looked at: another copy, or another schema, than before.
+
+    Raises:
+        Refused: something would be lost now that was not accepted by name.
+    """
+    now = copy.now()
+    hazards = look(now, target, copy.skip).hazards
+    # What the target holds is by now partly what this recovery has put there.
+    mattering = [hazard for hazard in hazards if hazard.kind != "replaced-rows"]
+    refuse_unless_accepted(target.label, mattering, copy.accept)
+
+
 def is_loaded(target: MysqlServer, copy: KeptCopy, table: str) -> Verdict:
     """Whether the table holds the rows of the copy.
 
@@ -96,6 +111,7 @@ def is_loaded(target: MysqlServer, copy: KeptCopy, table: str) -> Verdict:
     commands=load_commands,
     done_when=is_loaded,
     undo=restore_target,
+    refuse_if=(refuse_unless_still_looked_at,),
     danger=Danger.DESTRUCTIVE,
     each=("table",),
     lasts_until="remove_fence",
@@ -113,16 +129,21 @@ def load_table(target: MysqlServer, kept: KeptDump, copy: KeptCopy, table: str) 
 
     Runbook: docs/runbooks/grafana-sqlite-to-mysql.md, step 7.
     """
-    del kept  # it is what the way back needs
-    now, mine = copy.now(), current_fence()
+    now, mine, dumped = copy.now(), current_fence(), kept.taken()
     pair = pair_of(now, target, table)
+
+    def lock_and_look(session: MysqlSession) -> None:
+        fence.lock(session, mine)
+        if fence.loaded(session, table, mine) is None:  # what it holds is still that of before
+            refuse_if_changed_since(session, dumped, table)
+
     with target.connect() as session:
         fence.enter(session, mine)
         load.load_table(
             now.path,
             session,
             pair,
-            first=lambda session: fence.lock(session, mine),
+            first=lock_and_look,
             last=lambda session: fence.note_table(
                 session, mine, table, now.sha256, pair.source.rows
             ),

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from tasks.grafana.remote_source import fetch_database
 from tasks.grafana.source import COMPANIONS, SourceCopy, sha256_of, take_copy
 
 UNIT_SCHEME = "systemd+ssh"
+BLOCK_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
 @dataclass(frozen=True)
@@ -126,10 +128,10 @@ def mysql_target(target: str) -> MysqlServer:
             return MysqlServer.from_url(target)
         except BadInput as wrong:
             raise BadInput(f"target ({wrong.field})", wrong.seen, wrong.remedy) from None
-    if not get_current_settings().api.url:
+    if not BLOCK_NAME.fullmatch(target) or not get_current_settings().api.url:
         raise BadInput(
             "target",
-            f"{target!r} is no mysql:// URL, and without PREFECT_API_URL there are no saved blocks",
+            "it is neither a mysql:// URL nor, with PREFECT_API_URL set, the name of a block",
             "Give mysql://user@host:port/db?password_file=PATH",
         )
     try:

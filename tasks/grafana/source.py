@@ -190,6 +190,22 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def write_durably(path: Path, text: str) -> None:
+    """Write a file whole or not at all, on disk when this returns; mode 0600."""
+    draft = path.with_name(path.name + ".partial")
+    draft.unlink(missing_ok=True)
+    with open_private(draft) as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def refuse_if_copy_changed(copy: SourceCopy) -> None:
     """Go on only with the very copy that was looked at.
 

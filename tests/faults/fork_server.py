@@ -15,7 +15,7 @@ from pathlib import Path
 
 import flows.grafana  # noqa: F401 (what is run)
 from recovery.declare import RECOVERIES, run_plainly
-from recovery.journal import sqlite_store
+from recovery.journal import opening, sqlite_store
 from recovery.run import Options
 
 
@@ -47,7 +47,7 @@ def run(order):
     os.environ.update(order["environment"])
     KillingJournal.kill_at, KillingJournal.side = order.get("kill") or (0, "before")
     KillingJournal.told_to = Path(order["events"])
-    sqlite_store.SqliteJournal = KillingJournal
+    opening.SqliteJournal = KillingJournal
     declared = RECOVERIES[order["flow"]]
     defaults = {name: default for name, (_, default) in declared.parameters.items()}
     ended = run_plainly(declared, {**defaults, **order["parameters"]}, Options(**order["options"]))

@@ -51,6 +51,7 @@ def test_a_run_in_this_process_shows_on_the_server_with_its_tasks(recover, prefe
 
 
 def test_exit_codes_are_those_without_a_server(recover):
+    approval = recover.json("run", "overwrite-files", "--set", f"folder={recover.world}", exits=4)
     recover.put("frozen")
     refused = recover.touch(exits=5)
     recover.take_away("frozen")
@@ -58,7 +59,6 @@ def test_exit_codes_are_those_without_a_server(recover):
     failed = recover.touch(exits=3)
     recover.take_away("break-b")
     done = recover.json("resume", failed["id"])
-    approval = recover.json("run", "overwrite-files", "--set", f"folder={recover.world}", exits=4)
     undone = recover.json("undo", failed["id"], "--by", "Ada")
 
     assert refused["error"]["type"] == "Refused"
