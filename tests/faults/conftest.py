@@ -18,11 +18,15 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 
 @dataclass
 class Ended:
-    """How a run ended: `exit_code` is negative for a signal, `answer` empty then."""
+    """How a run ended: `exit_code` is negative for a signal, `answer` empty then.
+
+    `stopped` is the id of a process that was stopped and waits for SIGCONT.
+    """
 
     exit_code: int
     answer: dict
     events: list
+    stopped: int = 0
 
 
 @dataclass
@@ -47,12 +51,14 @@ class Runs:
         }
         self.server.stdin.write(json.dumps(order) + "\n")
         self.server.stdin.flush()
-        exit_code = int(self.server.stdout.readline())
+        ended = self.server.stdout.readline().split()
+        exit_code = 0 if ended[0] == "stopped" else int(ended[0])
+        stopped = int(ended[1]) if ended[0] == "stopped" else 0
         told = json.loads(answer.read_text()) if answer.exists() else {}
         if exit_code > 0:
             pytest.fail((self.scratch / "fork_server.log").read_text()[-3000:])
         lines = events.read_text().splitlines() if events.exists() else []
-        return Ended(exit_code, told, [json.loads(line) for line in lines])
+        return Ended(exit_code, told, [json.loads(line) for line in lines], stopped)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,8 @@
 
 Started as `python -m tests.faults.fork_server`; each line on standard input is one order in JSON:
 `{"flow", "parameters", "options", "environment", "kill", "events", "answer"}`. `kill` is
-`[n, "before"|"after"]`: SIGKILL at the n-th event written to the journal. `events` is a file that
+`[n, "before"|"after"]`: SIGKILL at the n-th event written to the journal, or `[n, "stop"]`: SIGSTOP
+before it, and the answer is the id of the process that stopped. `events` is a file that
 gets a line for each event written, `answer` one that gets how the run ended.
 """
 
@@ -33,11 +34,13 @@ class KillingJournal(sqlite_store.SqliteJournal):
             cls.written += 1
             if cls.written == cls.kill_at and cls.side == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if cls.written == cls.kill_at and cls.side == "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
             event = super().append(recovery_id, kind, body, step=step, **rest)
             with cls.told_to.open("a") as log:
                 told = [str(kind), step, bool(body.get("is_change")), str(body.get("command", ""))]
                 log.write(json.dumps(told) + "\n")
-            if cls.written == cls.kill_at:
+            if cls.written == cls.kill_at and cls.side == "after":
                 os.kill(os.getpid(), signal.SIGKILL)
         return event
 
@@ -75,8 +78,9 @@ def serve():
             finally:
                 sys.stderr.flush()
                 os._exit(code)
-        _, status = os.waitpid(child, 0)
-        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        _, status = os.waitpid(child, os.WUNTRACED)
+        ended = f"stopped {child}" if os.WIFSTOPPED(status) else os.waitstatus_to_exitcode(status)
+        sys.stdout.write(f"{ended}\n")
         sys.stdout.flush()
 
 

@@ -1,5 +1,7 @@
 """Moving a Grafana while its worker is killed: before, inside and after every step."""
 
+import os
+import signal
 import sqlite3
 from collections import Counter
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from tests.faults.conftest import flaws_of, journal_of
 from tests.lab.cells import compare
 from tests.lab.grafana_database import make_grafana_database
 from tests.lab.grafana_schema import grafana_11
+from tests.lab.processes import wait_until
 
 # Enough tables for every kind of step, few enough to be killed at each: with text and blobs, with
 # an awkward cell, and without any row.
@@ -197,6 +200,41 @@ def assert_nothing_done_twice(world, recovery_id, at):
         and not event.body.get("error")
     )
     assert all(times == 1 for times in commits.values()), (at, commits)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("statement", ["DELETE", "INSERT", "REPLACE", "COMMIT", "DROP TABLE"])
+def test_a_paused_worker_that_wakes_up_changes_nothing_more(make_world, runs, statement):
+    """Goal: who was away longer than the lease does not undo what another has done since.
+
+    Method: stop a worker (SIGSTOP) when a statement was sent and is not noted yet, let another one
+    recover the target, wake the first one up, and compare the target before and after that.
+    """
+    whole = runs.run(make_world(), break_glass="fault test")
+    n = next(
+        n
+        for n, (_, step, _, command) in enumerate(whole.events, 1)
+        if command.startswith(statement) and step in {"load_table[dashboard]", "remove_fence"}
+    )
+    world = make_world()
+    paused = runs.run(world, kill=(n, "stop"), break_glass="fault test")
+    assert paused.stopped, paused
+    recovered = runs.run(world, resume=the_recovery(world), break_glass="fault test")
+    assert recovered.answer["state"] == "recovered", recovered.answer
+    rows, events = world.rows(), len(told_events(world, recovered.answer["id"]))
+
+    os.kill(paused.stopped, signal.SIGCONT)
+    wait_until(lambda: not Path(f"/proc/{paused.stopped}").exists() or is_zombie(paused.stopped),
+               "the paused worker to leave", within_seconds=30)  # fmt: skip
+
+    assert world.rows() == rows
+    assert not world.differences().differences
+    assert len(told_events(world, recovered.answer["id"])) == events
+    assert flaws_of(world) == []
+
+
+def is_zombie(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 @pytest.mark.timeout(240)

@@ -12,11 +12,12 @@ import pytest
 import flows.grafana  # noqa: F401 (declares the recovery)
 from blocks.mysql_server import _kept_sessions
 from recovery.declare import RECOVERIES, run_plainly
-from recovery.errors import BadInput, CommandFailed, NeedsPerson, Refused, Unreachable
+from recovery.errors import BadInput, CommandFailed, NeedsPerson, NotVerified, Refused, Unreachable
 from recovery.evidence.status import status_of, verify_journal
 from recovery.journal.history import RecoveryState
 from recovery.journal.opening import open_journal
 from recovery.run import Options
+from tasks.grafana import preflight
 from tests.lab.cells import compare
 from tests.lab.grafana_api import TOKEN, stand_in_grafana
 from tests.lab.grafana_awkward import LOSSY
@@ -326,6 +327,62 @@ def test_a_recovery_goes_on_where_its_copy_is_not(move, tmp_path, monkeypatch):
     together = move.run(resume=stopped.recovery_id, break_glass="test")
     assert together.state is RecoveryState.RECOVERED, together.error
     assert not move.differences().differences
+
+
+@pytest.fixture
+def stopped(move):
+    """A move that was stopped in the middle of its loads: go on with `resume`."""
+    move.server.execute(
+        "CREATE TRIGGER stop BEFORE INSERT ON tag FOR EACH ROW "
+        "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'stopped by the test'",
+        database=move.database,
+    )
+    ended = move.run(break_glass="test")
+    assert ended.state is RecoveryState.FAILED, ended.error
+    move.server.execute("DROP TRIGGER stop", database=move.database)
+    return ended.recovery_id
+
+
+def test_a_source_that_changed_since_it_was_copied_is_noticed(move, stopped):
+    with sqlite3.connect(move.source) as connection:
+        connection.execute("UPDATE org SET name = 'renamed since' WHERE id = 1")
+
+    ended = move.run(resume=stopped, break_glass="test")
+
+    assert isinstance(ended.error, NotVerified)
+    assert "has changed since" in str(ended.error)
+
+
+def test_rows_that_came_after_the_dump_are_not_replaced(move, stopped):
+    move.server.execute(
+        "INSERT INTO user_role (org_id, user_id, role_id, created) VALUES (1, 4711, 1, NOW())",
+        database=move.database,
+    )
+
+    ended = move.run(resume=stopped, break_glass="test")
+
+    assert isinstance(ended.error, Refused)
+    assert "user_role was written to after the dump was taken" in str(ended.error)
+    rows = move.server.execute(
+        "SELECT COUNT(*) FROM user_role WHERE user_id = 4711", database=move.database
+    )
+    assert rows == ((1,),)
+
+
+def test_a_target_that_lost_a_column_in_between_is_looked_at_again(move, stopped):
+    move.server.execute("ALTER TABLE user_role DROP COLUMN created", database=move.database)
+    _forget_looks()
+
+    ended = move.run(resume=stopped, break_glass="test")
+
+    assert isinstance(ended.error, Refused)
+    assert "no-target-column:user_role.created" in str(ended.error)
+
+
+def _forget_looks():
+    """What another process would not remember."""
+    preflight._looks.clear()
+    preflight._comparisons.clear()
 
 
 def commands(recovery_id):

@@ -10,6 +10,7 @@ from recovery.commands import changing, reading
 from recovery.errors import (
     BadInput,
     CommandFailed,
+    Fenced,
     NeedsPerson,
     NotVerified,
     Refused,
@@ -615,6 +616,49 @@ def test_a_destructive_recovery_waits_for_the_consent_to_its_plan_and_to_no_othe
     assert "many[b] was None, is now ['make manyb']" in str(changed.error)
     assert approved.state == "recovered", approved.error
     assert lab.history(first.recovery_id).approvals[0].by == "ann"
+
+
+def test_an_act_whose_command_is_not_the_approved_one_is_refused(lab):
+    wording = ["make one"]
+    zero = lab.make("zero", danger=Danger.DESTRUCTIVE)
+    one = lab.make("one", danger=Danger.DESTRUCTIVE, commands=lambda n="": list(wording))
+
+    @probe
+    def reword() -> int:
+        if lab.done:
+            wording[0] = "make something else"
+        return len(lab.done)
+
+    def flow():
+        zero(), reword(), one()
+
+    plan_hash = lab.run(flow, plan_only=True, danger=Danger.DESTRUCTIVE).plan.hash
+    ended = lab.run(flow, danger=Danger.DESTRUCTIVE, approve=plan_hash)
+
+    assert isinstance(ended.error, Refused)
+    assert "differs from the approved plan" in str(ended.error)
+    assert lab.done == ["zero"]
+
+
+@pytest.mark.parametrize("when", ["before the intent", "before the command"])
+def test_an_attempt_that_wakes_up_past_its_lease_sends_nothing(lab, monkeypatch, when):
+    """A paused process finds by its own clock that its lease ran out; no server tells it."""
+
+    def sleep_long():
+        monkeypatch.setattr("recovery.journal.lease.boot_clock", lambda: float("inf"))
+
+    one = lab.make("one")
+    if when == "before the intent":
+        flow = lambda: (sleep_long(), one())  # noqa: E731 (as short as it is)
+    else:
+        change = one.fn
+        one.fn = lambda n="": (sleep_long(), change(n))
+        flow = one
+
+    with pytest.raises(Fenced):
+        lab.run(flow)
+
+    assert lab.done == []
 
 
 def test_consent_runs_out_and_a_retry_of_the_same_run_does_not_renew_it(lab, monkeypatch):
