@@ -64,6 +64,7 @@ class MariadbServer(Server):
             f"--bind-address={self.host}",
             f"--port={self.port}",
             f"--socket={self.socket}",
+            f"--tmpdir={self.data_directory.parent}",  # not one that others tidy up
             f"--pid-file={self.data_directory / 'pid'}",
             *(f"--{name}={value}" for name, value in self.options.items()),
             *([f"--init-file={self._first_start}"] if self._first_start.exists() else []),
