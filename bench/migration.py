@@ -53,7 +53,7 @@ def peers(server: MariadbServer, source: Path, database: str) -> list[str]:
         str(PEER), "--sqlite-file", str(source), "--mysql-database", database,
         "--mysql-user", server.user, "--mysql-password", server.password,
         "--mysql-host", server.host, "--mysql-port", str(server.port),
-        "--without-tables", "--mysql-truncate-tables", "--exclude-sqlite-tables",
+        "--mysql-skip-create-tables", "--mysql-truncate-tables", "--exclude-sqlite-tables",
         " ".join(sorted(LEFT_ALONE)), "--quiet",
     ]  # fmt: skip
 

@@ -117,7 +117,7 @@ def _carry_out(call: StepCall) -> State[Any]:
         if isinstance(call.error, Refused):
             name = "Refused"
         return Failed(name=name, message=redact(str(call.error)))
-    step_logger().info("%s. %s", outcome.shown_as, outcome.message)
+    # Prefect itself logs the state with its message; a line of ours would cost as much as the step.
     return Completed(name=outcome.shown_as, message=redact(outcome.message))
 
 
