@@ -346,7 +346,9 @@ class Attempt(JournaledWalk):
             return
         keys = [
             key
-            for key in missed(self.history, {*self._met, *tuple(self._claimed)}, self.n)
+            for key in missed(
+                self.history, {*self._met, *tuple(self._claimed)}, self.n, self.to_come
+            )
             if self.history.steps[key].attempt or self.history.steps[key].is_done
         ]  # what a fork was told is in doubt has no place in the order yet
         refuse_changed_flow(self.history, call.key, call.target, keys)

@@ -79,8 +79,13 @@ def refuse_changed_arguments(
     )
 
 
-def missed(history: History, met: Collection[str], attempt: int) -> list[str]:
-    """Keys of acts and decisions of earlier attempts that this walk has not come to."""
+def missed(
+    history: History, met: Collection[str], attempt: int, to_come: Collection[str] = ()
+) -> list[str]:
+    """Keys of acts and decisions of earlier attempts that this walk has not come to.
+
+    Those of targets `to_come` are no sign of another flow: a fan-out comes to them in its order.
+    """
     return [
         record.key
         for record in tuple(history.steps.values())  # other threads may add to it meanwhile
@@ -88,6 +93,7 @@ def missed(history: History, met: Collection[str], attempt: int) -> list[str]:
         and record.key not in met
         and record.attempt < attempt
         and record.state is not StepState.UNDONE
+        and record.key.partition("[")[2].rstrip("]").partition(",")[0] not in to_come
     ]
 
 

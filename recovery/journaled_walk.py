@@ -29,7 +29,8 @@ class JournaledWalk(Walk):
     @property
     def fence(self) -> Fence:
         """What marks this attempt at the target."""
-        return Fence(self.history.recovery_id, self.keeper.lease.epoch)
+        lease = self.keeper.lease
+        return Fence(self.history.recovery_id, lease.epoch, lease.target)
 
     def write(
         self, kind: Kind, body: Mapping[str, Any], step: str = "", *, is_intent: bool = False
@@ -92,3 +93,4 @@ class JournaledWalk(Walk):
         if history is not None:
             self.history = history
         self._claimed.clear()
+        self.to_come.clear()

@@ -41,7 +41,7 @@ class PlanWalk(Walk):
     @property
     def fence(self) -> Fence:
         """See Walk."""
-        return Fence(next(iter(self.identities), RECOVERY_ID), 0)
+        return Fence(next(iter(self.identities), RECOVERY_ID), 0, self.target)
 
     def perform_over(
         self,
@@ -49,13 +49,15 @@ class PlanWalk(Walk):
         targets: Sequence[Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        *,
+        keeps_errors: bool = False,
     ) -> list[Any]:
         """See Walk. What is remembered is come to in one order only, or plans would differ."""
         if step.kind not in REMEMBERED:
-            return super().perform_over(step, targets, args, kwargs)
+            return super().perform_over(step, targets, args, kwargs, keeps_errors=keeps_errors)
         results = []
         for target in targets:
-            results += super().perform_over(step, [target], args, kwargs)
+            results += super().perform_over(step, [target], args, kwargs, keeps_errors=keeps_errors)
         return results
 
     def carry_out(self, call: StepCall) -> Outcome:

@@ -28,6 +28,7 @@ class Walking(Protocol):
     """What a step calls where a recovery is running; see `recovery.walk`."""
 
     target: str
+    to_come: set[str]
 
     def perform(self, step: "Step[Any, Any]", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Take one step of the flow."""
@@ -38,8 +39,13 @@ class Walking(Protocol):
         targets: Sequence[Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        *,
+        keeps_errors: bool = False,
     ) -> list[Any]:
-        """Take one step for each target side by side."""
+        """Take one step for each target side by side, and only then raise the first error.
+
+        With `keeps_errors`, a target's error (a `RecoveryError`) stands in place of its result.
+        """
 
 
 current_walk: ContextVar[Walking | None] = ContextVar("current_walk", default=None)

@@ -9,7 +9,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -93,11 +93,13 @@ class EndOfRecord(Turn):
 class Fence:
     """What a target needs to tell this attempt from an older one of the same or another recovery.
 
-    In a plan the id is the placeholder that stands for it there, and the epoch is 0.
+    In a plan the id is the placeholder that stands for it there, and the epoch is 0. `target` is
+    what is leased: epochs of the same target can be compared.
     """
 
     recovery_id: str
     epoch: int
+    target: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -228,6 +230,7 @@ class Walk(ABC):
 
     target: str
     stage: Stage
+    to_come: set[str] = field(default_factory=set)  # labels whose turn of a fan-out is not over
     _claimed: dict[str, int] = field(default_factory=dict)
     _places: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -259,8 +262,10 @@ class Walk(ABC):
         targets: Sequence[Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        *,
+        keeps_errors: bool = False,
     ) -> list[Any]:
-        """Take one step for each target side by side; the first error is raised at the end."""
+        """See Walking."""
         first = next(iter(step.signature.parameters))
         calls = []
         for target in targets:
@@ -278,7 +283,7 @@ class Walk(ABC):
             except BaseException:  # stopped from outside: begin no more of them
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        return [future.result() for future in futures]
+        return [_result_of(future, keeps_errors=keeps_errors) for future in futures]
 
     def _claim(
         self, step: Step[Any, Any], arguments: dict[str, Any], always_named_by: str = ""
@@ -304,6 +309,15 @@ class Walk(ABC):
             self.target,
         )
         return StepCall(self, step, key, arguments, target, place)
+
+
+def _result_of(future: Future[Any], *, keeps_errors: bool) -> Any:
+    try:
+        return future.result()
+    except RecoveryError as error:
+        if not keeps_errors:
+            raise
+        return error
 
 
 def refuse_empty(call: StepCall, decided: object) -> None:

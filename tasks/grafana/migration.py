@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,10 +11,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from urllib.parse import urlsplit, urlunsplit
 
-from prefect.blocks.core import Block
-from prefect.settings import get_current_settings
-
 from blocks.mysql_server import MysqlServer
+from blocks.saved import saved_block
 from blocks.ssh_host import SshHost, path_in_url
 from recovery.errors import BadInput
 from recovery.journal.opening import journal_folder
@@ -24,7 +21,7 @@ from tasks.grafana.remote_source import fetch_database
 from tasks.grafana.source import COMPANIONS, SourceCopy, sha256_of, take_copy
 
 UNIT_SCHEME = "systemd+ssh"
-BLOCK_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+MYSQL_SHAPE = "a mysql:// URL, mysql://user@host:port/db?password_file=PATH"
 
 
 @dataclass(frozen=True)
@@ -128,23 +125,7 @@ def mysql_target(target: str) -> MysqlServer:
             return MysqlServer.from_url(target)
         except BadInput as wrong:
             raise BadInput(f"target ({wrong.field})", wrong.seen, wrong.remedy) from None
-    if not BLOCK_NAME.fullmatch(target) or not get_current_settings().api.url:
-        raise BadInput(
-            "target",
-            "it is neither a mysql:// URL nor, with PREFECT_API_URL set, the name of a block",
-            "Give mysql://user@host:port/db?password_file=PATH",
-        )
-    try:
-        block = Block.load(f"{MysqlServer.get_block_type_slug()}/{target}")
-    except ValueError as error:
-        raise BadInput(
-            "target",
-            f"{target!r} is neither a mysql:// URL nor the name of a MySQL database block",
-            "Give mysql://user@host:port/db?password_file=PATH, or save the block first",
-        ) from error
-    if not isinstance(block, MysqlServer):
-        raise BadInput("target", f"block {target!r} is of another type", "Name a MySQL database")
-    return block
+    return saved_block(MysqlServer, target, "target", MYSQL_SHAPE)
 
 
 def systemd_unit(grafana: str) -> SystemdUnit | None:

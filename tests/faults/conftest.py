@@ -29,36 +29,72 @@ class Ended:
     stopped: int = 0
 
 
+RETRY_DELAYS_SECONDS = (0.2, 0.5, 1.0)  # of a step that nobody answered
+
+
 @dataclass
 class Runs:
-    """Runs one recovery after the other, in children of the fork server."""
+    """Runs one recovery after the other, in children of the fork server.
+
+    A world says what is run: `module` and `flow`, its `parameters`, its `environment`, and, where
+    the steps wait for something that comes back, the `retry_delays` of those nobody answered.
+    """
 
     server: subprocess.Popen
     scratch: Path
     numbers: itertools.count = field(default_factory=itertools.count)
 
-    def run(self, world, *, kill=None, **options):
+    def run(self, world, *, kill=None, meanwhile=None, **options):
+        """Run, or resume, the recovery of a world.
+
+        Args:
+            world: see above.
+            kill: `(n, side)`: SIGKILL `before` or `after` the n-th event of the journal, or
+                `stop`: SIGSTOP before it.
+            meanwhile: with `stop`, what happens to the world while the worker stands still; the
+                worker then goes on. Without, it stays stopped.
+            options: those of every recovery.
+        """
         n = next(self.numbers)
         events, answer = self.scratch / f"{n}.events", self.scratch / f"{n}.answer"
-        order = {
-            "flow": "move-grafana-to-mysql",
-            "parameters": world.parameters,
-            "options": options,
-            "environment": world.environment,
-            "kill": kill,
-            "events": str(events),
-            "answer": str(answer),
-        }
-        self.server.stdin.write(json.dumps(order) + "\n")
-        self.server.stdin.flush()
-        ended = self.server.stdout.readline().split()
-        exit_code = 0 if ended[0] == "stopped" else int(ended[0])
-        stopped = int(ended[1]) if ended[0] == "stopped" else 0
+        stopped = self._order(
+            {
+                "module": world.module,
+                "flow": world.flow,
+                "parameters": world.parameters,
+                "options": options,
+                "environment": world.environment,
+                "retry_delays": getattr(world, "retry_delays", RETRY_DELAYS_SECONDS),
+                "kill": kill,
+                "events": str(events),
+                "answer": str(answer),
+            }
+        )
+        exit_code = 0
+        if isinstance(stopped, Stopped) and meanwhile is not None:
+            meanwhile()
+            stopped = self._order({"go_on": stopped.pid})
+        if not isinstance(stopped, Stopped):
+            exit_code, stopped = stopped, Stopped(0)
         told = json.loads(answer.read_text()) if answer.exists() else {}
         if exit_code > 0:
             pytest.fail((self.scratch / "fork_server.log").read_text()[-3000:])
         lines = events.read_text().splitlines() if events.exists() else []
-        return Ended(exit_code, told, [json.loads(line) for line in lines], stopped)
+        return Ended(exit_code, told, [json.loads(line) for line in lines], stopped.pid)
+
+    def _order(self, order):
+        """Return the exit code of the child, or that it was stopped."""
+        self.server.stdin.write(json.dumps(order) + "\n")
+        self.server.stdin.flush()
+        ended = self.server.stdout.readline().split()
+        return Stopped(int(ended[1])) if ended[0] == "stopped" else int(ended[0])
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A child that was stopped, or none with id 0."""
+
+    pid: int
 
 
 @pytest.fixture(scope="session")
@@ -81,6 +117,40 @@ def runs(tmp_path_factory):
     ):
         yield Runs(server, scratch)
         server.stdin.close()
+
+
+def kill_points(events):
+    """Where a worker is killed: before a step, inside it after each command, and after it.
+
+    A command that was sent and is not noted yet, an effect that is there and not noted as done:
+    each instant that differs from the one before in the world or in the journal, once.
+    """
+    points = []
+    for n, (kind, _, is_change, _) in enumerate(events, 1):
+        if is_change or kind in {"done", "undone"}:
+            points.append((n, "before"))
+        if kind not in {"command", "saw"}:
+            points.append((n, "after"))
+    return points
+
+
+def the_recovery(world):
+    """The id of the only recovery in a world's journal; empty before it began."""
+    journal = journal_of(world)
+    try:
+        ids = journal.recovery_ids()
+        return ids[0] if ids else ""
+    finally:
+        journal.close()
+
+
+def told_events(world, recovery_id):
+    """The events of a recovery."""
+    journal = journal_of(world)
+    try:
+        return journal.events(recovery_id)
+    finally:
+        journal.close()
 
 
 def journal_of(world):

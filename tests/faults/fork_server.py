@@ -1,23 +1,28 @@
 """Recoveries run in children of one process that has imported everything: a kill costs no import.
 
 Started as `python -m tests.faults.fork_server`; each line on standard input is one order in JSON:
-`{"flow", "parameters", "options", "environment", "kill", "events", "answer"}`. `kill` is
-`[n, "before"|"after"]`: SIGKILL at the n-th event written to the journal, or `[n, "stop"]`: SIGSTOP
-before it, and the answer is the id of the process that stopped. `events` is a file that
-gets a line for each event written, `answer` one that gets how the run ended.
+`{"module", "flow", "parameters", "options", "environment", "retry_delays", "kill", "events",
+"answer"}`. `kill` is `[n, "before"|"after"]`: SIGKILL at the n-th event written to the journal, or
+`[n, "stop"]`: SIGSTOP before it, and the answer is the id of the process that stopped. `events` is
+a file that gets a line for each event written, `answer` one that gets how the run ended. The order
+`{"go_on": pid}` lets a stopped process go on and waits for its end.
 """
 
+import importlib
 import json
 import os
 import signal
 import sys
 import traceback
 from pathlib import Path
+from uuid import uuid4
 
-import flows.grafana  # noqa: F401 (what is run)
-from recovery.declare import RECOVERIES, run_plainly
+from recovery.declare import RECOVERIES
 from recovery.journal import opening, sqlite_store
+from recovery.launch import launch
 from recovery.run import Options
+from recovery.secrecy.log_redaction import install_log_redaction
+from recovery.stage import PlainStage
 
 
 class KillingJournal(sqlite_store.SqliteJournal):
@@ -53,7 +58,14 @@ def run(order):
     opening.SqliteJournal = KillingJournal
     declared = RECOVERIES[order["flow"]]
     defaults = {name: default for name, (_, default) in declared.parameters.items()}
-    ended = run_plainly(declared, {**defaults, **order["parameters"]}, Options(**order["options"]))
+    install_log_redaction()
+    ended = launch(
+        declared,
+        {**defaults, **order["parameters"]},
+        Options(**order["options"]),
+        PlainStage(order["retry_delays"]),
+        str(uuid4()),
+    )
     told = {
         "id": ended.recovery_id,
         "state": str(ended.state),
@@ -64,20 +76,30 @@ def run(order):
     Path(order["answer"]).write_text(json.dumps(told))
 
 
+def begin(order):
+    """Fork a child that does the order; return its id."""
+    importlib.import_module(order["module"])  # here, so that no child has to
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        run(order)
+        code = 0
+    except BaseException:  # noqa: BLE001 (the child ends here, whatever it was)
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def serve():
-    """Fork a child for each order and say how it ended: its exit code, negative for a signal."""
+    """Do each order in a child and say how that ended: its exit code, negative for a signal."""
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                run(json.loads(line))
-                code = 0
-            except BaseException:  # noqa: BLE001 (the child ends here, whatever it was)
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
+        order = json.loads(line)
+        child = order.get("go_on") or begin(order)
+        if "go_on" in order:
+            os.kill(child, signal.SIGCONT)
         _, status = os.waitpid(child, os.WUNTRACED)
         ended = f"stopped {child}" if os.WIFSTOPPED(status) else os.waitstatus_to_exitcode(status)
         sys.stdout.write(f"{ended}\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from recovery.journal.history import StepState, read_history
-from tests.faults.conftest import flaws_of, journal_of
+from tests.faults.conftest import flaws_of, kill_points, the_recovery, told_events
 from tests.lab.cells import compare
 from tests.lab.grafana_database import make_grafana_database
 from tests.lab.grafana_schema import grafana_11
@@ -36,6 +36,8 @@ class World:
     source: Path
     folder: Path
     fresh: dict
+    module = "flows.grafana"
+    flow = "move-grafana-to-mysql"
 
     @property
     def parameters(self):
@@ -123,38 +125,6 @@ def log_rows(source):
     )
     columns = "migration_id, `sql`, success, error, timestamp"
     return [f"INSERT INTO migration_log ({columns}) VALUES {values}"]  # noqa: S608
-
-
-def kill_points(events):
-    """Where a worker is killed: before a step, inside it after each statement, and after it.
-
-    A statement that was sent and is not noted yet, an effect that is there and not noted as done:
-    each instant that differs from the one before in the world or in the journal, once.
-    """
-    points = []
-    for n, (kind, _, is_change, _) in enumerate(events, 1):
-        if is_change or kind in {"done", "undone"}:
-            points.append((n, "before"))
-        if kind not in {"command", "saw"}:
-            points.append((n, "after"))
-    return points
-
-
-def the_recovery(world):
-    journal = journal_of(world)
-    try:
-        ids = journal.recovery_ids()
-        return ids[0] if ids else ""
-    finally:
-        journal.close()
-
-
-def told_events(world, recovery_id):
-    journal = journal_of(world)
-    try:
-        return journal.events(recovery_id)
-    finally:
-        journal.close()
 
 
 @pytest.mark.timeout(240)
