@@ -7,7 +7,7 @@ What it returns is a Prefect flow whose form has the recovery's own parameters f
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from httpx import HTTPError
@@ -30,6 +30,7 @@ from recovery.values import shortly
 from recovery.verdict import Danger
 from recovery.walk import step_logger
 
+R = TypeVar("R")
 RECOVERIES: dict[str, Recovery] = {}
 OPTION_NAMES = tuple(field.name for field in fields(Options))
 OPTION_HELP = {
@@ -49,6 +50,7 @@ def recovery(
     *,
     runbook: str,
     target: Callable[..., str],
+    parts: Callable[..., Sequence[str]] | None = None,
     answers: Sequence[str] = (),
     danger: Danger = Danger.CHANGE,
 ) -> Callable[[Callable[..., Any]], Flow[..., Any]]:
@@ -57,6 +59,8 @@ def recovery(
     Args:
         runbook: path of the runbook it replaces.
         target: names what is repaired, and hence leased, from the parameters (by their names).
+        parts: names what else is leased with the target, such as each host of a cluster, so that
+            no other recovery of these runs at the same time.
         answers: names of the alerts it answers.
         danger: the most dangerous of its steps; a destructive recovery needs an approved plan.
     """
@@ -74,6 +78,7 @@ def recovery(
             answers=tuple(answers),
             danger=danger,
             target_of=_asking_by_name(target),
+            parts_of=_asking_by_name(parts or (lambda: ())),
             parameters={
                 parameter.name: (
                     parameter.annotation,
@@ -94,9 +99,9 @@ def run_plainly(declared: Recovery, parameters: dict[str, Any], options: Options
     return launch(declared, parameters, options, PlainStage(), str(uuid4()))
 
 
-def _asking_by_name(target: Callable[..., str]) -> Callable[..., str]:
-    wanted = tuple(inspect.signature(target).parameters)
-    return lambda **parameters: target(**{name: parameters[name] for name in wanted})
+def _asking_by_name(named: Callable[..., R]) -> Callable[..., R]:
+    wanted = tuple(inspect.signature(named).parameters)
+    return lambda **parameters: named(**{name: parameters[name] for name in wanted})
 
 
 def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]:

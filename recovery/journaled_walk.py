@@ -30,7 +30,7 @@ class JournaledWalk(Walk):
     def fence(self) -> Fence:
         """What marks this attempt at the target."""
         lease = self.keeper.lease
-        return Fence(self.history.recovery_id, lease.epoch, lease.target)
+        return Fence(self.history.recovery_id, lease.epoch, lease.target, self.keeper.epochs)
 
     def write(
         self, kind: Kind, body: Mapping[str, Any], step: str = "", *, is_intent: bool = False

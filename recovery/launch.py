@@ -108,15 +108,8 @@ def _plan(run: Run) -> Ended:
 
 
 def _under_lease(run: Run, recovery_id: str) -> Ended:
-    lease = take_lease(
-        run.journal,
-        run.target,
-        recovery_id,
-        lease_seconds(),
-        take_over=_is_take_over_ordered(run),
-        waiting=_tell_waiting,
-    )
-    keeper = LeaseKeeper(run.journal, lease)
+    keeper = _take_leases(run, recovery_id)
+    lease = keeper.lease
     try:
         history = _history_of(run, lease, recovery_id)
         if _is_recovered(run, history):
@@ -135,6 +128,28 @@ def _under_lease(run: Run, recovery_id: str) -> Ended:
         raise
     keeper.release()
     return ended
+
+
+def _take_leases(run: Run, recovery_id: str) -> LeaseKeeper:
+    """Take the lease of the target and of each of its parts, or none of them."""
+    taken: list[Lease] = []
+    try:
+        for target in (run.target, *run.parts):
+            lease = take_lease(
+                run.journal,
+                target,
+                recovery_id,
+                lease_seconds(),
+                take_over=_is_take_over_ordered(run),
+                waiting=_tell_waiting,
+            )
+            taken.append(lease)
+    except BaseException:
+        for lease in taken:
+            with suppress(JournalUnavailable):  # it then runs out by itself
+                run.journal.release_lease(lease)
+        raise
+    return LeaseKeeper(run.journal, *taken)
 
 
 def _is_take_over_ordered(run: Run) -> bool:

@@ -57,6 +57,7 @@ class Recovery:
         answers: names of the alerts it answers.
         danger: the most dangerous of its steps.
         target_of: names the target from the parameters, by their names.
+        parts_of: names what else is leased with it: the hosts of a cluster, each by itself.
         parameters: type and default of each parameter, by name; `...` where there is no default.
     """
 
@@ -67,6 +68,7 @@ class Recovery:
     danger: Danger
     target_of: Callable[..., str]
     parameters: Mapping[str, tuple[Any, Any]]
+    parts_of: Callable[..., Sequence[str]] = lambda **_: ()
 
 
 @dataclass
@@ -102,6 +104,11 @@ class Run:
     def target(self) -> str:
         """What is repaired, by name."""
         return self.recovery.target_of(**self.parameters)
+
+    @property
+    def parts(self) -> list[str]:
+        """What else is leased, in the one order in which everybody takes it."""
+        return sorted(set(self.recovery.parts_of(**self.parameters)) - {self.target})
 
     def walk(self, walk: Walk) -> Any:
         """Go along the flow once."""

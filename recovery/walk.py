@@ -8,7 +8,7 @@ import contextvars
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -100,6 +100,13 @@ class Fence:
     recovery_id: str
     epoch: int
     target: str = field(default="", compare=False)
+    parts: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+    def at(self, part: str) -> "Fence":
+        """The fence at a part: its own where it is leased by itself, else that of the target."""
+        if part not in self.parts:
+            return self
+        return Fence(self.recovery_id, self.parts[part], part)
 
 
 @dataclass(frozen=True)

@@ -57,15 +57,28 @@ def take_lease(  # noqa: PLR0913 (the three of a lease, and how to wait)
 
 
 class LeaseKeeper:
-    """Renews a lease from a thread of its own until it is released or lost."""
+    """Renews a lease from a thread of its own until it is released or lost.
 
-    def __init__(self, journal: Journal, lease: Lease) -> None:
-        self.lease = lease
+    The leases of the target's parts are held with it: losing one is losing all.
+    """
+
+    def __init__(self, journal: Journal, lease: Lease, *parts: Lease) -> None:
+        self._held = (lease, *parts)
         self._journal = journal
         self._lost_because = ""
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
+
+    @property
+    def lease(self) -> Lease:
+        """The lease of the target."""
+        return self._held[0]
+
+    @property
+    def epochs(self) -> dict[str, int]:
+        """The epoch of the target and of each part, by name."""
+        return {lease.target: lease.epoch for lease in self._held}
 
     def check(self) -> None:
         """Raise where the right to act is gone; asks only this machine's clock, so it is cheap.
@@ -73,18 +86,19 @@ class LeaseKeeper:
         Raises:
             Fenced: the lease ran out (a paused process finds that when it wakes) or was taken.
         """
-        lease = self.lease
         if self._lost_because:
-            raise Fenced(lease.target, lease.epoch, self._lost_because)
-        if boot_clock() >= lease.deadline:
-            raise Fenced(lease.target, lease.epoch, "it ran out before it was renewed")
+            raise Fenced(self.lease.target, self.lease.epoch, self._lost_because)
+        for lease in self._held:
+            if boot_clock() >= lease.deadline:
+                raise Fenced(lease.target, lease.epoch, "it ran out before it was renewed")
 
     def release(self) -> None:
         """Stop renewing and let others take it now."""
         self._is_over.set()
         self._thread.join(timeout=self.lease.seconds)
-        with suppress(JournalUnavailable):  # it then runs out by itself
-            self._journal.release_lease(self.lease)
+        for lease in self._held:
+            with suppress(JournalUnavailable):  # it then runs out by itself
+                self._journal.release_lease(lease)
 
     def let_run_out(self) -> None:
         """Stop renewing and release nothing: what was sent to the target may still take effect."""
@@ -94,7 +108,7 @@ class LeaseKeeper:
     def _renew(self) -> None:
         while not self._is_over.wait(self.lease.seconds / RENEWALS_PER_LEASE):
             try:
-                self.lease = self._journal.renew_lease(self.lease)
+                self._held = tuple(self._journal.renew_lease(lease) for lease in self._held)
             except LeaseLost as lost:
                 self._lost_because = str(lost)
                 return

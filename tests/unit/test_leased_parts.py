@@ -1,0 +1,81 @@
+"""A recovery of several hosts leases each of them too."""
+
+from dataclasses import replace
+
+import pytest
+
+from recovery.errors import TargetTaken
+from recovery.launch import launch
+from recovery.run import Options, Recovery
+from recovery.steps import act
+from recovery.verdict import Danger
+from recovery.walk import current_fence
+from tests.unit.test_engine import NO_DELAY
+from tests.unit.test_engine import lab as lab  # noqa: PLC0414 (the fixture)
+
+
+@act(commands=lambda meanwhile: [], without_probe="nothing to see", redo_in_doubt=True)
+def pause(meanwhile) -> None:
+    meanwhile()
+
+
+class Label:
+    label = "what happens meanwhile"
+
+    def __init__(self, happen):
+        self.happen = happen
+
+    def __call__(self):
+        self.happen()
+
+
+def repair(target, *parts, meanwhile=lambda: None, n=1):
+    declared = Recovery(
+        name="repair",
+        fn=lambda: pause(Label(meanwhile)),
+        runbook="",
+        answers=(),
+        danger=Danger.CHANGE,
+        target_of=lambda: target,
+        parameters={},
+    )
+    declared = replace(declared, parts_of=lambda: parts)
+    return launch(declared, {}, Options(), NO_DELAY, f"00000000-0000-7000-8000-{n:012x}")
+
+
+@pytest.mark.parametrize("other", [("cp2",), ("staging", "cp2"), ("prod", "cp9")])
+def test_who_holds_a_cluster_holds_its_hosts_and_the_other_way_round(lab, other):
+    meanwhile = []
+
+    first = repair("prod", "cp1", "cp2", meanwhile=lambda: meanwhile.append(repair(*other, n=2)))
+    afterwards = repair(*other, n=3)
+
+    assert (first.state, afterwards.state) == ("recovered", "recovered")
+    assert isinstance(meanwhile[0].error, TargetTaken)
+    assert lab.events(meanwhile[0].recovery_id or "000000000002") == []
+
+
+def test_a_recovery_that_was_refused_a_part_holds_nothing(lab):
+    ended = []
+
+    def meanwhile():
+        ended.append(repair("cp1", n=3, meanwhile=both))
+
+    def both():
+        ended.append(repair("prod", "cp1", "cp2", n=4))  # cp1 is taken
+        ended.append(repair("cp2", n=5))  # and cp2 was let go of
+
+    meanwhile()
+
+    assert [one.state for one in ended] == ["refused", "recovered", "recovered"]
+
+
+def test_the_fence_at_a_host_has_the_epoch_of_its_own_lease(lab):
+    fences = []
+
+    repair("cp2", n=1)
+    repair("prod", "cp1", "cp2", n=2, meanwhile=lambda: fences.append(current_fence()))
+
+    assert (fences[0].target, fences[0].epoch) == ("prod", 1)
+    assert (fences[0].at("cp2").target, fences[0].at("cp2").epoch) == ("cp2", 2)
+    assert fences[0].at("elsewhere") == fences[0]
