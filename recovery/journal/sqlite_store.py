@@ -28,18 +28,24 @@ from recovery.journal.store import (
 )
 
 BUSY_SECONDS = 10.0
-SCHEMA = """
-create table if not exists events (
-  recovery_id text not null, seq integer not null, attempt integer not null,
-  epoch integer not null, at text not null, kind text not null, step text not null,
-  body text not null, previous_hash text not null, hash text not null,
-  primary key (recovery_id, seq)) without rowid;
-create table if not exists heads (
-  recovery_id text primary key, seq integer not null, hash text not null, at text not null);
-create table if not exists leases (
-  target text primary key, recovery_id text not null, epoch integer not null,
-  owner text not null, boot text not null, expires real not null);
-"""
+TABLES = {"events", "heads", "leases", "head_follows"}
+SCHEMA = (
+    """create table if not exists events (
+      recovery_id text not null, seq integer not null, attempt integer not null,
+      epoch integer not null, at text not null, kind text not null, step text not null,
+      body text not null, previous_hash text not null, hash text not null,
+      primary key (recovery_id, seq)) without rowid""",
+    """create table if not exists heads (
+      recovery_id text primary key, seq integer not null, hash text not null, at text not null)""",
+    """create table if not exists leases (
+      target text primary key, recovery_id text not null, epoch integer not null,
+      owner text not null, boot text not null, expires real not null)""",
+    """create trigger if not exists head_follows after insert on events begin
+      insert into heads values (new.recovery_id, new.seq, new.hash, new.at)
+      on conflict (recovery_id)
+      do update set seq = excluded.seq, hash = excluded.hash, at = excluded.at; end""",
+)
+HELD = "select 1 from leases where target = ? and epoch = ? and recovery_id = ?"
 
 
 def boot_id() -> str:
@@ -54,6 +60,8 @@ class SqliteJournal(Journal):
         self.path = path
         self.url = str(path)
         self._boot = boot_id()
+        self._heads: dict[str, tuple[int, str]] = {}
+        self._is_synced: bool | None = None
         self._lock = threading.RLock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -69,8 +77,7 @@ class SqliteJournal(Journal):
             if found == 0:
                 self._refuse_foreign()
             self._connection.execute("pragma journal_mode = wal")
-            if found == 0:
-                self._make_tables()
+            self._make_tables()
         except (OSError, sqlite3.OperationalError) as error:
             raise JournalUnavailable(self.url, str(error)) from error
         except sqlite3.DatabaseError as error:
@@ -88,23 +95,20 @@ class SqliteJournal(Journal):
             )
 
     def _make_tables(self) -> None:
+        made = {row[0] for row in self._connection.execute("select name from sqlite_master")}
+        if made >= TABLES:
+            return
         with self._writing():
-            for statement in SCHEMA.split(";"):
+            for statement in SCHEMA:
                 self._connection.execute(statement)
             self._connection.execute(f"pragma user_version = {FORMAT}")
 
     @contextmanager
-    def _writing(self, *, is_synced: bool = True) -> Iterator[None]:
-        """One transaction that holds the write lock from its first statement on.
-
-        What is not synced survives the process, and the machine once anything later is synced: so
-        are looks written, which are most events and can be taken again.
-        """
+    def _writing(self) -> Iterator[None]:
+        """One transaction that holds the write lock from its first statement on."""
         with self._lock:
             try:
-                self._connection.execute(
-                    f"pragma synchronous = {'full' if is_synced else 'normal'}"
-                )
+                self._sync(is_needed=True)
                 self._connection.execute("begin immediate")
                 try:
                     yield
@@ -136,39 +140,67 @@ class SqliteJournal(Journal):
         """See Journal."""
         body_text = stored_text(body)
         is_look = kind is Kind.SAW or (kind is Kind.COMMAND and not body.get("is_change"))
-        with self._writing(is_synced=not is_look):
-            epoch = 0
-            if lease is not None:
-                self._check_lease(lease, must_live=needs_live_lease)
-                epoch = lease.epoch
-            row = self._connection.execute(
-                "select seq, hash from heads where recovery_id = ?", (recovery_id,)
-            ).fetchone()
-            seq, previous_hash = row or (0, FIRST_HASH)
-            at = datetime.now(UTC).isoformat(timespec="microseconds")
-            parts = (recovery_id, seq + 1, attempt, epoch, at, str(kind), step, body_text)
-            unhashed = Event(*parts, previous_hash, "")
-            event = Event(*parts, previous_hash, hash_of(unhashed))
-            self._connection.execute(
-                "insert into events values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*parts, previous_hash, event.hash),
-            )
-            self._connection.execute(
-                "insert into heads values (?, ?, ?, ?) on conflict (recovery_id) "
-                "do update set seq = excluded.seq, hash = excluded.hash, at = excluded.at",
-                (recovery_id, event.seq, event.hash, at),
-            )
-        return event
+        epoch = lease.epoch if lease is not None else 0
+        with self._lock:
+            seq, previous_hash = self._heads.get(recovery_id) or self.head(recovery_id)
+            while True:
+                at = datetime.now(UTC).isoformat(timespec="microseconds")
+                parts = (recovery_id, seq + 1, attempt, epoch, at, str(kind), step, body_text)
+                unhashed = Event(*parts, previous_hash, "")
+                event = Event(*parts, previous_hash, hash_of(unhashed))
+                try:
+                    self._sync(is_needed=not is_look)
+                    is_written = self._insert(event, lease, must_live=needs_live_lease)
+                except sqlite3.IntegrityError:  # another process has written since we last did
+                    seq, previous_hash = self.head(recovery_id)
+                    continue
+                except sqlite3.Error as error:
+                    raise JournalUnavailable(self.url, str(error)) from error
+                if not is_written and lease is not None:
+                    raise self._lease_lost(lease)
+                self._heads[recovery_id] = (event.seq, event.hash)
+                return event
 
-    def _check_lease(self, lease: Lease, *, must_live: bool) -> None:
-        row = self._connection.execute(
-            "select epoch, recovery_id, boot, expires from leases where target = ?", (lease.target,)
-        ).fetchone()
-        if row is None or row[:2] != (lease.epoch, lease.recovery_id):
-            newer = f"epoch {row[0]} of recovery {row[1]} holds it" if row else "it is gone"
-            raise LeaseLost(newer)
-        if must_live and (row[2] != self._boot or row[3] <= boot_clock()):
-            raise LeaseLost("it ran out before it was renewed")
+    def _insert(self, event: Event, lease: Lease | None, *, must_live: bool) -> bool:
+        """Write an event and, by the trigger, the head; whether the lease let it.
+
+        One statement, which is a transaction by itself: with threads of Prefect's around, each
+        further one waits for the interpreter longer than for the disk.
+        """
+        held: tuple[object, ...] = ()
+        condition = ""
+        if lease is not None:
+            condition = f" where exists ({HELD})"
+            held = (lease.target, lease.epoch, lease.recovery_id)
+        if must_live and lease is not None:
+            condition = f" where exists ({HELD} and boot = ? and expires > ?)"
+            held = (*held, self._boot, boot_clock())
+        written = self._connection.execute(
+            f"insert into events select ?, ?, ?, ?, ?, ?, ?, ?, ?, ?{condition}",
+            (
+                event.recovery_id, event.seq, event.attempt, event.epoch, event.at, event.kind,
+                event.step, event.body_text, event.previous_hash, event.hash, *held,
+            ),
+        )  # fmt: skip
+        return written.rowcount == 1
+
+    def _sync(self, *, is_needed: bool) -> None:
+        """Have what is written next synced to disk, or not.
+
+        What is not synced survives the process, and the machine once anything later is synced: so
+        are looks written, which are most events and can be taken again.
+        """
+        if is_needed is not self._is_synced:
+            self._connection.execute(f"pragma synchronous = {'full' if is_needed else 'normal'}")
+            self._is_synced = is_needed
+
+    def _lease_lost(self, lease: Lease) -> LeaseLost:
+        rows = self._read("select epoch, recovery_id from leases where target = ?", lease.target)
+        if rows == [(lease.epoch, lease.recovery_id)]:
+            return LeaseLost("it ran out before it was renewed")
+        return LeaseLost(
+            f"epoch {rows[0][0]} of recovery {rows[0][1]} holds it" if rows else "it is gone"
+        )
 
     def events(self, recovery_id: str) -> list[Event]:
         """See Journal."""
@@ -214,12 +246,16 @@ class SqliteJournal(Journal):
 
     def renew_lease(self, lease: Lease) -> Lease:
         """See Journal."""
+        now = boot_clock()
+        deadline = now + lease.seconds
         with self._writing():
-            self._check_lease(lease, must_live=True)
-            deadline = boot_clock() + lease.seconds
-            self._connection.execute(
-                "update leases set expires = ? where target = ?", (deadline, lease.target)
+            renewed = self._connection.execute(
+                "update leases set expires = ? where target = ? and epoch = ? and recovery_id = ? "
+                "and boot = ? and expires > ?",
+                (deadline, lease.target, lease.epoch, lease.recovery_id, self._boot, now),
             )
+        if renewed.rowcount != 1:
+            raise self._lease_lost(lease)
         return Lease(lease.target, lease.recovery_id, lease.epoch, lease.seconds, deadline)
 
     def release_lease(self, lease: Lease) -> None:
