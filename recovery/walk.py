@@ -22,7 +22,8 @@ from recovery.errors import Fenced, RecoveryError, Refused
 from recovery.secrecy.redaction import redact
 from recovery.steps import ON_EMPTY, Step, StepKind, Terms, current_walk
 
-TARGETS_AT_ONCE = 8
+TARGETS_AT_ONCE = 16
+LINE_CHARS_MAX = 500
 REMEMBERED = {StepKind.ACT, StepKind.DECISION}
 logger = logging.getLogger("recovery")
 
@@ -94,19 +95,20 @@ class Fence:
     """What a target needs to tell this attempt from an older one of the same or another recovery.
 
     In a plan the id is the placeholder that stands for it there, and the epoch is 0. `target` is
-    what is leased: epochs of the same target can be compared.
+    what is leased: epochs of the same target can be compared, within one journal.
     """
 
     recovery_id: str
     epoch: int
     target: str = field(default="", compare=False)
     parts: Mapping[str, int] = field(default_factory=dict, compare=False)
+    journal: str = field(default="", compare=False)
 
     def at(self, part: str) -> "Fence":
         """The fence at a part: its own where it is leased by itself, else that of the target."""
         if part not in self.parts:
             return self
-        return Fence(self.recovery_id, self.parts[part], part)
+        return Fence(self.recovery_id, self.parts[part], part, journal=self.journal)
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,10 @@ class Gate:
             raise ChangedWhileLooking(self.call.key, command.command)
         self.walk.check_may_send(self, command)
         step_logger().info("%s: %s", command.target, redact(command.command)[:2000])
+
+    def heard(self, command: Call, line: str) -> None:
+        """Log a line of output while the command still runs."""
+        step_logger().info("%s | %s", command.target, redact(line)[:LINE_CHARS_MAX])
 
     def after(self, command: Call, error: BaseException | None) -> None:
         """Keep the command and its answer as evidence."""
