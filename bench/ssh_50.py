@@ -107,7 +107,11 @@ def main() -> None:
     addresses = [f"127.0.2.{n}" for n in range(1, HOSTS + 1)]
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         folder = Path(scratch)
-        with private_sshd(folder / "sshd", {"ListenAddress": "0.0.0.0"}) as server:  # noqa: S104
+        with private_sshd(
+            folder / "sshd",
+            {"ListenAddress": "0.0.0.0"},  # noqa: S104
+            addresses,
+        ) as server:
             key = server.known_hosts.read_text().split(" ", 1)[1]
             known = folder / "known_hosts"
             known.write_text("".join(f"[{a}]:{server.port} {key}" for a in addresses))

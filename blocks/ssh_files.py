@@ -1,21 +1,38 @@
 """Files over an SSH connection: copied by SFTP, proven equal by size and SHA-256."""
 
+import contextlib
 import hashlib
 import os
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from stat import S_ISREG
 
 import paramiko
 
-from blocks.ssh_command import close_channel, closed_at, open_channel
-from blocks.ssh_connection import Deadline
-from recovery.errors import CommandFailed, Refused, Unreachable, UnreadableOutput
+from blocks.ssh_command import Order, require_exit_code
+from blocks.ssh_connection import Connection
+from blocks.ssh_running import close_channel, closed_at, run_command
+from recovery.errors import BadInput, CommandFailed, Refused, Unreachable, UnreadableOutput
+from recovery.secrecy.secret import Secret
 
 CHUNK_BYTES = 1 << 18
 REQUESTS_IN_FLIGHT = 64
 SHA256_DIGITS = 64
+OWNER = re.compile(
+    r"[A-Za-z0-9_][A-Za-z0-9._-]*\$?(:[A-Za-z0-9_][A-Za-z0-9._-]*)?|:[A-Za-z0-9_.-]+"
+)
 SPARE_BYTES = 16 << 20  # left free on the worker, whatever is copied
+# Its input begins with its hash: one cut short must not get the file's name. What it writes to
+# begins with a dot, as kubelet and others take every other file in their folders at once.
+PUT = (
+    "set -euC; umask 077; dir=${1%/*}/; new=$dir.${1##*/}.recover; read -r hash; "
+    '[ ! -L "$1" ] || { echo "$1 is a symbolic link" >&2; exit 1; }; rm -f -- "$new"; '
+    'cat >"$new"; [ "$(sha256sum <"$new")" = "$hash  -" ] || '
+    '{ echo "what came is not what was sent" >&2; exit 1; }; chmod "$2" -- "$new"; '
+    'CHOWNsync "$new"; mv -fT -- "$new" "$1"; sync "$dir"'
+)
 
 
 @dataclass(frozen=True)
@@ -39,8 +56,53 @@ def parse_sha256sum(printed: str) -> str:
     return first[0]
 
 
+def put_argv(path: str, mode: int, owner: str) -> list[str]:
+    """The command that writes its input, made by `framed`, to a file: whole or not at all.
+
+    Raises:
+        BadInput: the path is not absolute or names no file, or the owner is none.
+    """
+    if not path.startswith("/") or path.endswith("/"):
+        raise BadInput("path", f"{path!r} is no absolute path of a file", "Give it from / on")
+    if owner and not OWNER.fullmatch(owner):
+        raise BadInput("owner", f"{owner!r} is no owner", "Give user, user:group or :group")
+    chown = 'chown "$3" -- "$new"; ' if owner else ""
+    script = PUT.replace("CHOWN", chown)
+    return ["sh", "-c", script, "put", path, f"{mode:04o}", *([owner] if owner else [])]
+
+
+def framed(content: Secret | bytes) -> bytes:
+    """What `put_argv` reads: a line with its SHA-256, then the content."""
+    body = content.reveal().encode() if isinstance(content, Secret) else content
+    return f"{hashlib.sha256(body).hexdigest()}\n".encode() + body
+
+
+def copy_by_cat(
+    connection: Connection, channel: paramiko.Channel, order: Order, partial: Path
+) -> Fetched:
+    """Write what a command prints to `partial` (mode 0600, synced to disk).
+
+    Raises:
+        CommandFailed: it said no.
+        Refused: this worker has not the space.
+        Unreachable: as of `run_command`.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    try:
+        with os.fdopen(os.open(partial, flags, 0o600), "wb") as local:
+            os.fchmod(local.fileno(), 0o600)
+            require_exit_code(run_command(connection, channel, replace(order, sink=local)), (0,))
+            local.flush()
+            os.fsync(local.fileno())
+    except OSError as error:
+        raise Refused(
+            "this worker", f"{partial} cannot be written: {error}", "Make room, then resume"
+        ) from error
+    return Fetched(partial, partial.stat().st_size, sha256_of(partial))
+
+
 def copy_by_sftp(
-    transport: paramiko.Transport, target: str, remote_path: str, partial: Path, deadline: Deadline
+    connection: Connection, channel: paramiko.Channel, order: Order, remote_path: str, partial: Path
 ) -> Fetched:
     """Copy a file of the host to `partial` (mode 0600, synced to disk); return what was written.
 
@@ -49,37 +111,49 @@ def copy_by_sftp(
         CommandFailed: the host has no SFTP, or would not give the file.
         Refused: this worker has not the space.
     """
-    asked = f"sftp get {remote_path}"
-    channel = open_channel(transport, target, asked, deadline)
+    with _spoken(connection, channel, order):
+        sftp = _client(channel)
+        with sftp.open(remote_path, "rb") as remote:
+            size_bytes = _size_of(order, remote)
+            refuse_unless_room(partial.parent, size_bytes)
+            remote.prefetch(size_bytes, max_concurrent_requests=REQUESTS_IN_FLIGHT)
+            _write(remote, partial)
+    return Fetched(partial, partial.stat().st_size, sha256_of(partial))
+
+
+def start_sftp(connection: Connection, channel: paramiko.Channel, order: Order) -> None:
+    """Begin to speak SFTP, to find out whether the host does; errors are those of a copy."""
+    with _spoken(connection, channel, order):
+        _client(channel)
+
+
+@contextlib.contextmanager
+def _spoken(connection: Connection, channel: paramiko.Channel, order: Order) -> Iterator[None]:
+    """Turn what paramiko raises meanwhile into our own errors; end it at the deadline."""
+    target, asked, deadline = order.target, order.command, order.deadline
     try:
         with closed_at(deadline, channel):
-            try:
-                sftp = _start_sftp(channel)
-                with sftp.open(remote_path, "rb") as remote:
-                    size_bytes = _size_of(target, remote_path, remote)
-                    refuse_unless_room(partial.parent, size_bytes)
-                    remote.prefetch(size_bytes, max_concurrent_requests=REQUESTS_IN_FLIGHT)
-                    _write(remote, partial)
-            except _WriteFailed as error:
-                raise Refused(
-                    "this worker", f"{partial} cannot be written: {error}", "Make room, then resume"
-                ) from error
-            except (paramiko.SSHException, OSError, EOFError) as error:
-                if deadline.is_over:
-                    seen = f"not copied within {deadline.within_seconds:.3g} s"
-                    raise Unreachable(target, asked, seen) from error
-                if not transport.is_active() or isinstance(error, EOFError):
-                    raise Unreachable(target, asked, "the connection was lost") from error
-                raise CommandFailed(
-                    target,
-                    asked,
-                    "none",
-                    str(error) or type(error).__name__,
-                    "Check that the user may read it and that sshd_config names the sftp subsystem",
-                ) from error
+            yield
+    except _WriteFailed as error:
+        raise Refused(
+            "this worker", f"the copy cannot be written: {error}", "Make room, then resume"
+        ) from error
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        if deadline.is_over:
+            seen = f"not copied within {deadline.within_seconds:.3g} s"
+            raise Unreachable(target, asked, seen) from error
+        if not connection.is_active():
+            why = connection.lost_because
+            raise Unreachable(target, asked, f"the connection was lost: {why}") from error
+        raise CommandFailed(
+            target,
+            asked,
+            "none",
+            str(error) or "it ended without an answer",
+            "Check that the user may read it and that sshd_config names the sftp subsystem",
+        ) from error
     finally:
         close_channel(channel)
-    return Fetched(partial, partial.stat().st_size, sha256_of(partial))
 
 
 def sha256_of(path: Path) -> str:
@@ -108,17 +182,17 @@ class _WriteFailed(Exception):
     """Writing on this worker failed; kept apart from what SFTP raises, which are OSErrors too."""
 
 
-def _start_sftp(channel: paramiko.Channel) -> paramiko.SFTPClient:
+def _client(channel: paramiko.Channel) -> paramiko.SFTPClient:
     channel.invoke_subsystem("sftp")
     return paramiko.SFTPClient(channel)
 
 
-def _size_of(target: str, remote_path: str, remote: paramiko.SFTPFile) -> int:
+def _size_of(order: Order, remote: paramiko.SFTPFile) -> int:
     status = remote.stat()
     if status.st_size is None or (status.st_mode is not None and not S_ISREG(status.st_mode)):
         raise CommandFailed(
-            target,
-            f"sftp get {remote_path}",
+            order.target,
+            order.command,
             "none",
             "it is no regular file",
             "Name the file itself, then resume",

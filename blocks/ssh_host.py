@@ -1,74 +1,57 @@
-"""A host reached over SSH, as a block: where it is, how it is known, where its credentials lie."""
+"""A host reached over SSH, as a block: commands, files and forwarded connections on it."""
 
 import contextlib
-import re
 import shlex
-import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Self
-from urllib.parse import unquote, urlsplit
+from typing import BinaryIO, ClassVar, Self
 
-import paramiko
 from prefect.blocks.core import Block
-from pydantic import Field, PrivateAttr, ValidationError, field_validator
+from pydantic import Field
 
-from blocks.known_hosts import STANDARD_PORT, KnownKey, parse_known_hosts
-from blocks.ssh_command import Answer, Order, require_exit_code, run_command
-from blocks.ssh_connection import (
-    Credentials,
-    Deadline,
-    Server,
-    connect,
-    own_user,
+from blocks.ssh_command import Answer, Order, Sudo, require_exit_code
+from blocks.ssh_connection import Via
+from blocks.ssh_deadline import Deadline
+from blocks.ssh_endpoint import SshEndpoint
+from blocks.ssh_fence import (
+    HostFence,
+    Raised,
+    guarded,
+    is_unheard_of,
+    refuse_fenced,
 )
-from blocks.ssh_credentials import CredentialReferences, gather
-from blocks.ssh_files import Fetched, copy_by_sftp, parse_sha256sum
+from blocks.ssh_fence_scripts import EXIT_CODE, SAYS
+from blocks.ssh_files import (
+    Fetched,
+    copy_by_cat,
+    copy_by_sftp,
+    framed,
+    parse_sha256sum,
+    put_argv,
+    start_sftp,
+)
+from blocks.ssh_forwarding import forward
+from blocks.ssh_running import run_command
+from blocks.ssh_sudo import sudo_argv, verify_argv
+from blocks.ssh_url import path_in_url
 from recovery.commands import changing, reading
-from recovery.errors import BadInput, NotVerified, Unreachable
+from recovery.errors import AnswerLost, CommandFailed, NotVerified, Unreachable
 from recovery.secrecy.secret import Secret
+from recovery.walk import Fence, current_fence
 
-ADDRESS = re.compile(r"[A-Za-z0-9._:%-]*[A-Za-z0-9]")
-USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@\\-]*\$?")
-FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
-URL_OPTIONS = {
-    "known_hosts": "known_hosts_file",
-    "host_key": "host_key",
-    "key_file": "key_file",
-    "key_env": "key_env",
-    "password_file": "password_file",
-    "password_env": "password_env",
-}
+__all__ = ["SshHost", "path_in_url"]
+
+NO_SUDO = 127
+SUDO_KNOWN_SECONDS, SECRET_SECONDS = 300.0, 30.0
+FENCE_EXIT_CODES = (0, EXIT_CODE, NO_SUDO)
 
 
-class _Kept:
-    """The connection a block keeps while a session is open.
-
-    It does not travel: a block that is pickled or copied starts without one. It makes no two
-    blocks differ.
-    """
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.sessions = 0
-        self.current: paramiko.Transport | None = None
-        self.all: list[paramiko.Transport] = []
-
-    def __reduce__(self) -> tuple[type["_Kept"], tuple[()]]:
-        return (_Kept, ())
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Kept)
-
-    def __hash__(self) -> int:
-        return hash(_Kept)
-
-
-class SshHost(Block):
+class SshHost(SshEndpoint, Block):
     """A host and the references to what logs in to it; no secret is kept in the block itself.
 
-    Its host key must be known: pinned here by fingerprint, or in a known_hosts file. The agent is
-    asked for signatures only and is never forwarded.
+    Its host key must be known, and that of every jump host: pinned by fingerprint, or in a
+    known_hosts file. The agent is asked for signatures only and is never forwarded.
 
     Example:
         ```python
@@ -82,137 +65,34 @@ class SshHost(Block):
     _block_type_slug: ClassVar[str | None] = "ssh-host"
     _description: ClassVar[str | None] = (
         "A host that recoveries reach over SSH. Holds references to credentials on the worker "
-        "(files, environment variables, the agent), never the credentials."
+        "(files, environment variables, Secret blocks, the agent), never the credentials."
     )
 
-    address: str = Field(description="Name or address; an IPv6 address without brackets.")
-    port: int = Field(default=STANDARD_PORT, ge=1, le=65535)
-    user: str = Field(default="", description="Empty: the account the worker runs under.")
-    key_file: Path | None = Field(default=None, description="A private key on the worker.")
-    key_env: str | None = Field(
-        default=None, description="Environment variable of the worker that holds a private key."
-    )
-    password_file: Path | None = Field(default=None, description="A file with the password.")
-    password_env: str | None = Field(
-        default=None, description="Environment variable of the worker that holds the password."
-    )
-    use_agent: bool = Field(
-        default=True,
-        description="Where no key or password is named: use the worker's agent and ~/.ssh keys.",
-    )
-    known_hosts_file: Path = Path("~/.ssh/known_hosts")
-    host_key: str | None = Field(
-        default=None,
-        description="Pinned fingerprint, SHA256:…; known_hosts_file is then not looked at.",
-    )
-    connect_within_seconds: float = Field(default=20, gt=0)
-    keepalive_seconds: int = Field(default=15, ge=0)
     output_max_bytes: int = Field(default=1_000_000, ge=1000)
 
-    _kept: _Kept = PrivateAttr(default_factory=_Kept)
+    def command_line(self, argv: Sequence[str], *, as_root: bool = False) -> str:
+        """The exact text of a command, for the plan; `as_root`: through sudo, unless it is root."""
+        if isinstance(argv, str) or not argv:
+            raise TypeError("a command is a sequence of its parts, never a string")
+        if not as_root or self.is_root:
+            return shlex.join(argv)
+        return shlex.join(sudo_argv(argv, with_password=self.sudo_password.is_given))
 
-    @field_validator("address")
-    @classmethod
-    def _is_address(cls, address: str) -> str:
-        if not ADDRESS.fullmatch(address) or address.startswith("-"):
-            raise ValueError(f"{address!r} is no host name or address; give the port on its own")
-        return address
-
-    @field_validator("user")
-    @classmethod
-    def _is_user(cls, user: str) -> str:
-        if user and not USER.fullmatch(user):
-            raise ValueError(f"{user!r} is no user name")
-        return user
-
-    @field_validator("host_key")
-    @classmethod
-    def _is_fingerprint(cls, host_key: str | None) -> str | None:
-        if host_key is not None and not FINGERPRINT.fullmatch(host_key):
-            raise ValueError(
-                f"{host_key!r} is no fingerprint: give SHA256: and 43 characters, as "
-                "`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` prints on the host"
-            )
-        return host_key
-
-    @classmethod
-    def from_url(cls, url: str) -> Self:
-        """Read `ssh://user@host:port/path?known_hosts=…&host_key=SHA256:…&key_file=…`.
-
-        Further options: `key_env`, `password_file`, `password_env`. The path is not the host's:
-        `path_in_url` reads it.
-
-        Raises:
-            BadInput: it is no such URL; says which part is wrong.
-        """
-        usage = "Write it as ssh://user@host:port/path?host_key=SHA256:…&key_file=…"
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as error:
-            raise BadInput("ssh URL", str(error), usage) from error
-        if parts.scheme != "ssh" or not parts.hostname or parts.fragment:
-            raise BadInput("ssh URL", f"{url.partition('?')[0]!r} is no ssh URL", usage)
-        if parts.password is not None:
-            raise BadInput(
-                "ssh URL", "it holds a password", "Name a file with ?password_file=… instead"
-            )
-        fields: dict[str, object] = {
-            "address": parts.hostname,
-            "user": unquote(parts.username or ""),
-        }
-        if port is not None:
-            fields["port"] = port
-        for option in filter(None, parts.query.split("&")):
-            name, _, value = option.partition("=")
-            if name not in URL_OPTIONS or not value:
-                raise BadInput(
-                    "ssh URL",
-                    f"unknown or empty option {name!r}",
-                    f"Known: {', '.join(URL_OPTIONS)}",
-                )
-            fields[URL_OPTIONS[name]] = unquote(value)  # a + is a plus here: fingerprints have some
-        try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise BadInput(f"ssh URL, {first['loc'][0]}", first["msg"], usage) from error
-
-    @property
-    def target(self) -> str:
-        """The name of the host in messages and evidence: `user@host` or `user@host:port`."""
-        place = f"[{self.address}]" if ":" in self.address else self.address
-        port = "" if self.port == STANDARD_PORT else f":{self.port}"
-        return f"{self.user or own_user()}@{place}{port}"
-
-    @property
-    def is_root(self) -> bool:
-        """Whether the login is that of root."""
-        return (self.user or own_user()) == "root"
-
-    def as_root(self, argv: Sequence[str]) -> list[str]:
-        """The command as root runs it: through `sudo -n`, which never asks, unless it is root."""
-        return list(argv) if self.is_root else ["sudo", "-n", "--", *argv]
+    def put_line(
+        self, path: str, *, mode: int = 0o600, owner: str = "", as_root: bool = False
+    ) -> str:
+        """The exact text of `put`, for the plan; the content is no part of it."""
+        return self.command_line(put_argv(path, mode, owner), as_root=as_root)
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Self]:
         """Keep one connection for all that is run inside; opened at the first command.
 
         Sessions nest and may be shared by threads. A connection found dead is opened anew before
-        a command is sent, never after.
+        a command is sent, never after. Steps need none: between them it is kept for a while.
         """
-        with self._kept.lock:
-            self._kept.sessions += 1
-        try:
+        with self.way().session():
             yield self
-        finally:
-            with self._kept.lock:
-                self._kept.sessions -= 1
-                closing = self._kept.all if self._kept.sessions == 0 else []
-                if self._kept.sessions == 0:
-                    self._kept.all, self._kept.current = [], None
-            for transport in closing:
-                transport.close()
 
     def read(
         self,
@@ -221,6 +101,7 @@ class SshHost(Block):
         within_seconds: float = 60,
         accept: tuple[int, ...] = (0,),
         stdin: Secret | None = None,
+        as_root: bool = False,
     ) -> Answer:
         """Run a command that changes nothing and return its answer.
 
@@ -229,15 +110,18 @@ class SshHost(Block):
             within_seconds: for connecting, running and the whole output.
             accept: the exit codes that are an answer.
             stdin: what the command reads from its standard input.
+            as_root: through sudo, unless the login is root.
 
         Raises:
             Unreachable: no answer, or not all of it; asking again may help.
-            HostKeyRefused: the host is not known to be the one meant.
+            HostKeyRefused: the host, or one on the way, is not known to be the one meant.
             LoginRefused: it let us not in.
+            SudoRefused: this login may not do that as root.
             CommandFailed: another exit code, or ended by a signal.
             BadInput: a reference to a credential leads nowhere.
         """
-        return self._run(argv, Deadline(within_seconds), accept, stdin, is_change=False)
+        order = self._order(argv, within_seconds, stdin, is_change=False, as_root=as_root)
+        return self._run(order, accept)
 
     def change(
         self,
@@ -246,15 +130,54 @@ class SshHost(Block):
         within_seconds: float = 60,
         accept: tuple[int, ...] = (0,),
         stdin: Secret | None = None,
+        as_root: bool = False,
     ) -> Answer:
         """Run a command that changes the host and return its answer.
 
-        Arguments and errors are those of `read`; `AnswerLost` among them says that the command
-        was sent and may have run, or may run still: nothing on the host ends it at the deadline.
+        Arguments and errors are those of `read`. In a recovery the host itself refuses it where it
+        has heard of a later attempt (`Fenced`). `AnswerLost` says that it was sent and may have
+        run, or may run still: nothing on the host ends it at the deadline, since half of a change
+        may be worse than all of it; what comes next waits for its end.
         """
-        return self._run(argv, Deadline(within_seconds), accept, stdin, is_change=True)
+        order = self._order(argv, within_seconds, stdin, is_change=True, as_root=as_root)
+        return self._run(order, accept)
 
-    def fetch(self, remote_path: str, local_path: Path, *, within_seconds: float = 3600) -> Fetched:
+    def put(  # noqa: PLR0913 (what a file is)
+        self,
+        content: Secret | bytes,
+        path: str,
+        *,
+        mode: int = 0o600,
+        owner: str = "",
+        as_root: bool = False,
+        within_seconds: float = 120,
+    ) -> None:
+        """Write a file there: whole or not at all, synced, under its name only at the end.
+
+        Args:
+            content: sent on standard input; never part of a command line.
+            path: absolute; a file that is there is replaced, a symbolic link is refused.
+            mode: its permissions.
+            owner: as chown takes it, `user:group`; empty: the account that writes it.
+            as_root: written by root.
+            within_seconds: for all of it.
+
+        Raises:
+            CommandFailed: it could not be written; what was there is still there.
+            AnswerLost: not known whether it was; done twice it does no harm.
+        """
+        argv = put_argv(path, mode, owner)
+        order = self._order(argv, within_seconds, None, is_change=True, as_root=as_root)
+        self._run(replace(order, stdin=framed(content)), (0,))
+
+    def fetch(
+        self,
+        remote_path: str,
+        local_path: Path,
+        *,
+        as_root: bool = False,
+        within_seconds: float = 3600,
+    ) -> Fetched:
         """Copy a file of the host to this worker (mode 0600), equal by size and SHA-256.
 
         The copy appears under its name only once it is proven; one that is there is replaced.
@@ -266,119 +189,205 @@ class SshHost(Block):
             CommandFailed: it cannot be read there, or the host has no SFTP.
             Unreachable: as of `read`.
         """
-        deadline = Deadline(within_seconds)
         partial = local_path.with_name(local_path.name + ".partial")
+        read = ["cat", "--", remote_path]
+        order = self._order(read, within_seconds, None, is_change=False, as_root=as_root)
+        by_sftp = order.sudo is None
+        if by_sftp:
+            order = replace(order, command=f"sftp get {shlex.quote(remote_path)}")
         with self.session():
-            expected = self._remote_sha256(remote_path, deadline)
-            with reading(f"sftp get {shlex.quote(remote_path)}", self.target) as call:
-                with self._connected(deadline) as transport:
-                    copy = copy_by_sftp(transport, self.target, remote_path, partial, deadline)
+            expected = self._remote_sha256(remote_path, order.deadline, as_root=as_root)
+            with reading(order.command, self.target) as call:
+                self._tell_host(order)
+                with self.way().channel(order.command, order.deadline) as (connection, channel):
+                    if by_sftp:
+                        copy = copy_by_sftp(connection, channel, order, remote_path, partial)
+                    else:
+                        copy = copy_by_cat(connection, channel, order, partial)
                 call.answer = f"{copy.size_bytes} bytes, sha256 {copy.sha256}"
             if copy.sha256 != expected:
-                is_same_still = self._remote_sha256(remote_path, deadline) == expected
+                again = self._remote_sha256(remote_path, order.deadline, as_root=as_root)
                 partial.unlink()
                 raise NotVerified(
                     self.target,
                     f"a copy of {remote_path} with sha256 {expected}",
                     f"{copy.size_bytes} bytes with sha256 {copy.sha256}",
                     "It was damaged on the way: resume to copy it again"
-                    if is_same_still
+                    if again == expected
                     else "It changed while it was copied: stop what writes to it, then resume",
                 )
         partial.replace(local_path)
         return Fetched(local_path, copy.size_bytes, copy.sha256)
 
-    def _remote_sha256(self, remote_path: str, deadline: Deadline) -> str:
-        argv = ["sha256sum", "--", remote_path]
-        return parse_sha256sum(self._run(argv, deadline, (0,), None, is_change=False).whole())
-
-    def _run(
+    def read_into(
         self,
         argv: Sequence[str],
-        deadline: Deadline,
-        accept: tuple[int, ...],
+        sink: BinaryIO,
+        *,
+        within_seconds: float = 3600,
+        as_root: bool = False,
+    ) -> None:
+        """Run a command that changes nothing and write what it prints to `sink`, keeping none.
+
+        For what must lie on no disk in the clear: the evidence has what it says of errors, no more.
+        Cut off, `sink` has got a part of it. Errors are those of `read`.
+        """
+        order = self._order(argv, within_seconds, None, is_change=False, as_root=as_root)
+        with reading(order.command, self.target) as call:
+            self._tell_host(order)
+            answer = self._carried_out(replace(order, sink=sink))
+            call.answer, call.exit_code = answer.stderr, answer.exit_code
+            require_exit_code(answer, (0,))
+
+    def require_sftp(self, *, within_seconds: float = 30) -> None:
+        """Ask whether the host offers SFTP, by which `fetch` copies.
+
+        Raises:
+            CommandFailed: it does not.
+            Unreachable: as of `read`.
+        """
+        deadline = Deadline(within_seconds)
+        order = Order("sftp", self.target, deadline, is_change=False)
+        with self.way().channel("sftp", deadline) as (connection, channel):
+            start_sftp(connection, channel, order)
+
+    @contextlib.contextmanager
+    def forwarded(self, address: str, port: int, *, within_seconds: float = 30) -> Iterator[Path]:
+        """Lead a local unix socket to an address as the host sees it, until the block ends.
+
+        The socket lies in a private folder and is named as Postgres names its own, so that psycopg
+        takes the folder as `host` and redis-py the path as `unix_socket_path`.
+
+        Args:
+            address: as the host sees it, often 127.0.0.1.
+            port: there.
+            within_seconds: for each connection to be made.
+
+        Raises:
+            Refused: sshd forbids forwarding.
+            Unreachable: nothing listens there, or the host gives no answer.
+        """
+        asked = f"tcp {address}:{port}"
+        deadline = Deadline(within_seconds)
+        way = self.way()
+        with way.session(), contextlib.ExitStack() as until_end:
+            with reading(asked, self.target):
+                self._tell_host(Order(asked, self.target, deadline, is_change=False))
+                connection = until_end.enter_context(way.connection(asked, deadline))
+                via = Via(connection, self.target)
+                path = until_end.enter_context(forward(via, (address, port), within_seconds))
+            yield path
+
+    def _remote_sha256(self, remote_path: str, deadline: Deadline, *, as_root: bool) -> str:
+        argv = ["sha256sum", "--", remote_path]
+        order = self._order(argv, deadline.seconds_left, None, is_change=False, as_root=as_root)
+        return parse_sha256sum(self._run(order, (0,)).whole())
+
+    def _order(
+        self,
+        argv: Sequence[str],
+        within_seconds: float,
         stdin: Secret | None,
         *,
         is_change: bool,
-    ) -> Answer:
-        if isinstance(argv, str) or not argv:
-            raise TypeError("a command is a sequence of its parts, never a string")
-        command = shlex.join(argv)
-        order = Order(command, self.target, deadline, is_change, stdin, self.output_max_bytes)
-        with (changing if is_change else reading)(command, self.target) as call:
-            with self._connected(deadline) as transport:
-                answer = run_command(transport, order)
+        as_root: bool,
+    ) -> Order:
+        through_sudo = as_root and not self.is_root
+        return Order(
+            self.command_line(argv, as_root=as_root),
+            self.target,
+            Deadline(within_seconds),
+            is_change,
+            stdin=None if stdin is None else stdin.reveal().encode(),
+            sudo=self._sudo() if through_sudo else None,
+            output_max_bytes=self.output_max_bytes,
+        )
+
+    def _sudo(self) -> Sudo:
+        reference = self.sudo_password
+        if reference.block is None:
+            return Sudo(reference.read())
+        # A block is asked for over the network, which is too much for each command.
+        known = self.way().fact("password for sudo", reference.read, for_seconds=SECRET_SECONDS)
+        return Sudo(known)
+
+    def _run(self, order: Order, accept: tuple[int, ...]) -> Answer:
+        passing = changing if order.is_change else reading
+        with passing(order.command, self.target) as call:
+            answer = self._sent(replace(order, heard=call.heard))
             call.answer, call.exit_code = str(answer), answer.exit_code
             return require_exit_code(answer, accept)
 
-    @contextlib.contextmanager
-    def _connected(self, deadline: Deadline) -> Iterator[paramiko.Transport]:
-        """The kept connection inside a session, else one for this command alone."""
-        if not self._kept.sessions:
-            transport = self._open(deadline)
-            try:
-                yield transport
-            finally:
-                transport.close()
-            return
-        if not self._kept.lock.acquire(timeout=deadline.seconds_left):
-            raise Unreachable(self.target, "connect", "another step is still connecting to it")
+    def _sent(self, order: Order) -> Answer:
+        """Send it, in a recovery fenced at the host."""
+        fence = self._tell_host(order)
+        if fence is None or not order.is_change:
+            return self._carried_out(order)
+        answer = self._guarded(order, fence)
+        if is_unheard_of(answer):  # its files are gone, as what is in memory is after a reboot
+            self._fence().forget(fence)
+            answer = self._guarded(order, fence)
+        refuse_fenced(answer, fence)
+        return answer
+
+    def _guarded(self, order: Order, fence: Fence) -> Answer:
+        raised = self._raised(fence, order.deadline)
         try:
-            if self._kept.current is None or not self._kept.current.is_active():
-                self._kept.current = self._open(deadline)
-                self._kept.all.append(self._kept.current)
-            transport = self._kept.current
-        finally:
-            self._kept.lock.release()
-        try:
-            yield transport
-        except Unreachable:
-            with self._kept.lock:  # silent once: the next command must not wait for it too
-                if self._kept.current is transport:
-                    self._kept.current = None
+            return self._carried_out(replace(order, sent=guarded(order.command, fence, raised)))
+        except AnswerLost:
+            self._fence().forget(fence)  # it may run still: whoever comes next must wait for it
             raise
 
-    def _open(self, deadline: Deadline) -> paramiko.Transport:
-        server = Server(
-            self.address,
-            self.port,
-            () if self.host_key else self._known_keys(),
-            str(self.known_hosts_file),
-            self.host_key or "",
-        )
-        return connect(
-            server,
-            self._credentials(),
-            deadline.at_most(self.connect_within_seconds),
-            self.keepalive_seconds,
-        )
+    def _tell_host(self, order: Order) -> Fence | None:
+        """Have the host know of the attempt that is running before anything is asked of it.
 
-    def _known_keys(self) -> tuple[KnownKey, ...]:
+        A look goes on where that cannot be kept there; a change does not.
+        """
+        fence = current_fence().at(self.place)
+        if fence.epoch < 1:
+            return None
+        if order.is_change or not self._fence().is_broken(fence):
+            try:
+                self._raised(fence, order.deadline)
+            except CommandFailed:
+                if order.is_change:
+                    raise
+        return fence
+
+    def _fence(self) -> HostFence:
+        return self.way().fact("fence", HostFence)
+
+    def _raised(self, fence: Fence, deadline: Deadline) -> Raised:
+        def run(script: str, arguments: list[str], by_sudo: bool) -> Answer:  # noqa: FBT001
+            argv = ["sh", "-c", script, SAYS, *arguments]
+            left = deadline.seconds_left
+            order = self._order(argv, left, None, is_change=False, as_root=by_sudo)
+            told = replace(order, command=f"fence epoch {fence.epoch}", sent=order.command)
+            return require_exit_code(self._carried_out(told), FENCE_EXIT_CODES)
+
         try:
-            return parse_known_hosts(self.known_hosts_file.expanduser().read_text(errors="replace"))
-        except FileNotFoundError:
-            return ()  # every host is unknown then, and is refused with its fingerprint
+            return self._fence().raised(fence, run, self.target, deadline, is_root=self.is_root)
+        except AnswerLost as lost:  # of the fence: the command itself was not sent
+            raise Unreachable(lost.target, lost.asked, lost.seen) from lost
 
-    def _credentials(self) -> Credentials:
-        return gather(
-            self.user,
-            CredentialReferences(
-                self.key_file,
-                self.key_env,
-                self.password_file,
-                self.password_env,
-                is_own_implied=self.use_agent,
-            ),
-        )
+    def _carried_out(self, order: Order) -> Answer:
+        if order.sudo is not None and order.sudo.password is not None:
+            order = replace(order, sudo=replace(order.sudo, never_asks=self._never_asks(order)))
+        with self.way().channel(order.command, order.deadline) as (connection, channel):
+            return run_command(connection, channel, order)
 
+    def _never_asks(self, order: Order) -> bool:
+        """Whether sudo never asks this account; the password is tried once, before it is needed.
 
-def path_in_url(url: str) -> str:
-    """The path of an `ssh://host/path` URL, absolute on the host.
+        A wrong one would else be followed by what the command is to read, as if that were meant as
+        further tries.
+        """
 
-    Raises:
-        BadInput: it has none.
-    """
-    path = unquote(urlsplit(url).path)
-    if path in ("", "/"):
-        raise BadInput("ssh URL", "it names no file", "Write it as ssh://user@host:port/path")
-    return path
+        def ask() -> bool:
+            command = shlex.join(verify_argv())
+            question = replace(order, command=command, sent="", stdin=None, is_change=False)
+            with self.way().channel(command, order.deadline) as (connection, channel):
+                answer = require_exit_code(run_command(connection, channel, question), (0,))
+            return answer.times_asked == 0
+
+        return self.way().fact("never asks for sudo", ask, for_seconds=SUDO_KNOWN_SECONDS)

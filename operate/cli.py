@@ -9,6 +9,22 @@ import typer
 from typer.core import TyperGroup
 
 from operate import completion
+from operate.options import (
+    AnyId,
+    Approve,
+    BreakGlass,
+    By,
+    Debug,
+    Deployment,
+    Hosts,
+    Id,
+    Json,
+    Name,
+    OnWorker,
+    ParameterFile,
+    Settings,
+    TakeOver,
+)
 from operate.settlement import Settlement
 
 FAILED, NEEDS_PERSON, REFUSED, INTERRUPTED = 3, 4, 5, 130
@@ -57,69 +73,6 @@ app = typer.Typer(
 )
 journal_app = typer.Typer(no_args_is_help=True, help="The journal: the memory of all recoveries.")
 app.add_typer(journal_app, name="journal")
-
-Name = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME",
-        help="The recovery, e.g. move-grafana-to-mysql.",
-        autocompletion=completion.recovery_names,
-    ),
-]
-Id = Annotated[
-    str,
-    typer.Argument(
-        metavar="ID",
-        help="Id of the recovery, or the beginning of it.",
-        autocompletion=completion.recovery_ids,
-    ),
-]
-AnyId = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[ID]",
-        help="Id of one recovery, or the beginning of it; all where it is left out.",
-        autocompletion=completion.recovery_ids,
-    ),
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="NAME=VALUE",
-        help="A parameter; repeatable. Lists as YAML: --set 'skip_tables=\\[session, cache]'.",
-        autocompletion=completion.settings,
-    ),
-]
-ParameterFile = Annotated[
-    Path | None,
-    typer.Option("--params", metavar="FILE", help="YAML file of parameters; --set counts more."),
-]
-Approve = Annotated[
-    str, typer.Option(metavar="HASH", help="Consent to the plan with this hash, for 24 hours.")
-]
-By = Annotated[
-    str, typer.Option(metavar="NAME", help="Who consents or orders; kept in the journal.")
-]
-BreakGlass = Annotated[
-    str,
-    typer.Option(metavar="REASON", help="Go ahead without an approved plan; kept in the journal."),
-]
-TakeOver = Annotated[
-    bool,
-    typer.Option(
-        "--take-over",
-        help="Take the target from an attempt that is known to be gone; wants --by.",
-    ),
-]
-OnWorker = Annotated[
-    bool, typer.Option("--worker", help="Run on a worker, by the recovery's only deployment.")
-]
-Deployment = Annotated[
-    str, typer.Option(metavar="FLOW/NAME", help="Run on a worker, by this deployment.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")]
 
 
 @app.command("list")
@@ -380,15 +333,20 @@ def verify(recovery_id: AnyId = None, *, as_json: Json = False, debug: Debug = F
 
 
 @app.command()
-def doctor(*, as_json: Json = False, debug: Debug = False) -> None:
-    """Say what is missing on this machine or cannot be reached; exits with 3 if anything is."""
+def doctor(hosts: Hosts = "", *, as_json: Json = False, debug: Debug = False) -> None:
+    """Say what is missing or cannot be reached, here or on hosts; exits with 3 if anything is.
+
+    Of a host it shows the fingerprint to pin, by which it is known from then on.
+    """
     from operate.endings import answering
 
     with answering(as_json=as_json, debug=debug) as answer:
-        from operate.doctor import examine, is_well
+        from operate.doctor import examine
+        from operate.findings import is_well
+        from operate.host_findings import examine_hosts
         from operate.screens import show_findings
 
-        findings = examine()
+        findings = examine_hosts(hosts) if hosts else examine()
         rows = [finding.as_plain() for finding in findings]
         plain = {"well": is_well(findings), "findings": rows}
         answer.give(plain, lambda console: show_findings(console, rows))

@@ -4,12 +4,10 @@ import os
 import platform
 import shutil
 import sys
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
+from operate.findings import Finding, Health, bad
 from recovery.errors import RecoveryError
 from recovery.evidence.status import verify_journal
 from recovery.journal.lease import this_worker
@@ -27,28 +25,6 @@ CLIENTS = {
 }
 
 
-class Health(StrEnum):
-    """What a finding means. A note keeps nothing from working."""
-
-    OK = "ok"
-    NOTE = "note"
-    BAD = "bad"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
-
-    name: str
-    health: Health
-    seen: str
-    remedy: str = ""
-
-    def as_plain(self) -> dict[str, Any]:
-        """The finding as `recover doctor --json` prints it."""
-        return {name: str(value) for name, value in asdict(self).items()}
-
-
 def examine() -> list[Finding]:
     """Look at everything that a recovery on this machine leans on; changes nothing that lasts."""
     return [
@@ -62,11 +38,6 @@ def examine() -> list[Finding]:
     ]
 
 
-def is_well(findings: list[Finding]) -> bool:
-    """Whether nothing was found that keeps a recovery from running."""
-    return all(finding.health is not Health.BAD for finding in findings)
-
-
 def _python() -> Finding:
     seen = platform.python_version()
     if sys.version_info < PYTHON_MIN:
@@ -78,11 +49,11 @@ def _journal() -> list[Finding]:
     try:
         journal = open_journal()
     except RecoveryError as error:
-        return [_bad("journal", error)]
+        return [bad("journal", error)]
     try:
         return [_writable(journal), _chain(journal), _clock_against(journal)]
     except RecoveryError as error:
-        return [_bad("journal", error)]
+        return [bad("journal", error)]
     finally:
         journal.close()
 
@@ -128,7 +99,7 @@ def _lease() -> Finding:
     try:
         seconds = lease_seconds()
     except RecoveryError as error:
-        return _bad("RECOVER_LEASE_SECONDS", error)
+        return bad("RECOVER_LEASE_SECONDS", error)
     return Finding("RECOVER_LEASE_SECONDS", Health.OK, f"{seconds:g} s")
 
 
@@ -141,7 +112,7 @@ def _server() -> list[Finding]:
     try:
         answer = ask_server(url)
     except RecoveryError as error:
-        return [_bad(name, error)]
+        return [bad(name, error)]
     ours = _installed("prefect")
     if answer.version.split(".")[:2] != ours.split(".")[:2]:
         found = Finding(
@@ -196,14 +167,6 @@ def _program(what: str, names: tuple[str, ...]) -> Finding:
         f"neither {' nor '.join(names)} is on PATH",
         "Install the client programs of MariaDB or MySQL (on Debian: mariadb-client)",
     )
-
-
-def _bad(name: str, error: RecoveryError) -> Finding:
-    remedy = getattr(error, "remedy", "")
-    seen = (
-        str(error).removesuffix(f" {remedy}.").removesuffix(f" {remedy}") if remedy else str(error)
-    )
-    return Finding(name, Health.BAD, seen, remedy)
 
 
 def _installed(name: str) -> str:

@@ -41,6 +41,7 @@ from recovery.walk import (
 )
 
 SEEN_CHARS_MAX = 20_000
+NOT_BEGUN = {StepState.UNDONE, StepState.PASSED}
 IS_THERE = "its effect is there; nothing was done"
 WAS_DONE = "an earlier attempt did it; the probe found it"
 
@@ -152,6 +153,9 @@ class Attempt(JournaledWalk):
             refuse_changed_arguments(call, made, arguments, hashed, self.history)
         if record is not None and record.is_done:
             return self._pass_over(call, record, terms)
+        is_in_doubt = record is not None and record.state not in NOT_BEGUN
+        if is_in_doubt and terms.wait_in_doubt is not None:
+            self.ask_gated(call, terms.wait_in_doubt)
         self.settle_passed_over()
         about = {
             **_about(call, _now()),
@@ -159,7 +163,7 @@ class Attempt(JournaledWalk):
             "arguments_hash": hashed,
             "danger": str(terms.danger),
         }
-        if record is None or record.state in {StepState.UNDONE, StepState.PASSED}:
+        if record is None or not is_in_doubt:
             self._refuse_changed_flow(call)
             return self._do_anew(call, terms, about)
         return self._settle_doubt(call, record, terms, about)

@@ -13,6 +13,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
+LINES_HEARD_MAX = 200
+
 
 @dataclass
 class Call:
@@ -25,6 +27,15 @@ class Call:
     exit_code: int | None = None
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
+    gate: "Gate | None" = field(default=None, repr=False, compare=False)
+    lines_heard: int = 0
+
+    def heard(self, line: str) -> None:
+        """Pass on a line that came while the command still runs: the first ones, up to a bound."""
+        self.lines_heard += 1
+        if self.gate is not None and self.lines_heard <= LINES_HEARD_MAX:
+            is_last = self.lines_heard == LINES_HEARD_MAX
+            self.gate.heard(self, "(what follows is not shown here)" if is_last else line)
 
 
 class Gate(Protocol):
@@ -32,6 +43,9 @@ class Gate(Protocol):
 
     def before(self, call: Call) -> None:
         """Raise where the call must not be made."""
+
+    def heard(self, call: Call, line: str) -> None:
+        """Show a line of its output, which is told whole in the answer."""
 
     def after(self, call: Call, error: BaseException | None) -> None:
         """Keep what came of it."""
@@ -59,6 +73,7 @@ def _passing(call: Call) -> Iterator[Call]:
     gate = current_gate.get()
     if gate is not None:
         gate.before(call)
+        call.gate = gate
     error: BaseException | None = None
     try:
         yield call

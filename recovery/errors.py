@@ -6,6 +6,8 @@ text in `__str__`: errors are stored by Prefect and must survive being pickled a
 
 from enum import IntEnum
 
+ANSWER_LOST_REMEDY = "It may have run, or still run, there: look before anything is done again"
+
 
 class ExitCode(IntEnum):
     """What the command line ends with."""
@@ -55,6 +57,13 @@ class Unreachable(RecoveryError):
             self.remedy or "Check that it runs and can be reached from this worker, then resume"
         )
         return f"{self.target} gave no answer to `{self.asked}`: {self.seen}. {remedy}."
+
+
+class AnswerLost(Unreachable):
+    """It was sent and no outcome came back: it may have run. Fields as of Unreachable."""
+
+    def __init__(self, target: str, asked: str, seen: str, remedy: str = "") -> None:
+        super().__init__(target, asked, seen, remedy or ANSWER_LOST_REMEDY)
 
 
 class CommandFailed(RecoveryError):

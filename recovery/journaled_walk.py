@@ -30,7 +30,13 @@ class JournaledWalk(Walk):
     def fence(self) -> Fence:
         """What marks this attempt at the target."""
         lease = self.keeper.lease
-        return Fence(self.history.recovery_id, lease.epoch, lease.target, self.keeper.epochs)
+        return Fence(
+            self.history.recovery_id,
+            lease.epoch,
+            lease.target,
+            self.keeper.epochs,
+            self.journal.identity,
+        )
 
     def write(
         self, kind: Kind, body: Mapping[str, Any], step: str = "", *, is_intent: bool = False

@@ -78,6 +78,8 @@ class Terms:
         redo_stale: a done act whose effect is gone may be done again; else a person is asked.
         lasts_until: the name of the act that ends its effect on purpose (scaled down, until
             scaled back); once that one is done, this one is not asked about again.
+        wait_in_doubt: for an act that takes its target down: waits until the target answers.
+            Asked first when the act is in doubt, as nothing else can be asked until then.
     """
 
     commands: Callable[..., Iterable[str]]
@@ -91,6 +93,7 @@ class Terms:
     redo_half_done: bool = False
     redo_stale: bool = True
     lasts_until: str = ""
+    wait_in_doubt: Callable[..., Any] | None = None
 
 
 class Step(Generic[P, R]):
@@ -191,7 +194,8 @@ class Step(Generic[P, R]):
             )
         if not self.returns_nothing and terms.expected is None:
             raise TypeError(f"{self!r} returns something: say how to foretell it (expected)")
-        for other in (terms.done_when, terms.expected, terms.commands, *terms.refuse_if):
+        named = (terms.done_when, terms.expected, terms.commands, terms.wait_in_doubt)
+        for other in (*named, *terms.refuse_if):
             if other is not None:
                 self._check_takes_our_arguments(other)
         if terms.undo is not None:

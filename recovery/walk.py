@@ -232,8 +232,10 @@ def label_of(value: object) -> str:
             for named in (getattr(value, attribute, None) for attribute in ("label", "name"))
             if isinstance(named, str)
         ),
-        str(value),
+        None,
     )
+    if named is None:  # not before: a Prefect block takes milliseconds to write itself out
+        named = str(value)
     return redact(named.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0"))
 
 

@@ -27,8 +27,10 @@ missing_packages() {
         { has_postgres && has_account postgres; } || echo postgresql
         has sshd || echo openssh-server
         { has ssh && has ssh-keygen && has sftp; } || echo openssh-client
-        has systemd-nspawn || echo systemd-container # hosts with systemd, for the tests
-        has mmdebstrap || echo mmdebstrap            # and their root file system
+        has systemd-nspawn || echo systemd-container # hosts with systemd, for the tests,
+        has mmdebstrap || echo mmdebstrap            # their root file system,
+        has ip || echo iproute2                      # the network between them,
+        has nft || echo nftables                     # and its partitions
     } | sort -u
 }
 

@@ -80,13 +80,15 @@ class Host(Protocol):
     def target(self) -> str:
         """Its name in messages."""
 
-    def as_root(self, argv: Sequence[str]) -> list[str]:
-        """The command as root runs it."""
+    def command_line(self, argv: Sequence[str], *, as_root: bool = False) -> str:
+        """The exact text of a command."""
 
     def read(self, argv: Sequence[str], *, within_seconds: float) -> Answer:
         """Run what changes nothing."""
 
-    def change(self, argv: Sequence[str], *, within_seconds: float) -> Answer:
+    def change(
+        self, argv: Sequence[str], *, within_seconds: float, as_root: bool = False
+    ) -> Answer:
         """Run what changes the host."""
 
 
@@ -267,6 +269,15 @@ def wait_until_inactive(host: Host, unit: str, within_seconds: float = 60) -> Un
         time.sleep(PAUSE_SECONDS)
 
 
+def line_to(host: Host, verb: str, unit: str) -> str:
+    """The exact text of what `stop_unit` or `start_unit` sends, for a plan.
+
+    Raises:
+        BadInput: the name is none.
+    """
+    return host.command_line(_argv(verb, checked_name(unit)), as_root=True)
+
+
 def checked_name(unit: str) -> str:
     """Return the name of one unit with its suffix; `.service` where it has none.
 
@@ -291,5 +302,8 @@ def _judged(host: Host, unit: str) -> UnitStatus:
 
 def _tell(host: Host, verb: str, unit: str, within_seconds: float) -> None:
     status = refuse_unless_unit_exists(host, unit)
-    argv = ["systemctl", "--no-ask-password", verb, "--", status.unit]
-    host.change(host.as_root(argv), within_seconds=within_seconds)
+    host.change(_argv(verb, status.unit), within_seconds=within_seconds, as_root=True)
+
+
+def _argv(verb: str, unit: str) -> list[str]:
+    return ["systemctl", "--no-ask-password", verb, "--", unit]

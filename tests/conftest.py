@@ -1,5 +1,8 @@
 """Real servers for the tests, started when first asked for, one of each per test process."""
 
+import contextlib
+import functools
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -11,6 +14,7 @@ from tests.lab.session import forget, isolate_prefect, started_or_skipped
 PREFECT_HOME = isolate_prefect()  # before anything imports Prefect
 
 # ruff: noqa: E402
+from tests.lab.hosts import BACKENDS, DOCKER, capabilities_of, lab_hosts
 from tests.lab.mariadb import private_mariadb
 from tests.lab.postgres import private_postgres
 from tests.lab.prefect_server import private_prefect_server, process_worker
@@ -81,3 +85,43 @@ def recover_test_data():
     if not folder.is_dir():
         pytest.skip(f"RECOVER_TEST_DATA: there is no {folder}")
     return folder
+
+
+@pytest.fixture
+def lab_network(tmp_path):
+    """A factory of real hosts: `lab_network(3)` returns a lab of this test's own, closed after it.
+
+    The options are those of `lab_hosts`. The first use on a machine builds the root file system
+    (half a minute): give the test a timeout of 240 s.
+    """
+    with contextlib.ExitStack() as stack:
+        numbers = itertools.count(1)
+
+        def make(count=1, **options):
+            folder = tmp_path / f"lab{next(numbers)}"
+            return stack.enter_context(started_or_skipped(lab_hosts(folder, count, **options)))
+
+        yield make
+
+
+@pytest.fixture(scope="module", params=BACKENDS, ids=lambda backend: backend.name)
+def host_backend(request):
+    """What hosts are made by, each in turn: for what is to hold of the hosts of either."""
+    reason = capabilities_of(request.param).ssh
+    if reason and request.param is DOCKER:
+        pytest.skip(f"hosts in containers: {reason}")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def host_trio(tmp_path_factory, host_backend):
+    """Three hosts, shared: leave each of them up, and the network between them whole."""
+    directory = tmp_path_factory.mktemp("trio")
+    with started_or_skipped(lab_hosts(directory, 3, backend=host_backend)) as lab:
+        yield lab
+
+
+@pytest.fixture
+def host_network(lab_network, host_backend):
+    """As `lab_network`, with each backend in turn."""
+    return functools.partial(lab_network, backend=host_backend)

@@ -79,6 +79,12 @@ on conflict (target) do update set recovery_id = excluded.recovery_id, epoch = h
 returning epoch
 """
 
+IDENTITY: LiteralString = """
+create table if not exists recover_identity (id text not null);
+insert into recover_identity select substr(md5(random()::text || clock_timestamp()::text), 1, 12)
+  where not exists (select 1 from recover_identity);
+"""
+
 Answer = TypeVar("Answer")
 
 
@@ -116,6 +122,13 @@ class PostgresJournal(Journal):
                 for statement in SCHEMA.split(";"):
                     if statement.strip():
                         connection.execute(statement, (FORMAT,) if "%s" in statement else None)
+            named = connection.execute("select to_regclass('recover_identity')").fetchone()
+            if named is None or named[0] is None:  # it was made by an earlier release
+                for statement in IDENTITY.split(";"):
+                    if statement.strip():
+                        connection.execute(statement)
+        identity = connection.execute("select id from recover_identity").fetchone()
+        self.identity = identity[0] if identity else ""
         row = connection.execute("select format from recover_format").fetchone()
         check_format(self.url, row[0] if row else FORMAT)
 

@@ -28,7 +28,7 @@ from recovery.journal.store import (
 )
 
 BUSY_SECONDS = 10.0
-TABLES = {"events", "heads", "leases", "head_follows"}
+TABLES = {"events", "heads", "leases", "head_follows", "identity"}
 SCHEMA = (
     """create table if not exists events (
       recovery_id text not null, seq integer not null, attempt integer not null,
@@ -44,6 +44,9 @@ SCHEMA = (
       insert into heads values (new.recovery_id, new.seq, new.hash, new.at)
       on conflict (recovery_id)
       do update set seq = excluded.seq, hash = excluded.hash, at = excluded.at; end""",
+    "create table if not exists identity (id text not null)",
+    """insert into identity select lower(hex(randomblob(6)))
+      where not exists (select 1 from identity)""",
 )
 HELD = "select 1 from leases where target = ? and epoch = ? and recovery_id = ?"
 
@@ -78,6 +81,7 @@ class SqliteJournal(Journal):
                 self._refuse_foreign()
             self._connection.execute("pragma journal_mode = wal")
             self._make_tables()
+            self.identity = self._connection.execute("select id from identity").fetchone()[0]
         except (OSError, sqlite3.OperationalError) as error:
             raise JournalUnavailable(self.url, str(error)) from error
         except sqlite3.DatabaseError as error:

@@ -73,6 +73,7 @@ class Journal(ABC):
     """One store of events and leases. Instances are safe to share between threads."""
 
     url: str
+    identity: str  # tells it from other journals: epochs of two of them say nothing of each other
 
     @abstractmethod
     def append(  # noqa: PLR0913 (an event has this many parts)

@@ -1,6 +1,5 @@
 """Stopping and starting the Grafana that is moved, where it is a systemd unit."""
 
-import shlex
 from collections.abc import Iterable
 
 from recovery.steps import act, probe, undo, verify
@@ -12,8 +11,7 @@ START_WITHIN_SECONDS = 120.0
 
 
 def _command(verb: str, grafana: SystemdUnit) -> str:
-    unit = services.checked_name(grafana.unit)
-    return shlex.join(grafana.host.as_root(["systemctl", "--no-ask-password", verb, "--", unit]))
+    return services.line_to(grafana.host, verb, grafana.unit)
 
 
 def stop_commands(grafana: SystemdUnit) -> Iterable[str]:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,6 +133,14 @@ def kill_points(events):
         if kind not in {"command", "saw"}:
             points.append((n, "after"))
     return points
+
+
+def sampled(points, at_most, name):
+    """Some of the points, spread evenly, others in each test of another name; FAULTS=all: all."""
+    if os.environ.get("FAULTS") == "all" or len(points) <= at_most:
+        return points
+    first = zlib.crc32(name.encode()) % max(1, len(points) // at_most)
+    return points[first :: len(points) // at_most][:at_most]
 
 
 def the_recovery(world):

@@ -44,6 +44,9 @@ class Recorder:
     def before(self, call: Call) -> None:
         self.calls.append(call)
 
+    def heard(self, call: Call, line: str) -> None:
+        pass
+
     def after(self, call: Call, error: BaseException | None) -> None:
         pass
 
@@ -147,7 +150,7 @@ def test_threads_share_a_session(host):
 def test_a_session_whose_connection_died_in_between_connects_anew(sshd, host):
     with host.session():
         host.read(["true"])
-        transport = host._kept.current
+        (transport,) = host.way().connections
         sshd.signal_connections(signal.SIGKILL)
         wait_until(lambda: not transport.is_active(), "the death to be seen", within_seconds=10)
 

@@ -2,13 +2,14 @@
 
 Started by `processes.py` as a script, with only the standard library and no site packages, as
 
-    guardian.py LOG USER SCRATCH COMMAND...
+    guardian.py LOG USER SCRATCH GROUPS COMMAND...
 
 A parent-death signal alone is not enough: it follows the *thread* that started the child, it is
 forgotten when the child changes its user, and it reaches no grandchildren. So this process, which
 has one thread, adopts every orphan below it (child subreaper), and when its standard input ends or
-its parent changes it kills all of them and removes the scratch directory. Its own death reaches
-the server by the parent-death signal.
+its parent changes it kills all of them, and whatever else is in the control groups it was given
+(colons between them), and removes those and the scratch directory. Its own death reaches the
+server by the parent-death signal.
 """
 
 import contextlib
@@ -19,10 +20,13 @@ import select
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+REMOVALS = 200
+REMOVAL_PAUSE_SECONDS = 0.05
 ON_LINUX = sys.platform == "linux"
 
 
@@ -87,6 +91,38 @@ def kill_all(server: int) -> None:
             return
 
 
+def kill_groups(groups: list[Path]) -> None:
+    """Kill whatever is in these control groups, frozen or not, and in those below them."""
+    for group in groups:
+        for top, _, files in os.walk(group):
+            if "cgroup.procs" not in files:
+                continue
+            with contextlib.suppress(OSError):
+                for line in Path(top, "cgroup.procs").read_text().split():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(line), signal.SIGKILL)
+            for name, thawed in (("cgroup.freeze", "0"), ("freezer.state", "THAWED")):
+                if name in files:  # of those frozen, v1 kills none
+                    with contextlib.suppress(OSError):
+                        Path(top, name).write_text(thawed)
+
+
+def remove(groups: list[Path], scratch: str) -> None:
+    """Take the groups and the directory away, again and again while something dies in them."""
+    for _ in range(REMOVALS):
+        for group in groups:
+            for top, _, _ in os.walk(group, topdown=False):
+                with contextlib.suppress(OSError):
+                    Path(top).rmdir()
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+        left = [group for group in groups if group.exists()]
+        if not left and not (scratch and Path(scratch).exists()):
+            return
+        kill_groups(left)
+        time.sleep(REMOVAL_PAUSE_SECONDS)
+
+
 def report(line: str) -> None:
     with contextlib.suppress(OSError):
         os.write(1, f"{line}\n".encode())
@@ -105,7 +141,7 @@ def reap(server: int) -> None:
             report(f"exited {os.waitstatus_to_exitcode(status)}")
 
 
-def main(log: str, user: str, scratch: str, *command: str) -> None:
+def main(log: str, user: str, scratch: str, groups: str, *command: str) -> None:
     parent = os.getppid()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     ended, wake = os.pipe()
@@ -136,9 +172,10 @@ def main(log: str, user: str, scratch: str, *command: str) -> None:
                 break
             told += received
 
+    held = [Path(group) for group in groups.split(os.pathsep) if group]
+    kill_groups(held)
     kill_all(server)
-    if scratch and told != b"keep\n":
-        shutil.rmtree(scratch, ignore_errors=True)
+    remove(held, "" if told == b"keep\n" else scratch)
 
 
 if __name__ == "__main__":

@@ -106,6 +106,11 @@ class PostgresServer(Server):
             cursor = connection.execute(cast("LiteralString", statement))
             return cursor.fetchall() if cursor.description else []
 
+    def execute_local(self, statement: str) -> None:
+        """Run one statement as the server's own account, which needs no password."""
+        with psycopg.connect(self._through_socket, autocommit=True) as connection:
+            connection.execute(cast("LiteralString", statement))
+
     def create_database(self, name: str) -> str:
         """Create an empty database, dropping one of that name, and return its address."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.lab import guardian
+
 GUARDIAN = Path(__file__).with_name("guardian.py")
 NAMES_PASSED_ON = ("PATH", "TZ", "LANG", "LC_ALL", "SSL_CERT_FILE", "TMPDIR")
 
@@ -151,6 +153,7 @@ class Place:
     directory: Path
     user: str = ""  # empty: the present one
     scratch: Path | None = None  # removed by the guardian should this process be killed
+    groups: tuple[Path, ...] = ()  # control groups, emptied and removed by the guardian
 
 
 class GuardedProcess:
@@ -158,18 +161,13 @@ class GuardedProcess:
 
     def __init__(self, command: list[str], environment: Mapping[str, str], place: Place) -> None:
         self.log = place.log
+        self._groups = place.groups
         self._returncode: int | None = None
         self._told = b""
-        guardian = [
-            sys.executable,
-            "-I",
-            "-S",
-            str(GUARDIAN),
-            str(place.log.absolute()),
-            place.user,
-        ]
+        watching = [sys.executable, "-I", "-S", str(GUARDIAN), str(place.log.absolute())]
+        files = [str(place.scratch or ""), os.pathsep.join(map(str, place.groups))]
         self._guardian = subprocess.Popen(  # its arguments are our own
-            [*guardian, str(place.scratch or ""), *command],
+            [*watching, place.user, *files, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=dict(environment),
@@ -235,7 +233,9 @@ class GuardedProcess:
                 self._guardian.stdin.flush()
             with contextlib.suppress(OSError):
                 self._guardian.stdin.close()
-            self._guardian.wait(within_seconds)
+            if self._guardian.wait(within_seconds) != 0:  # it was killed, and has not done its work
+                guardian.kill_groups(list(self._groups))
+                guardian.remove(list(self._groups), "")
             if self._guardian.stdout:
                 self.poll()
                 self._guardian.stdout.close()

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from blocks.ssh_host import SshHost
@@ -31,7 +31,9 @@ class SshServer(Server):
 
     name = "sshd"
 
-    def __init__(self, directory: Path, options: Mapping[str, str]) -> None:
+    def __init__(
+        self, directory: Path, options: Mapping[str, str], addresses: Sequence[str] = ()
+    ) -> None:
         super().__init__(directory)
         self.host = LOOPBACK
         self.port = free_port()
@@ -39,6 +41,7 @@ class SshServer(Server):
         self.client_key = directory / "client_key"
         self.known_hosts = directory / "known_hosts"
         self.options = {**OPTIONS, **options}  # changes count from the next start
+        self.addresses = tuple(addresses)
         make_key(self.client_key)
         self.set_host_key(make_key(directory / "host_key"))
         self.trust_host_key()
@@ -67,11 +70,24 @@ class SshServer(Server):
             "HostKey": str(self._host_key),
             "PidFile": "none",
             "AuthorizedKeysFile": str(self.client_key.with_suffix(".pub")),
+            "SetEnv": self._environment("fence"),
             **self.options,
         }
         file = self.directory / "sshd_config"
-        file.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+        lines = [f"{name} {value}\n" for name, value in settings.items()]
+        for address in self.addresses:
+            environment = self._environment(f"fence {address}")
+            lines.append(f"Match LocalAddress {address}\nSetEnv {environment}\n")
+        file.write_text("".join(lines))
         return [find_binary("sshd"), "-D", "-e", "-f", str(file)]
+
+    def _environment(self, fence: str) -> str:
+        """Settings that keep the host apart from the account that runs the test.
+
+        At `SHLVL=1` bash does not read that account's .bashrc; fences lie in a folder of their own.
+        """
+        folder = self.directory / fence.replace(" ", "-")
+        return f"SHLVL=1 RECOVER_FENCE_DIR={folder}"
 
     def answers(self) -> object:
         with socket.create_connection((self.host, self.port), timeout=1) as connection:
@@ -127,12 +143,15 @@ def make_key(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def private_sshd(directory: Path, options: Mapping[str, str] | None = None) -> Iterator[SshServer]:
+def private_sshd(
+    directory: Path, options: Mapping[str, str] | None = None, addresses: Sequence[str] = ()
+) -> Iterator[SshServer]:
     """Run a private sshd until the end of the block; nothing of it is left behind.
 
     Args:
         directory: for keys, configuration and log; made where it is missing.
         options: lines of sshd_config on top of `OPTIONS`.
+        addresses: of loopback, each a host of its own to what is fenced there.
 
     Raises:
         ServerMissing: it is not installed, or root's has no separation directory.
@@ -145,7 +164,7 @@ def private_sshd(directory: Path, options: Mapping[str, str] | None = None) -> I
         except OSError as error:
             raise ServerMissing(f"{SEPARATION_DIRECTORY} cannot be made: {error}") from error
     directory.mkdir(parents=True, exist_ok=True)
-    server = SshServer(directory, options or {})
+    server = SshServer(directory, options or {}, addresses)
     try:
         server.start()
         yield server

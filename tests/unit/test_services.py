@@ -61,15 +61,15 @@ class Scripted:
     sent: list[list[str]] = field(default_factory=list)
     target: str = "db1"
 
-    def as_root(self, argv):
-        return list(argv) if self.user == "root" else ["sudo", "-n", "--", *argv]
+    def command_line(self, argv, *, as_root=False):
+        return " ".join((["sudo"] if as_root and self.user != "root" else []) + list(argv))
 
     def read(self, argv, *, within_seconds):
         text = self.printed.pop(0) if len(self.printed) > 1 else self.printed[0]
         return Answer(" ".join(argv), self.target, 0, text, "")
 
-    def change(self, argv, *, within_seconds):
-        self.sent.append(list(argv))
+    def change(self, argv, *, within_seconds, as_root=False):
+        self.sent.append(self.command_line(argv, as_root=as_root))
         return Answer(" ".join(argv), self.target, 0, "", "")
 
 
@@ -151,15 +151,15 @@ def test_the_predicates_say_yes_and_no():
     assert not services.is_inactive(Scripted([RUNNING]), "redis-server")
 
 
-def test_root_acts_itself_and_others_through_sudo_that_never_asks():
+def test_root_acts_itself_and_others_through_sudo_and_the_plan_shows_the_same():
     root, ops = Scripted([RUNNING]), Scripted([RUNNING], user="ops")
 
     services.stop_unit(root, "redis-server")
     services.start_unit(ops, "redis-server")
 
-    tail = ["--", "redis-server.service"]
-    assert root.sent == [["systemctl", "--no-ask-password", "stop", *tail]]
-    assert ops.sent == [["sudo", "-n", "--", "systemctl", "--no-ask-password", "start", *tail]]
+    assert root.sent == ["systemctl --no-ask-password stop -- redis-server.service"]
+    assert ops.sent == ["sudo systemctl --no-ask-password start -- redis-server.service"]
+    assert ops.sent == [services.line_to(ops, "start", "redis-server")]
 
 
 def test_active_counts_only_once_it_stays_the_same_process():

@@ -18,12 +18,12 @@ from blocks.ssh_connection import (
     HostKeyRefused,
     LoginRefused,
     Server,
-    call_within,
-    refuse_unless_known,
 )
-from blocks.ssh_credentials import CredentialReferences, gather
+from blocks.ssh_credentials import CredentialReferences, SecretReference, gather
+from blocks.ssh_deadline import call_within
 from blocks.ssh_files import parse_sha256sum
 from blocks.ssh_host import SshHost, path_in_url
+from blocks.ssh_host_key import refuse_unless_known
 from recovery.errors import BadInput, CommandFailed, Unreachable, UnreadableOutput
 
 PIN = "SHA256:" + "aB+/" * 10 + "xyz"
@@ -123,11 +123,58 @@ def test_a_short_url_falls_back_to_what_ssh_itself_would_use(monkeypatch):
         ("ssh://db1/x?host_key=MD5:00", "host_key"),
         ("ssh://-oProxyCommand=x/x", "address"),
         ("ssh://-l@db1/x", "user"),
+        ("ssh://db1/x?key_file=/a&key_file=/b", "'key_file' is given twice"),
     ],
 )
 def test_a_wrong_url_is_refused_by_the_part_that_is_wrong(url, named):
     with pytest.raises(BadInput, match=named):
         SshHost.from_url(url)
+
+
+@pytest.mark.parametrize("secret", ["key", "passphrase", "password", "sudo_password"])
+def test_a_url_names_every_secret_by_file_variable_or_block(secret):
+    host = SshHost.from_url(
+        f"ssh://db1?{secret}_file=/run/x&{secret}_env=X_ENV&{secret}_block=x-block"
+    )
+
+    assert str(getattr(host, f"{secret}_file")) == "/run/x"
+    assert getattr(host, f"{secret}_env") == "X_ENV"
+    assert getattr(host, f"{secret}_block") == "x-block"
+
+
+def test_a_url_names_the_jumps_in_their_order():
+    host = SshHost.from_url(
+        "ssh://db1?jump=ssh://a%3Fkey_file=/a&jump=ssh://ops@b:2222&host_key=" + PIN
+    )
+
+    assert host.jump == ["ssh://a?key_file=/a", "ssh://ops@b:2222"]
+    assert [hop.place for hop in host.hops()] == ["a", "b:2222"]
+    assert host.place == "db1"
+
+
+@pytest.mark.parametrize(
+    ("jump", "named"),
+    [
+        ("bastion", "jump 1: ssh URL: 'bastion' is no ssh URL"),
+        ("ssh://ops:hunter2@b", "jump 1: ssh URL: it holds a password"),
+        ("ssh://b%3Fhost_key=MD5:x", "jump 1: ssh URL, host_key: "),
+        ("ssh://b%3Fjump=ssh://c", "jump 1 has a jump of its own"),
+    ],
+)
+def test_a_wrong_jump_is_named_by_number_and_part(jump, named):
+    with pytest.raises(BadInput) as refusal:
+        SshHost.from_url(f"ssh://db1?jump={jump}")
+
+    assert str(refusal.value).startswith(f"ssh URL, jump: {named}")
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_a_secret_given_by_name_is_no_secret_in_the_block():
+    host = SshHost.from_url("ssh://ops@db1?sudo_password_env=SUDO_PASSWORD&password_file=/run/pw")
+
+    line = host.command_line(["systemctl", "stop", "x"], as_root=True)
+
+    assert line == "sudo -k -S -p 'recover-asks-for-sudo: ' -- systemctl stop x"
 
 
 def test_the_path_of_a_url_is_absolute_and_decoded():
@@ -149,8 +196,11 @@ def test_a_command_is_never_a_raw_string():
 
 
 def test_root_needs_no_sudo_and_others_are_never_asked_for_a_password():
-    assert SshHost(address="db1", user="root").as_root(["id"]) == ["id"]
-    assert SshHost(address="db1", user="ops").as_root(["id"]) == ["sudo", "-n", "--", "id"]
+    root, ops = SshHost(address="db1", user="root"), SshHost(address="db1", user="ops")
+
+    assert root.command_line(["id", "a b"], as_root=True) == "id 'a b'"
+    assert ops.command_line(["id", "a b"]) == "id 'a b'"
+    assert ops.command_line(["id", "a b"], as_root=True) == "sudo -n -- id 'a b'"
 
 
 def test_a_block_travels_without_its_connection():
@@ -160,7 +210,7 @@ def test_a_block_travels_without_its_connection():
         copy = pickle.loads(pickle.dumps(host))  # noqa: S301 - our own bytes
 
     assert copy == host
-    assert copy._kept.sessions == 0
+    assert copy.way() is host.way()
 
 
 def test_a_malformed_block_is_refused_when_it_is_made():
@@ -170,7 +220,7 @@ def test_a_malformed_block_is_refused_when_it_is_made():
 
 def test_a_missing_key_file_is_named(tmp_path):
     with pytest.raises(BadInput, match="No such file"):
-        gather("ops", CredentialReferences(key_file=tmp_path / "none"))
+        gather("ops", CredentialReferences(SecretReference(tmp_path / "none")))
 
 
 def test_a_key_file_open_to_others_is_refused(tmp_path):
@@ -179,7 +229,7 @@ def test_a_key_file_open_to_others_is_refused(tmp_path):
     key.chmod(0o644)
 
     with pytest.raises(BadInput, match="open to others"):
-        gather("ops", CredentialReferences(key_file=key))
+        gather("ops", CredentialReferences(SecretReference(key)))
 
 
 def test_a_key_from_the_environment_is_read(monkeypatch, tmp_path):
@@ -187,7 +237,7 @@ def test_a_key_from_the_environment_is_read(monkeypatch, tmp_path):
     key.write_private_key_file(str(tmp_path / "key"))
     monkeypatch.setenv("OPS_KEY", (tmp_path / "key").read_text())
 
-    found = gather("ops", CredentialReferences(key_env="OPS_KEY"))
+    found = gather("ops", CredentialReferences(SecretReference(env="OPS_KEY")))
 
     assert found.keys[0].key.get_fingerprint() == key.get_fingerprint()
     assert not found.uses_agent
@@ -200,9 +250,9 @@ def test_a_file_that_is_no_key_is_refused_and_a_locked_key_says_what_to_do(tmp_p
     paramiko.ECDSAKey.generate().write_private_key_file(str(locked), password="pw")  # noqa: S106
 
     with pytest.raises(BadInput, match="no private key"):
-        gather("ops", CredentialReferences(key_file=rubbish))
+        gather("ops", CredentialReferences(SecretReference(rubbish)))
     with pytest.raises(BadInput, match="ssh-add"):
-        gather("ops", CredentialReferences(key_file=locked))
+        gather("ops", CredentialReferences(SecretReference(locked)))
 
 
 def test_output_over_its_bound_keeps_head_and_tail_and_says_what_is_missing():
@@ -232,7 +282,6 @@ def test_a_parser_is_not_given_half_an_output():
 @pytest.mark.parametrize(
     ("code", "stderr", "remedy"),
     [
-        (1, "sudo: a password is required\n", "NOPASSWD"),
         (127, "bash: x: command not found\n", "Install what is missing"),
         (126, "bash: x: Permission denied\n", "who may execute it"),
         (2, "", "Mend the cause"),

@@ -1,0 +1,138 @@
+"""Looking at all clocks before anything is done, and once more at the end."""
+
+from collections.abc import Sequence
+
+from blocks.inventory import Inventory
+from blocks.ssh_host import SshHost
+from recovery.errors import BadInput, NotVerified, Refused
+from recovery.steps import decision, probe, verify
+from tasks.clocks import judging
+from tasks.clocks.daemons import daemons_of
+from tasks.clocks.judging import STEP_BACK, WORKER_CLOCK, Due, Found, Limits
+from tasks.clocks.mending import DueClock, has_etcd
+from tasks.clocks.offsets import offset_of
+from tasks.clocks.sources import Following, following
+
+ONE_BY_ONE = ("1",)
+
+
+def limits_of(
+    warn_seconds: float,
+    fail_seconds: float,
+    accept: Sequence[str],
+    *,
+    may_step: bool,
+    step_back_max_seconds: float,
+) -> Limits:
+    """Read the parameters.
+
+    Raises:
+        BadInput: a limit is not above the one before it, or nothing of an accepted name is known.
+    """
+    if not 0 < warn_seconds <= fail_seconds:
+        raise BadInput(
+            "warn_seconds",
+            f"{warn_seconds:g} is not between 0 and fail_seconds ({fail_seconds:g})",
+            "Give seconds, as 1 and 5",
+        )
+    if step_back_max_seconds < 0:
+        raise BadInput("step_back_max_seconds", f"{step_back_max_seconds:g} is below 0", "Give 0")
+    for name in accept:
+        if name != WORKER_CLOCK and not name.startswith(f"{STEP_BACK}:"):
+            raise BadInput(
+                "accept", f"{name!r} is no name of a loss", "Give it as the refusal prints it"
+            )
+    return Limits(warn_seconds, fail_seconds, may_step, step_back_max_seconds, tuple(accept))
+
+
+@decision(each=("host",))
+def clock_found(host: SshHost) -> Found:
+    """The clock of a host as it was found, and what keeps it.
+
+    Raises:
+        Unreachable: the host gave no answer.
+        CommandFailed: it has no systemd, or a tool of its daemon is missing.
+        UnreadableOutput: a tool printed what we do not understand.
+
+    Runbook: docs/runbooks/clocks.md, step 1.
+    """
+    with host.session():
+        daemons = daemons_of(host)
+        running = [daemon for daemon in daemons if daemon.is_active]
+        state = following(host, running[0]) if len(running) == 1 else Following()
+        return Found(host.label, offset_of(host), daemons, state, has_etcd(host))
+
+
+@probe
+def refuse_unless_clear(found: Sequence[Found], limits: Limits) -> None:
+    """Refuse to begin while something speaks against it that nobody accepted.
+
+    Raises:
+        Refused: all reasons, each with its host and what to do.
+
+    Runbook: docs/runbooks/clocks.md, step 2.
+    """
+    said = judging.objections(found, limits)
+    if not said:
+        return
+    reasons = "; ".join(f"{each.target}: {each.reason}" for each in said)
+    remedies = dict.fromkeys(each.remedy for each in said)
+    raise Refused(
+        ", ".join(dict.fromkeys(each.target for each in said)), reasons, ". ".join(remedies)
+    )
+
+
+@decision(none_is_fine=True)
+def hosts_due(found: Sequence[Found], limits: Limits) -> list[Due]:
+    """What is due on which hosts.
+
+    Runbook: docs/runbooks/clocks.md, step 3.
+    """
+    judged = (judging.due_of(each, limits) for each in found)
+    return [due for due in judged if due is not None]
+
+
+def in_order(
+    inventory: Inventory,
+    dues: Sequence[Due],
+    limits: Limits,
+    serial: Sequence[str],
+    within_seconds: float,
+) -> list[tuple[list[DueClock], Sequence[str]]]:
+    """The clocks due in the order they are mended, with the sizes of the batches.
+
+    Those of etcd members come last and one by one: two that jump at once may cost the quorum.
+    """
+    by_host = {due.host: due for due in dues}
+    clocks = [
+        DueClock(host, by_host[host.label], limits, within_seconds)
+        for host in inventory.named(list(by_host))
+    ]
+    parts = [
+        ([clock for clock in clocks if not clock.due.has_etcd], serial),
+        ([clock for clock in clocks if clock.due.has_etcd], ONE_BY_ONE),
+    ]
+    return [(part, sizes) for part, sizes in parts if part]
+
+
+@verify
+def clocks_agree(hosts: Sequence[SshHost], limits: Limits) -> float:
+    """Seconds between the two clocks that are furthest apart, once all are measured again.
+
+    Raises:
+        NotVerified: two are further apart than the limit.
+        Unreachable: a host gave no answer.
+
+    Runbook: docs/runbooks/clocks.md, step 10.
+    """
+    offsets = {host.label: offset_of(host).seconds for host in hosts}
+    first, last, apart = judging.widest(offsets)
+    if apart > limits.warn_seconds:
+        raise NotVerified(
+            f"{first} and {last}",
+            f"clocks within {limits.warn_seconds:g} s of each other",
+            f"{apart:.3f} s",
+            "One of them has drifted since it was mended, or follows another source: resume to "
+            "measure again",
+        )
+    return round(apart, 6)

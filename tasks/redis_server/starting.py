@@ -1,0 +1,140 @@
+"""Whether a Redis may be started: what would keep it from it, and what a start would destroy."""
+
+from recovery.errors import CommandFailed, Refused, UnreadableOutput
+from tasks.redis_server import files, logs
+from tasks.redis_server.causes import Cause, Sign
+from tasks.redis_server.settings import Settings, settings_of
+from tasks.redis_server.storage import Storage, storage_of
+from tasks.redis_server.target import RedisServer
+from tasks.redis_server.units import RedisUnit
+
+STATE_FIELD = 2
+YOUNGER_SECONDS = 2.0  # files written by the same save differ by less
+START_ROOM_BYTES = 1 << 20
+LOADING_FAILED = {Cause.AOF_CUT, Cause.AOF_DAMAGED}
+SNAPSHOT_FAILED = {Cause.RDB_DAMAGED, Cause.NEWER_RDB}
+RESTORE = (
+    "Do not start it: keep {rdb} elsewhere, set `appendonly no` in {file}, start, compare DBSIZE, "
+    "`CONFIG SET appendonly yes`, wait for the rewrite, then correct the file"
+)
+
+
+def refuse_unless_startable(server: RedisServer, unit: RedisUnit) -> None:
+    """Refuse a start that cannot succeed, or that would load other files than hold the data.
+
+    Raises:
+        Refused: names the cause and the remedy.
+    """
+    if unit.is_masked:
+        raise _refusal(server, Cause.MASKED, f"{unit.name} is masked", "Unmask it first")
+    settings = settings_of(server.host, unit.arguments, unit.name)
+    storage = storage_of(server.host, settings, unit.user)
+    if why := storage.why_not_writable(unit.user or "root", START_ROOM_BYTES):
+        cause, text, remedy = why
+        raise _refusal(server, cause, f"it cannot start: {text}", f"{remedy}. Then resume")
+    refuse_other_files(server, settings, storage)
+    for sign in logs.signs(server, unit, settings.log):
+        _refuse_standing(server, unit, settings, storage, sign)
+
+
+def refuse_other_files(server: RedisServer, settings: Settings, storage: Storage) -> None:
+    """Refuse to load files that are not the ones that hold the data.
+
+    Raises:
+        Refused: the dump would be ignored and overwritten, or the newer AOF ignored.
+    """
+    if settings.is_aof and not storage.aof_files and storage.has_keys_in_snapshot:
+        raise _refusal(
+            server, Cause.DUMP_IGNORED,
+            f"{settings.file} says `appendonly yes`, and there is no AOF: Redis would start empty "
+            f"and overwrite {settings.rdb_path} at its next save",
+            RESTORE.format(rdb=settings.rdb_path, file=settings.file),
+        )  # fmt: skip
+    newest = max((file.changed_at for file in storage.aof_files), default=0.0)
+    snapshot_at = storage.snapshot.changed_at if storage.snapshot else 0.0
+    if not settings.is_aof and newest > snapshot_at + YOUNGER_SECONDS:
+        raise _refusal(
+            server, Cause.AOF_IGNORED,
+            f"{settings.file} says `appendonly no`, and {storage.aof_path or storage.folder} is "
+            "newer than the snapshot: Redis would come back without what was written since",
+            f"Set `appendonly yes` in {settings.file}, or move the AOF away if it holds nothing",
+        )  # fmt: skip
+
+
+def process_state(server: RedisServer, pid: int) -> str:
+    """The state of a process as the kernel writes it: R, S, D, T, t, Z; empty where it is gone.
+
+    Raises:
+        UnreadableOutput: something else was printed.
+    """
+    argv = ["cat", f"/proc/{pid}/stat"]
+    answer = server.host.read(argv, within_seconds=20, accept=(0, 1))
+    if answer.exit_code:
+        return ""
+    return parse_state(answer.whole())
+
+
+def parse_state(printed: str) -> str:
+    """Read what `/proc/PID/stat` holds; the name may hold blanks and brackets.
+
+        64 (redis-server) S 1 64 64 0 -1 4194560 …
+
+    Raises:
+        UnreadableOutput: it is something else.
+    """
+    words = printed.rpartition(")")[2].split()
+    if not words or len(words[0]) != 1:
+        raise UnreadableOutput("/proc/PID/stat", printed)
+    return words[0]
+
+
+def _refuse_standing(
+    server: RedisServer, unit: RedisUnit, settings: Settings, storage: Storage, sign: Sign
+) -> None:
+    """Refuse where what was logged at the last start is so still; looked at anew where possible."""
+    if sign.cause in LOADING_FAILED and storage.aof_path and settings.is_aof:
+        damage = files.aof_damage(server, unit, storage.aof_path)
+        is_cut_by_start = sign.cause is Cause.AOF_CUT and settings.loads_truncated
+        if damage.lost_bytes and not is_cut_by_start:
+            raise _refusal(
+                server, sign.cause, f"{sign.text}; {damage}",
+                "`recover plan repair-redis-aof` with the same host and port shows what would be "
+                "cut off; a replica or a backup may have it",
+            )  # fmt: skip
+    if sign.cause in SNAPSHOT_FAILED and storage.snapshot and not settings.is_aof:
+        wrong = files.snapshot_look(server, unit, settings.rdb_path).error
+        if wrong:
+            remedy = (
+                "Install the newer Redis that wrote it"
+                if sign.cause is Cause.NEWER_RDB
+                else f"Put a backup in its place, or take it from a replica; on a replica, move "
+                f"{settings.rdb_path} away: its master has the data"
+            )
+            raise _refusal(server, sign.cause, f"{sign.text}; {wrong}", remedy)
+    if sign.cause is Cause.CONFIGURATION and not _is_mended(server, settings, sign):
+        raise _refusal(
+            server, sign.cause, sign.text,
+            f"Correct {settings.file or unit.name}, then resume",
+        )  # fmt: skip
+    if sign.cause is Cause.START_TIMEOUT:
+        raise _refusal(
+            server, sign.cause,
+            f"systemd gave it {unit.start_within_seconds:g} s to load its data, which is too short",
+            f"`systemctl edit {unit.name}`: [Service] TimeoutStartSec=infinity; then resume",
+        )  # fmt: skip
+
+
+def _is_mended(server: RedisServer, settings: Settings, sign: Sign) -> bool:
+    """Whether the configuration was changed after it was found wrong."""
+    if not settings.file or not sign.at:
+        return False
+    argv = ["stat", "-c", "%Y", "--", settings.file]
+    try:
+        changed_at = float(server.host.read(argv, within_seconds=20, as_root=True).whole())
+    except (CommandFailed, ValueError):
+        return False
+    return changed_at >= int(sign.at)
+
+
+def _refusal(server: RedisServer, cause: Cause, text: str, remedy: str) -> Refused:
+    return Refused(server.label, f"{cause}: {text}", remedy)

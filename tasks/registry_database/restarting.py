@@ -1,0 +1,222 @@
+"""Restarting a server that runs and takes nobody in, once, after a look at what that would end."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from recovery.errors import NotVerified, Refused
+from recovery.steps import act, decision
+from recovery.verdict import Verdict
+from tasks import services
+from tasks.postgres_server.condition import condition_of
+from tasks.postgres_server.inside import (
+    ACTIVITY,
+    PREPARED,
+    SLOTS,
+    STANDBYS,
+    ask_inside,
+    told_sessions,
+)
+from tasks.postgres_server.patroni import members_of
+from tasks.postgres_server.process import Holders, holders_of, identity_of, titles_of
+from tasks.registry_database.causes import Finding
+from tasks.registry_database.order import Acceptable, DatabaseOrder
+from tasks.registry_database.starting import place_of, still_going_down, systemctl
+from tasks.services import UnitState
+
+SHUTDOWN_WITHIN_SECONDS = 300.0
+PAUSE_SECONDS = 0.5
+IDLE = (" idle", "idle")
+OWN_PROCESSES = (
+    "checkpointer", "background writer", "walwriter", "autovacuum launcher", "archiver",
+    "logical replication launcher", "startup", "walreceiver", "walsender", "logger",
+    "stats collector", "autovacuum worker", "io worker", "slotsync worker",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A server before it is restarted.
+
+    Attributes:
+        identity: what names its process for ever.
+        open_sessions: sessions whose transaction would be rolled back.
+        prepared: prepared transactions, which stay.
+        slots: replication slots, which stay.
+        standbys: names of the standbys that were attached.
+        is_known: whether it was asked from inside; else its processes were looked at.
+    """
+
+    identity: str
+    open_sessions: list[str]
+    prepared: list[str]
+    slots: list[str]
+    standbys: list[str]
+    is_known: bool
+
+
+@decision
+def standing(order: DatabaseOrder, finding: Finding) -> Standing:
+    """The server as it stands: which process it is, and what a restart of it would end.
+
+    Raises:
+        Unreachable: the host gave no answer.
+
+    Runbook: docs/runbooks/registry-database.md, step 7.
+    """
+    host, cluster = place_of(order, finding)
+    with host.session():
+        held = holders_of(host, cluster)
+        identity = identity_of(host, held.postmaster)
+        socket = held.lock.socket_folder if held.lock else ""
+        activity = ask_inside(host, cluster, ACTIVITY, socket)
+        if not activity.is_accepted:
+            titles = titles_of(host, held)
+            open_ones, senders = open_titles(titles), standby_titles(titles)
+            return Standing(identity, open_ones, [], [], senders, is_known=False)
+        working = [row for row in activity.rows if row["since"]]
+        prepared = ask_inside(host, cluster, PREPARED, socket).rows
+        slots = ask_inside(host, cluster, SLOTS, socket).rows
+        standbys = ask_inside(host, cluster, STANDBYS, socket).rows
+        return Standing(
+            identity,
+            told_sessions(working),
+            [f"{row['gid']} of {row['user']} since {row['since']}" for row in prepared],
+            [f"{row['slot']} ({row['kind']}), holds {row['held_bytes']} bytes" for row in slots],
+            sorted(f"{row['name']} {row['client']}" for row in standbys),
+            is_known=True,
+        )
+
+
+def open_titles(titles: list[str]) -> list[str]:
+    """Sessions that do not say that they are idle, from the titles of their processes.
+
+    `postgres: 15/main: registry registry 10.0.0.9(40112) idle in transaction`
+    """
+    clients = [title for title in titles if title.startswith("postgres: ")]
+    own = [title for title in clients if any(name in title for name in OWN_PROCESSES)]
+    return [title for title in clients if title not in own and not title.endswith(IDLE)]
+
+
+def standby_titles(titles: list[str]) -> list[str]:
+    """Standbys by the titles of the processes that send to them."""
+    return [title for title in titles if "walsender" in title]
+
+
+def refuse_open_transactions(order: DatabaseOrder, finding: Finding) -> None:
+    """Refuse a restart that would roll transactions back, unless that is accepted."""
+    if Acceptable.OPEN_TRANSACTIONS in order.accept:
+        return
+    now = standing.fn(order, finding)
+    if now.open_sessions:
+        raise Refused(
+            order.label,
+            "a restart would roll back what these sessions have begun: "
+            + "; ".join(now.open_sessions[:20]),
+            f"Let them end, or accept it with accept=['{Acceptable.OPEN_TRANSACTIONS}']",
+        )
+
+
+def refuse_without_program(order: DatabaseOrder, finding: Finding) -> None:
+    """Refuse to restart behind the back of Patroni, where it cannot be asked to."""
+    host, _ = place_of(order, finding)
+    patroni = finding.patroni
+    if patroni is None:
+        return
+    members = members_of(host, patroni)
+    by_hand = " ".join(patroni.restart_argv)
+    if not members.has_program:
+        raise Refused(
+            order.label,
+            "Patroni supervises the server, and patronictl is not on its host: a restart by "
+            "systemd would fight it",
+            f"Where patronictl is, run `{by_hand}`",
+        )
+    if members.refusal or members.named(patroni.name) is None:
+        raise Refused(
+            order.label,
+            f"Patroni cannot be asked to restart {patroni.name!r}: "
+            f"{members.refusal or 'it knows no such member'}",
+            f"Recover the store it keeps the leader in, then resume, or run `{by_hand}`",
+        )
+
+
+def restart_commands(order: DatabaseOrder, finding: Finding) -> Iterable[str]:
+    """What restarts it: systemd, or Patroni where that supervises it."""
+    host, _ = place_of(order, finding)
+    return [host.command_line(_restart_argv(finding), as_root=True)]
+
+
+def is_restarted(order: DatabaseOrder, finding: Finding, before: Standing) -> Verdict:
+    """Whether another process than before is the server; half done while one goes or comes."""
+    host, cluster = place_of(order, finding)
+    now = identity_of(host, holders_of(host, cluster).postmaster)
+    if now and now != before.identity:
+        return Verdict.DONE
+    if not now or is_under_way(order, finding):
+        return Verdict.HALF_DONE
+    return Verdict.NOT_DONE
+
+
+def is_under_way(order: DatabaseOrder, finding: Finding) -> bool:
+    """Whether its supervisor was told to restart it, and has not ended that."""
+    host, cluster = place_of(order, finding)
+    if finding.patroni is not None:
+        member = members_of(host, finding.patroni).named(finding.patroni.name)
+        return member is not None and member.state in {"stopping", "restarting", "starting"}
+    found = condition_of(host, cluster)
+    going = {UnitState.DEACTIVATING, UnitState.ACTIVATING}
+    return found.is_job_queued or found.unit.state in going
+
+
+@act(
+    commands=restart_commands,
+    done_when=is_restarted,
+    refuse_if=(refuse_without_program, refuse_open_transactions),
+    redo_half_done=True,
+)
+def restart_server(order: DatabaseOrder, finding: Finding, before: Standing) -> None:
+    """Restart the server by a fast shutdown, and wait until it runs as another process.
+
+    Every session is ended and every open transaction rolled back; what is committed or prepared
+    stays. Done twice, the second does nothing, because the process is another one by then.
+
+    Raises:
+        Refused: transactions are open, or Patroni cannot be asked.
+        NotVerified: the fast shutdown does not end; carries what it waits for.
+        CommandFailed: systemd or Patroni said no.
+        Unreachable: no answer; it may go on.
+
+    Runbook: docs/runbooks/registry-database.md, step 7.
+    """
+    host, cluster = place_of(order, finding)
+    state = is_restarted(order, finding, before)
+    is_gone = state is Verdict.HALF_DONE and not is_under_way(order, finding)
+    if state is Verdict.NOT_DONE or is_gone:
+        within = SHUTDOWN_WITHIN_SECONDS + 60
+        host.change(_restart_argv(finding), within_seconds=within, as_root=True)
+    ends = time.monotonic() + SHUTDOWN_WITHIN_SECONDS
+    while is_restarted(order, finding, before) is not Verdict.DONE:
+        if time.monotonic() >= ends:
+            raise _not_restarted(order, finding, before, holders_of(host, cluster))
+        time.sleep(PAUSE_SECONDS)
+
+
+def _restart_argv(finding: Finding) -> list[str]:
+    if finding.patroni is not None:
+        return finding.patroni.restart_argv
+    return systemctl("restart", finding.unit)
+
+
+def _not_restarted(
+    order: DatabaseOrder, finding: Finding, before: Standing, held: Holders
+) -> NotVerified:
+    host, _ = place_of(order, finding)
+    if identity_of(host, held.postmaster) == before.identity:
+        return still_going_down(order, "; ".join(titles_of(host, held)))
+    return NotVerified(
+        order.label,
+        "a new server after the old one was gone",
+        str(services.unit_status(host, finding.unit)) if finding.unit else "none",
+        f"See `journalctl -u {finding.unit}` on its host, then resume",
+    )

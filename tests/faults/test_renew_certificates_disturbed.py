@@ -1,0 +1,167 @@
+"""Renewing certificates while the host, its power or its network is lost; with and without reboot.
+
+What counts is what the ports serve and how often the host booted. What the recovery says of itself
+comes second.
+"""
+
+import secrets
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import flaws_of, sampled, the_recovery
+from tests.lab.control_plane import control_planes
+from tests.lab.served import PORTS, serial_of, served_by
+from tests.lab.session import started_or_skipped
+
+AWAY_SECONDS = 4.0
+TIMES_RESUMED = 4
+DAYS_LEFT_MIN = 300
+POINTS = 3  # of each disturbance in an ordinary run; all of them with FAULTS=all
+FILES = {
+    "apiserver": "/etc/kubernetes/pki/apiserver.crt",
+    "etcd-server": "/etc/kubernetes/pki/etcd/server.crt",
+    "etcd-peer": "/etc/kubernetes/pki/etcd/peer.crt",
+    "kubelet-serving": "/var/lib/kubelet/pki/kubelet.crt",
+}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cluster")
+    with started_or_skipped(control_planes(folder, 1)) as cluster:
+        yield cluster
+
+
+@dataclass
+class World:
+    """A control plane that is about to run out, and the journal of whoever renews it."""
+
+    cluster: object
+    folder: Path
+    reboot: bool
+
+    module = "flows.certificates"
+    flow = "renew-control-plane-certificates"
+    retry_delays = (0.5, 1.0, 2.0)
+
+    def __post_init__(self):
+        self.host = self.cluster.hosts[0]
+        self.boots = self.host.reboot_count
+
+    @property
+    def parameters(self):
+        key = self.folder / "key"
+        if not key.exists():
+            key.write_text(secrets.token_hex(32))
+            key.chmod(0o600)
+        return {"hosts": self.host.url(), "backup_key_file": str(key), "reboot": self.reboot}
+
+    @property
+    def environment(self):
+        return {
+            "RECOVER_JOURNAL": str(self.folder / "journal.sqlite"),
+            "RECOVER_WORK_DIR": str(self.folder / "work"),
+            "RECOVER_LEASE_SECONDS": "2",
+        }
+
+    def resume(self, runs):
+        """Resume until it has recovered, a few times at most; return how the last one ended."""
+        resumed = None
+        for _ in range(TIMES_RESUMED):
+            recovery_id = the_recovery(self)
+            options = {"resume": recovery_id} if recovery_id else {}
+            resumed = runs.run(self, break_glass="fault test", **options)
+            if resumed.answer.get("state") == "recovered":
+                break
+        return resumed
+
+    def assert_renewed(self, at):
+        serves = served_by([self.host.address])
+        for name in PORTS:
+            shown = serves[self.host.address, name]
+            assert shown is not None, (at, name)
+            assert shown.serial == serial_of(self.host.read_file(FILES[name])), (at, name)
+            assert shown.days_left > DAYS_LEFT_MIN, (at, name)
+        assert self.host.reboot_count - self.boots == int(self.reboot), at
+        assert flaws_of(self) == [], at
+
+
+@pytest.fixture
+def make_world(cluster, tmp_path):
+    worlds = []
+
+    def make(*, reboot):
+        cluster.restore()
+        cluster.wait_until_ready()
+        folder = tmp_path / str(len(worlds))
+        folder.mkdir()
+        worlds.append(World(cluster, folder, reboot))
+        return worlds[-1]
+
+    return make
+
+
+def cut_network(cluster):
+    cluster.lab.cut(cluster.hosts[0])
+    return cluster.lab.heal
+
+
+def cut_power(cluster):
+    cluster.hosts[0].power_cut()
+    return cluster.hosts[0].power_on
+
+
+def freeze(cluster):
+    cluster.hosts[0].freeze()
+    return cluster.hosts[0].thaw
+
+
+def step_points(events):
+    """Before, inside and after every step: its first event, each change in it, and its last."""
+    points, last = [], ""
+    for n, (kind, step, is_change, _) in enumerate(events, 1):
+        is_edge = step != last or kind in {"intended", "done", "decided", "verified"}
+        if step and (is_change or is_edge):
+            points.append(n)
+        last = step
+    return points
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("reboot", [False, True], ids=["pods", "reboot"])
+@pytest.mark.parametrize("disturb", [cut_network, cut_power, freeze])
+def test_a_host_that_goes_away_at_any_step_ends_with_new_certificates(
+    cluster, make_world, runs, disturb, reboot
+):
+    """Goal: wherever the host or its network is lost, a resume ends with all that is served new.
+
+    Method: stop the worker at an event, cut the network or the power or freeze the host, let the
+    worker go on into that, bring the host back some seconds later, resume, and ask the ports.
+    """
+    undisturbed = make_world(reboot=reboot)
+    whole = runs.run(undisturbed, break_glass="fault test")
+    assert whole.answer["state"] == "recovered", whole.answer
+    undisturbed.assert_renewed("undisturbed")
+
+    for n in sampled(step_points(whole.events), POINTS, f"{disturb.__name__}{reboot}"):
+        world = make_world(reboot=reboot)
+        healing = []
+
+        def meanwhile(healing=healing):
+            timer = threading.Timer(AWAY_SECONDS, disturb(cluster))
+            timer.start()
+            healing.append(timer)
+
+        disturbed = runs.run(world, kill=(n, "stop"), meanwhile=meanwhile, break_glass="fault test")
+        at = (n, whole.events[n - 1], disturbed.answer)
+        for timer in healing:
+            timer.join()
+        cluster.hosts[0].wait_until_up(60)
+        if disturbed.answer.get("state") != "recovered":
+            resumed = world.resume(runs)
+            assert resumed.answer["state"] == "recovered", (at, resumed.answer)
+
+        world.assert_renewed(at)

@@ -1,0 +1,70 @@
+"""What is true of every recovery: its runbook, its deployment, its line in the README."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect import Flow
+
+from operate.catalogue import recoveries
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+SECTIONS = [
+    "Meaning", "Impact", "Diagnosis", "Do not", "Steps", "Way back", "How we know it worked",
+]  # fmt: skip
+DEPLOYMENTS = {
+    entry["name"]: entry
+    for entry in yaml.safe_load((PROJECT / "deployments/prefect.yaml").read_text())["deployments"]
+}
+RECOVERIES = recoveries()
+each = pytest.mark.parametrize("name", sorted(RECOVERIES))
+
+
+def test_every_deployment_is_that_of_a_recovery():
+    assert set(DEPLOYMENTS) == set(RECOVERIES)
+
+
+@each
+def test_a_deployment_leads_to_its_recovery_and_says_how_dangerous_it_is(name):
+    deployment = DEPLOYMENTS[name]
+    module, _, function = deployment["entrypoint"].rpartition(".")
+
+    flow = getattr(importlib.import_module(module), function)
+
+    assert isinstance(flow, Flow)
+    assert flow.name == name
+    assert str(RECOVERIES[name].danger) in deployment["tags"]
+    assert RECOVERIES[name].runbook in deployment["description"]
+
+
+@each
+def test_a_runbook_has_its_sections_in_their_order(name):
+    text = (PROJECT / RECOVERIES[name].runbook).read_text()
+
+    found = re.findall(r"^## (.+)$", text, re.MULTILINE)
+
+    assert [title for title in found if title in SECTIONS] == SECTIONS
+
+
+@each
+def test_the_readme_says_what_it_changes_when_it_refuses_and_the_way_back(name):
+    rows = [
+        row
+        for row in (PROJECT / "README.md").read_text().splitlines()
+        if row.startswith("| ") and f"`{name}`" in row.split("|")[1]
+    ]
+
+    assert len(rows) == 1
+    assert RECOVERIES[name].runbook in rows[0]
+    assert all(cell.strip() for cell in rows[0].strip("|").split("|"))
+    assert all(alert in rows[0] for alert in RECOVERIES[name].answers)
+
+
+@each
+def test_every_parameter_is_explained(name):
+    told = inspect.getdoc(RECOVERIES[name].fn).partition("Args:\n")[2].partition("\n\n")[0]
+
+    assert re.findall(r"^ {4}(\w+):", told, re.MULTILINE) == list(RECOVERIES[name].parameters)
