@@ -215,7 +215,7 @@ def _exchange_keys(transport: paramiko.Transport, server: Server, deadline: Dead
         raise Unreachable(
             server.target,
             "start SSH",
-            f"it accepted the connection and said nothing for {deadline.within_seconds:.3g} s",
+            f"it accepted the connection and said nothing for {deadline}",
         )
     if not transport.is_active():
         error = transport.get_exception()

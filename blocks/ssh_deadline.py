@@ -30,6 +30,10 @@ class Deadline:
         """Whether none are left."""
         return self.seconds_left <= 0
 
+    def __str__(self) -> str:
+        """How long it was, for people."""
+        return f"{round(self.within_seconds, 1) or self.within_seconds:g} s"
+
     def at_most(self, within_seconds: float) -> "Deadline":
         """The earlier one of this and one that many seconds from now."""
         return Deadline(min(within_seconds, self.seconds_left))
@@ -53,7 +57,7 @@ def call_within(deadline: Deadline, ask: Callable[[], Given]) -> Given:
     try:
         answer = answers.get(timeout=deadline.seconds_left)
     except Empty:
-        raise TimeoutError(f"no answer within {deadline.within_seconds:.3g} s") from None
+        raise TimeoutError(f"no answer within {deadline}") from None
     if isinstance(answer, BaseException):
         raise answer
     return answer

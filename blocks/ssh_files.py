@@ -140,7 +140,7 @@ def _spoken(connection: Connection, channel: paramiko.Channel, order: Order) -> 
         ) from error
     except (paramiko.SSHException, OSError, EOFError) as error:
         if deadline.is_over:
-            seen = f"not copied within {deadline.within_seconds:.3g} s"
+            seen = f"not copied within {deadline}"
             raise Unreachable(target, asked, seen) from error
         if not connection.is_active():
             why = connection.lost_because

@@ -63,9 +63,7 @@ def log_in(
             offered |= set(error.allowed_types)
         except (paramiko.SSHException, OSError, EOFError) as error:
             if deadline.is_over or "timeout" in str(error).lower():
-                raise Unreachable(
-                    target, f"log in as {user}", f"silent for {deadline.within_seconds:.3g} s"
-                ) from error
+                raise Unreachable(target, f"log in as {user}", f"silent for {deadline}") from error
             tried.append(f"{origin}: {str(error).rstrip('.') or type(error).__name__}")
             if not transport.is_active():
                 tried.append("then it hung up, perhaps after too many attempts")

@@ -66,7 +66,7 @@ def closed_at(deadline: Deadline, channel: paramiko.Channel) -> AbstractContextM
 
 def _lost(order: Order, why: object) -> AnswerLost:
     if order.deadline.is_over:
-        why = f"no end of it within {order.deadline.within_seconds:.3g} s"
+        why = f"no end of it within {order.deadline}"
     return AnswerLost(order.target, order.command, str(why) or "the connection was lost")
 
 

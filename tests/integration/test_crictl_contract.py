@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import secrets
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -14,7 +13,12 @@ import pytest
 
 from tests.lab import static_pods_runtime
 from tests.lab.processes import GuardedProcess, Place, bare_environment, wait_until
-from tests.lab.real_control_plane_runtime import PAUSE_IMAGE, find_crictl, private_containerd
+from tests.lab.real_control_plane_runtime import (
+    PAUSE_IMAGE,
+    Containerd,
+    find_crictl,
+    private_containerd,
+)
 from tests.lab.session import started_or_skipped
 
 pytestmark = pytest.mark.timeout(120)
@@ -67,8 +71,9 @@ def labels_of(name: str, component: str) -> tuple[dict[str, str], dict[str, str]
 
 
 class RealCrictl(Crictl):
-    def __init__(self, endpoint: str, folder: Path):
-        super().__init__(endpoint, [find_crictl()])
+    def __init__(self, containerd: Containerd, folder: Path):
+        super().__init__(containerd.endpoint, [find_crictl()])
+        self.cgroup_parent = containerd.cgroup_parent
         self.folder = folder
 
     def make_pod(self, name, component):
@@ -85,7 +90,7 @@ class RealCrictl(Crictl):
             "annotations": {"kubernetes.io/config.source": "file"},
             "log_directory": str(self.folder / "log"),
             "linux": {
-                "cgroup_parent": f"/lab-{secrets.token_hex(4)}",
+                "cgroup_parent": self.cgroup_parent,
                 "security_context": network_of_host,
             },
         }
@@ -154,21 +159,25 @@ def standin_runtime(folder: Path):
         process.close()
 
 
+@contextmanager
+def real_crictl(folder):
+    find_crictl()
+    with private_containerd(folder) as containerd:
+        yield RealCrictl(containerd, folder)
+
+
+@contextmanager
+def standin_crictl(folder):
+    with standin_runtime(folder) as endpoint:
+        yield StandinCrictl(endpoint, folder)
+
+
 @pytest.fixture(scope="module", params=["real", "standin"])
 def program(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("crictl")
-    if request.param == "real":
-        with started_or_skipped(private_containerd(folder)) as containerd:
-            yield RealCrictl(containerd.endpoint, folder)
-    else:
-        with standin_runtime(folder) as endpoint:
-            yield StandinCrictl(endpoint, folder)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _real_one_is_there(program):
-    if isinstance(program, RealCrictl):
-        assert "crictl version" in program.told("--version")
+    kind = {"real": real_crictl, "standin": standin_crictl}[request.param]
+    with started_or_skipped(kind(folder)) as program:
+        yield program
 
 
 @pytest.fixture

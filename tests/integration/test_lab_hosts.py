@@ -234,7 +234,7 @@ def test_files_units_and_folders_of_this_machine_are_there_at_boot_and_after_ano
     shared.mkdir()
     unit = "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'cat /etc/given >> /srv/shared/seen'\n"
     wanted = "[Unit]\nWants=early.service\n"
-    python = {PROJECT, Path(sys.prefix).resolve(), Path(sys.base_prefix)}
+    python = {PROJECT, Path(sys.prefix).resolve(), Path(sys.base_prefix)} - {Path("/usr")}
     (host,) = host_network(
         files={"etc/given": "given\n"},
         units={"early.service": unit},

@@ -7,6 +7,7 @@ import pytest
 
 from blocks import ssh_detached as detached
 from blocks.ssh_detached import DetachedState
+from blocks.ssh_login import LoginRefused
 from recovery.verdict import Verdict
 from tasks import reboot as reboots
 from tasks.reboot import (
@@ -129,6 +130,17 @@ def test_a_host_that_comes_back_with_another_key_is_another(machine, host, tmp_p
 
         with pytest.raises(CameBackAsAnother, match="host key has changed"):
             reboot(host, before, WITHIN)
+
+    assert machine.reboot_count == 1
+
+
+def test_a_host_that_comes_back_and_lets_us_not_in_says_so(machine, host):
+    with host.session():
+        before = boot_id_before(host)
+        machine.run("rm /etc/ssh/lab_keys; : >/etc/ssh/lab_keys")
+
+        with pytest.raises(LoginRefused, match="authorized_keys"):
+            reboot(host, before, 8)
 
     assert machine.reboot_count == 1
 

@@ -230,3 +230,49 @@ def test_one_installed_by_hand_is_restarted_by_its_own_unit(recover, redis):
 
     assert_recovered(ended, "restart-ordered")
     assert (other.contents(), redis.pid, other.starts()) == (before, pid, 2)
+
+
+def test_a_password_on_the_start_command_stays_on_the_host(recover, redis):
+    redis.drop_in(
+        "ExecStart=",
+        f"ExecStart=/usr/bin/redis-server {redis.file} --supervised systemd --daemonize no "
+        "--requirepass hush-hush",
+    )
+    redis.stop()
+
+    recover.redis(redis)
+
+    journal = b"".join(path.read_bytes() for path in recover.folder.glob("journal.sqlite*"))
+    assert b"--requirepass ***" in journal
+    assert b"hush-hush" not in journal
+
+
+def test_one_that_speaks_tls_only_is_reached_with_its_ca(recover, redis, tmp_path):
+    redis.host.run(
+        "cd /etc/redis && openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=lab "
+        "-keyout key.pem -out cert.pem 2>/dev/null && chown redis key.pem cert.pem"
+    )
+    redis.cli("SAVE")
+    redis.stop()
+    redis.configure("port 0", f"tls-port {redis.port}", "tls-cert-file /etc/redis/cert.pem",
+                    "tls-key-file /etc/redis/key.pem", "tls-auth-clients no")  # fmt: skip
+    (tmp_path / "ca.pem").write_bytes(redis.host.read_file("/etc/redis/cert.pem"))
+
+    ended = recover.redis(redis, tls_ca_file=str(tmp_path / "ca.pem"))
+    plain = recover.redis(redis)
+
+    assert_recovered(ended, "not-running")
+    count = f"redis-cli --tls --cacert /etc/redis/cert.pem -p {redis.port} DBSIZE"
+    assert redis.host.run(count).strip() == "1000"
+    assert "no-redis" in str(plain.error)
+
+
+def test_what_may_bring_the_next_outage_is_told(recover, redis):
+    redis.host.run(f"kill -9 {redis.pid}")
+    redis.wait_until_answering()
+
+    ended = recover.redis(redis)
+
+    told = " ".join(ended.result.now.warnings)
+    assert "is not enabled: it will not start with the host" in told
+    assert "has restarted redis-server.service 1 times by itself" in told

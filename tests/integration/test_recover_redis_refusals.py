@@ -89,6 +89,12 @@ def truncate_snapshot(redis):
     return "rdb-damaged: "
 
 
+def truncate_snapshot_unseen(redis):
+    redis.stop()
+    redis.host.run("truncate -s -20 /var/lib/redis/dump.rdb")
+    return "/var/lib/redis/dump.rdb is damaged: redis-check-rdb, at byte"
+
+
 def write_newer_snapshot(redis):
     redis.stop()
     redis.host.run("printf 'REDIS0099xxxxxxxxxxx' > /var/lib/redis/dump.rdb")
@@ -141,11 +147,7 @@ def load_too_long(redis):
     redis.cli("CONFIG", "SET", "rdbcompression", "no")
     redis.fill(20_000, "more", 200)
     redis.stop()
-    redis.host.write(
-        f"etc/systemd/system/{redis.unit}.service.d/short.conf",
-        "[Service]\nTimeoutStartSec=1\nRestart=no\n",
-    )
-    redis.host.run("systemctl daemon-reload")
+    redis.drop_in("TimeoutStartSec=1", "Restart=no")
     fail_to_start(redis, "key-load-delay 500")
     return "start-timeout: systemd gave it 1 s to load its data"
 
@@ -153,7 +155,7 @@ def load_too_long(redis):
 @pytest.mark.parametrize(
     "break_it",
     [
-        mask, misspell, name_no_folder, take_folder_away, close_file, take_port, truncate_snapshot,
+        mask, misspell, name_no_folder, take_folder_away, close_file, take_port, truncate_snapshot, truncate_snapshot_unseen,
         write_newer_snapshot, lose_aof, forget_aof, damage_aof, cut_aof, load_too_long,
     ],
 )  # fmt: skip
@@ -296,81 +298,6 @@ def test_a_process_that_a_debugger_holds_is_named(recover, redis):
     assert_refused(recover, ended, "traced: ")
 
 
-@pytest.mark.parametrize(
-    ("change", "cause"),
-    [
-        (("CONFIG SET appendonly yes",), "would load other files: is_aof is True"),
-        (("CONFIG SET dbfilename other.rdb",), "would load other files: rdb is other.rdb"),
-        (("CONFIG SET save ''",), "memory-only: neither AOF nor save points are configured"),
-    ],
-)
-def test_a_restart_that_would_lose_data_is_refused_by_name(recover, redis, change, cause):
-    for words in change:
-        redis.host.run(f"redis-cli {words}")
-    wait_until(lambda: redis.info("aof_rewrite_in_progress") == "0", "AOF", within_seconds=10)
-    pid = redis.pid
-
-    ended = recover.redis(redis, restart=True)
-
-    assert ended.state is RecoveryState.REFUSED
-    assert cause in str(ended.error)
-    assert redis.pid == pid
-
-
-def test_a_master_that_its_file_makes_a_replica_is_not_restarted(recover, redis):
-    redis.configure("replicaof 10.0.0.99 6379")
-    pid = redis.pid
-
-    ended = recover.redis(redis, restart=True)
-
-    assert "would come back as replica of 10.0.0.99 6379" in str(ended.error)
-    assert redis.pid == pid
-
-
-def test_what_is_in_memory_only_is_saved_when_its_loss_is_accepted(recover, lab_network):
-    redis = debian_redis(lab_network(1).hosts[0], 'save ""')
-    redis.fill(500)
-    before = redis.contents()
-
-    ended = recover.redis(redis, restart=True, accept_loss=["memory-only"])
-
-    assert ended.error is None, ended.error
-    assert redis.contents() == before
-    assert redis.starts() == 2
-
-
-def test_a_stop_that_systemd_would_cut_short_is_not_begun(recover, redis):
-    redis.host.write(
-        f"etc/systemd/system/{redis.unit}.service.d/short.conf", "[Service]\nTimeoutStopSec=1\n"
-    )
-    redis.host.run("systemctl daemon-reload")
-    redis.cli("CONFIG", "SET", "rdb-key-save-delay", "10000")
-    redis.cli("BGSAVE")
-    wait_until(lambda: redis.info("rdb_last_bgsave_time_sec") not in "-10", "a slow save",
-               within_seconds=20)  # fmt: skip
-    pid = redis.pid
-
-    ended = recover.redis(redis, restart=True)
-
-    assert "systemd kills it after 1 s" in str(ended.error)
-    assert redis.pid == pid
-
-
-def test_a_stop_that_hangs_is_told_and_nothing_is_killed(recover, redis):
-    redis.host.run(  # as a script of an installer that asks without the password
-        f"mkdir -p /etc/systemd/system/{redis.unit}.service.d && printf '[Service]\\nExecStop="
-        f"/bin/sleep 600\\n' > /etc/systemd/system/{redis.unit}.service.d/stop.conf && "
-        "systemctl daemon-reload"
-    )
-    before = redis.contents()
-
-    ended = recover.redis(redis, restart=True)
-
-    assert ended.error is None, ended.error  # SIGTERM to the process itself, which saves
-    assert redis.contents() == before
-    assert not [line for line in recover.changes(ended.recovery_id) if "KILL" in line]
-
-
 def test_several_units_for_one_port_are_not_guessed_between(recover, redis):
     redis.stop()
     second = second_redis(redis.host, 6400)
@@ -428,14 +355,92 @@ def test_a_host_without_power_is_unreachable_and_a_resume_goes_on_once_it_is_bac
     assert redis.contents() == before
 
 
-def test_no_space_for_the_copy_is_refused_and_may_be_accepted(recover, redis):
-    redis.host.run("mkdir -p /small && mount -t tmpfs -o size=64k tmpfs /small")
-    pid = redis.pid
-    refused = recover.redis(redis, restart=True, copies_in="/small/copies")
+def test_an_aof_whose_damage_nobody_has_seen_yet_is_named_when_loading_fails(recover, redis):
+    with_aof(redis)
+    file = "/var/lib/redis/appendonlydir/appendonly.aof.1.incr.aof"
+    redis.host.run(f"printf 'GARBAGE' | dd of={file} bs=1 seek=300 conv=notrunc status=none")
 
-    ended = recover.redis(redis, restart=True, copies_in="/small/copies", accept_loss=["no-copy"])
+    ended = recover.redis(redis)
 
-    assert "disk-full: /small/copies has" in str(refused.error)
-    assert ended.error is None, ended.error
-    assert redis.pid != pid
-    assert ended.result.copy == ""
+    assert ended.state is RecoveryState.FAILED
+    assert "aof-damaged: Bad file format reading the append only file" in str(ended.error)
+    refused = recover.redis(redis)
+    assert_refused(recover, refused, "`recover plan repair-redis-aof`")
+
+
+def test_a_start_that_fails_tells_what_was_logged(recover, redis):
+    redis.stop()
+    redis.configure("bind 10.99.99.99")
+
+    ended = recover.redis(redis)
+
+    assert ended.state is RecoveryState.FAILED
+    assert "no-such-address: " in str(ended.error)
+    assert "Cannot assign requested address" in str(ended.error)
+
+
+def test_one_that_listens_elsewhere_than_its_file_says_is_told(recover, redis):
+    redis.cli("CONFIG", "SET", "port", "6390")
+
+    ended = recover.redis(redis)
+
+    assert isinstance(ended.error, Unreachable)
+    assert "does not listen there" in str(ended.error)
+    assert redis.starts() == 1
+
+
+def test_what_systemd_is_in_the_middle_of_is_not_disturbed(recover, redis):
+    redis.stop()
+    redis.drop_in("ExecStartPre=/bin/sleep 600")
+    redis.host.run(f"systemctl start --no-block {redis.unit}")
+    wait_until(lambda: redis.state() == "activating", "the start", within_seconds=10)
+
+    ended = recover.redis(redis)
+
+    assert isinstance(ended.error, Unreachable)
+    assert "systemd is still at it" in str(ended.error)
+
+
+def test_one_that_somebody_is_stopping_is_not_disturbed(recover, redis):
+    redis.drop_in("ExecStop=/bin/sleep 600")
+    redis.host.run(f"systemctl stop --no-block {redis.unit}")
+    wait_until(lambda: redis.state() == "deactivating", "the stop", within_seconds=10)
+
+    ended = recover.redis(redis, restart=True)
+
+    assert isinstance(ended.error, Unreachable)
+    assert "somebody is stopping it" in str(ended.error)
+
+
+def test_an_account_without_the_right_to_ask_is_named(recover, redis, tmp_path):
+    redis.cli("ACL", "SETUSER", "guest", "on", ">guestpass", "-@all")
+    (tmp_path / "password").write_text("guestpass")
+    (tmp_path / "password").chmod(0o600)
+
+    ended = recover.redis(redis, user="guest", password_file=str(tmp_path / "password"))
+
+    assert_refused(recover, ended, "no-right: ")
+
+
+def test_a_sentinel_is_no_redis(recover, redis):
+    redis.host.write("etc/redis/sentinel.conf", "port 26379\ndaemonize yes\ndir /tmp\n"
+                     "pidfile /run/sentinel/redis-sentinel.pid\n")  # fmt: skip
+    redis.host.run("chown redis /etc/redis/sentinel.conf && systemctl start redis-sentinel")
+
+    ended = recover.run("recover-redis", redis.parameters() | {"port": 26379})
+
+    assert_refused(recover, ended, "runs a sentinel, which keeps no keys")
+
+
+def test_a_unit_that_does_not_know_its_process_is_not_trusted(recover, redis):
+    other = second_redis(redis.host, 6400)
+    other.stop()
+    redis.host.run(
+        f"sed -i '/PIDFile/d; s/^Type=.*/Type=forking\\nGuessMainPID=no/' "
+        f"/etc/systemd/system/{other.unit}.service && systemctl daemon-reload"
+    )
+    other.start()
+
+    ended = recover.redis(other, restart=True)
+
+    assert_refused(recover, ended, "systemd does not know which process belongs to redis_6400")

@@ -142,7 +142,9 @@ def test_a_full_disk_keeps_nobody_from_acting_and_no_fence_from_holding(machine,
 
 
 def test_a_disk_that_is_read_only_keeps_nobody_from_acting(machine, target):
-    machine.run("mkdir -p -m 711 /var/lib/recover && mount --bind /var/lib/recover /var/lib/recover")
+    machine.run(
+        "mkdir -p -m 711 /var/lib/recover && mount --bind /var/lib/recover /var/lib/recover"
+    )
     machine.run("mount -o remount,ro,bind /var/lib/recover")
     try:
         with attempt(1, target=target):

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from blocks import ssh_keeping
 from blocks.ssh_connection import AnswerLost, HostKeyRefused, LoginRefused
 from blocks.ssh_host import SshHost
 from recovery.commands import Call, current_gate
@@ -52,7 +53,8 @@ class Recorder:
 
 
 @pytest.fixture
-def gate():
+def gate(monkeypatch):
+    monkeypatch.setattr(ssh_keeping, "LINGER_SECONDS", 0)  # others here count connections
     recorder = Recorder()
     token = current_gate.set(recorder)
     yield recorder

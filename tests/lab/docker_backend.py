@@ -55,7 +55,8 @@ def docker_missing() -> str:
     """Return why there can be no hosts in containers; empty when there can."""
     if not sys.platform.startswith("linux"):
         return "containers can be reached by their addresses on Linux alone"
-    for binary in ("docker", "mmdebstrap", "ip", "ssh-keygen"):
+    to_build = ("mmdebstrap",) if os.geteuid() == 0 else ("mmdebstrap", "newuidmap")
+    for binary in ("docker", "ip", "ssh-keygen", *to_build):
         if shutil.which(binary) is None:
             return f"{binary} is not installed"
     if not sources():

@@ -19,7 +19,7 @@ from tests.lab.host_identity import File, tar_of
 from tests.lab.processes import GuardedProcess, LabError, Place, bare_environment
 
 REBOOT_ASKED = "129"  # the kernel ends the container's process 1 by SIGHUP
-INIT = "/usr/local/sbin/lab-init"
+INIT = "/lab-init"
 # Docker shows files of its own where the host has its name and its peers.
 INIT_SCRIPT = r"""#!/bin/sh
 set -e

@@ -56,6 +56,11 @@ class Containerd(Server):
         self._snapshotter = snapshotter
 
     @property
+    def cgroup_parent(self) -> str:
+        """Where the control groups of its containers belong, so that they can be taken away."""
+        return f"/{self.scratch.name}"
+
+    @property
     def endpoint(self) -> str:
         """Where it listens."""
         return f"unix://{self.socket}"
@@ -127,10 +132,21 @@ def private_containerd(directory: Path, snapshotter: str = "native") -> Iterator
             with contextlib.suppress(LabError, subprocess.TimeoutExpired):
                 containerd.end_containers()
             containerd.close()
-            _unmount_below(scratch)
+            unmount_below(scratch)
+            remove_groups(scratch.name)
 
 
-def _unmount_below(folder: Path) -> None:
+def remove_groups(name: str) -> None:
+    """Take away the control groups of this name, of containers that have ended."""
+    for top in Path("/sys/fs/cgroup").iterdir():
+        group = top / name
+        for folder in [*sorted(group.rglob("*/"), reverse=True), group]:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def unmount_below(folder: Path) -> None:
+    """Unmount what containers have left mounted in a folder."""
     mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     for mount in sorted((m for m in mounts if m.startswith(f"{folder}/")), reverse=True):
         subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)

@@ -140,9 +140,16 @@ class LabRedis:
             f"chown redis:redis {self.folder}"
         )
 
-    def parameters(self, user: str = "root", **more: object) -> dict[str, object]:
-        """What a recovery of it is given."""
-        return {"host": url_of(self.host, user), "port": self.port, **more}
+    def drop_in(self, *lines: str) -> None:
+        """Add lines to the service of its unit."""
+        # The unit of the package lets nothing but redis-server be executed.
+        text = "\n".join(["[Service]", "NoExecPaths=", *lines, ""])
+        self.host.write(f"etc/systemd/system/{self.unit}.service.d/more.conf", text)
+        self.host.run("systemctl daemon-reload")
+
+    def parameters(self, login: str = "root", **more: object) -> dict[str, object]:
+        """What a recovery of it is given; `login` is the account on the host."""
+        return {"host": url_of(self.host, login), "port": self.port, **more}
 
 
 def url_of(host: LabHost, user: str = "root") -> str:

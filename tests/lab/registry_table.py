@@ -79,7 +79,10 @@ class RegistryTable:
     @contextmanager
     def holding(self, statement=f"UPDATE {TABLE} SET name = name WHERE false"):
         """Be in the middle of a transaction that has written to the table: a build waits for it."""
-        with psycopg.connect(self.dsn, autocommit=True) as connection:
+        connection = psycopg.connect(self.dsn, autocommit=True)
+        try:
             connection.execute("BEGIN")
             connection.execute(statement)
             yield connection.info.backend_pid
+        finally:
+            connection.close()  # its end is a rollback, also where the server is gone by then

@@ -18,6 +18,7 @@ OPTIONS = {
     "StrictModes": "no",  # the keys lie in a test's own directory
     "UsePAM": "no",
     "PasswordAuthentication": "no",
+    "KbdInteractiveAuthentication": "no",
     "PermitRootLogin": "yes",
     "AllowTcpForwarding": "no",
     "UseDNS": "no",

@@ -1,8 +1,9 @@
 """A stand-in for the kubelet: static pods, its two certificates, its Node.
 
 It starts whatever lies in the manifests folder (all but hidden files), starts it again when it
-ends or its pod is removed, and anew when the manifest changes. Two files with a pod of the same
-name are two pods that wait for each other: the file that was there first goes first.
+ends or its pod is removed, and anew when the manifest changes. Of two files with a pod of the same
+name it takes the last one by name alone, as kubelet 1.36 was seen to do: a copy `x.yaml.bak` ends
+what `x.yaml` had started.
 
 Intervals are a tenth of the real ones: it looks every second (20 s), and waits 1, 2, 4 … 30 s
 before it starts what failed (10 s … 5 min).
@@ -94,7 +95,6 @@ class Kubelet:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.manifests: list[Manifest] = []
-        self._arrived: list[str] = []
         self._failures: dict[tuple[str, str], Failures] = {}
         self._stopping: set[str] = set()
 
@@ -110,25 +110,18 @@ class Kubelet:
         """Look at the folder and at the runtime once, and do what is missing."""
         self.manifests = self._read()
         present = {manifest.uid for manifest in self.manifests}
-        self._arrived = [uid for uid in self._arrived if uid in present]
-        self._arrived += [m.uid for m in self.manifests if m.uid not in self._arrived]
         known = self.ask("list")
         own = [p for p in known["pods"] if p["annotations"].get("kubernetes.io/config.source")]
-        for pod in own:
-            if pod["uid"] not in present:
-                self._end(pod)
-        by_uid = {manifest.uid: manifest for manifest in self.manifests}
-        taken = {pod["name"] for pod in own if pod["uid"] not in present}
-        running = [pod["uid"] for pod in own if pod["uid"] in present and pod["state"] == READY]
-        for uid in [*running, *(u for u in self._arrived if u not in running)]:
-            manifest = by_uid[uid]
-            if self.full_name(manifest) in taken:
-                continue
-            taken.add(self.full_name(manifest))
-            self._keep(manifest, known)
+        leaving = [pod for pod in own if pod["uid"] not in present]
+        for pod in leaving:
+            self._end(pod)
+        waits_for = {pod["name"] for pod in leaving}
+        for manifest in self.manifests:
+            if self.full_name(manifest) not in waits_for:
+                self._keep(manifest, known)
 
     def _read(self) -> list[Manifest]:
-        found = []
+        found: dict[str, Manifest] = {}
         for path in sorted(self.settings.manifests.glob("[!.]*")):
             if not path.is_file():
                 continue
@@ -141,8 +134,9 @@ class Kubelet:
                 log(f'"Could not process manifest file" path="{path}" err="{error!r}"')
                 continue
             source = f"{text}host:{self.settings.node_name}file:{path}".encode()
-            found.append(Manifest(hashlib.md5(content + source).hexdigest(), str(path), pod))  # noqa: S324 - as the kubelet names a pod
-        return found
+            uid = hashlib.md5(content + source).hexdigest()  # noqa: S324 - as the kubelet names one
+            found[str(pod["metadata"]["name"])] = Manifest(uid, str(path), pod)
+        return list(found.values())
 
     def _keep(self, manifest: Manifest, known: dict[str, Any]) -> None:
         """Make the pod and its containers where they are missing."""
