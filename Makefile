@@ -18,6 +18,7 @@ demo: setup ## Migrate a Grafana, killed halfway and resumed. SOURCE=grafana.db 
 	@$(BIN)/python -m tests.lab.demo
 
 test: setup lint ## Lint, then the whole suite in parallel. WORKERS=n for other than one per core.
+	@$(BIN)/python -m tests.lab.prepare
 	@scripts/pytest.sh --numprocesses "$${WORKERS:-auto}" --dist worksteal
 
 lint: setup ## Linter, formatter, types, imports, spelling; changes nothing.

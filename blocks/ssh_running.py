@@ -21,6 +21,7 @@ CHUNK_BYTES = 65536
 NO_EXIT_CODE = -1  # what paramiko says when the server sent none
 LEFT_OPEN_SECONDS = 2.0  # silence after the exit code before an open output is given up
 GLANCE_SECONDS = 0.2  # an exit code wakes nobody: it is looked for this often
+FEEDING_SECONDS = 0.005  # nor does room for more of what the command reads
 PROMPT_SECONDS = 10.0  # sudo that has not asked by then will not
 
 
@@ -101,7 +102,8 @@ class _Running:
                     is_left_open = True
                     break
             self._stop_at_deadline()
-            self._poll.poll(1000 * min(GLANCE_SECONDS, self._order.deadline.seconds_left))
+            wait = FEEDING_SECONDS if self._pending and self._has_answered else GLANCE_SECONDS
+            self._poll.poll(1000 * min(wait, self._order.deadline.seconds_left))
         while self._drain():
             self._stop_at_deadline()
         exit_code = self._exit_code()
@@ -151,7 +153,8 @@ class _Running:
             return
         with contextlib.suppress(OSError):  # it did not care to read: its exit code tells the rest
             while self._pending and self._channel.send_ready():
-                self._pending = self._pending[self._channel.send(bytes(self._pending)) :]
+                sent = self._channel.send(bytes(self._pending[:CHUNK_BYTES]))
+                self._pending = self._pending[sent:]
             if not self._pending and not self._has_sent_all:
                 self._has_sent_all = True
                 self._channel.shutdown_write()

@@ -30,16 +30,17 @@ PATH="$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bi
 export PATH LC_ALL
 manifests={KUBERNETES}/manifests
 tell() {{ printf '%s\t%s\n' "$1" "$2"; }}
-encoded() {{ base64 | tr -d '\n'; }}
-flag() {{ sed -n "s/^ *- --$2=//p" "$manifests/$1.yaml" 2>/dev/null | tr -d "\"'" | head -n 1; }}
+encoded() {{ base64 -w 0; }}
+flag() {{ sed -n "/^ *- --$2=/{{s///;s/[\"']//g;p;q;}}" "$manifests/$1.yaml" 2>/dev/null; }}
 public() {{ openssl pkey -passin pass: -pubout -outform DER 2>/dev/null | hashed; }}
-hashed() {{ sha256sum | cut -c 1-64; }}
-stamp() {{ echo "$(stat -L -c '%a %u:%g' "$1") $(date -r "$1" +%s.%N)"; }}
+hashed() {{ sha256sum | {{ read -r hash rest; echo "$hash"; }}; }}
+stamp() {{ stat -L -c '%a %u:%g %.9Y' "$1"; }}
 in_pki() {{ case $1 in /*) echo "$1";; *) echo "$pki/$1";; esac; }}
 kept() {{ sed -n -E -e 's/^( *(- )?({HIDDEN}):).*/\1 hidden/p;t' \
   -e '/^ *(- )?({SEEN}):( *| +[^][{{}}|>&!*]*)$/p' "$1"; }}
 embedded_key() {{
-  sed -n 's/^ *client-key-data: *//p' "$1" | tr -d "\"'" | base64 -d 2>/dev/null | public
+  sed -n 's/^ *client-key-data: *"\{{0,1\}}\([A-Za-z0-9+/=]*\).*/\1/p' "$1" |
+    base64 -d 2>/dev/null | public
 }}
 pair() {{
   crt=$(in_pki "$2.crt"); key=$(in_pki "$2.key"); hash=-

@@ -137,7 +137,11 @@ def clusters_on(host: SshHost) -> list[Cluster]:
         for unit in parse_units(host.read(argv, within_seconds=30).whole()):
             if unit.data_folder not in known:
                 found.append(_cluster_of(host, unit))
-    return found or [_cluster_of(host, unit) for unit in _units_of_patroni(host)]
+    known = {cluster.data_folder for cluster in found}
+    found += [
+        _cluster_of(host, unit) for unit in _units_of_patroni(host) if unit.data_folder not in known
+    ]
+    return found
 
 
 def _units_of_patroni(host: SshHost) -> list[ServiceUnit]:
@@ -185,7 +189,8 @@ def as_owner(owner: str, argv: Sequence[str]) -> list[str]:
 def choose(host: SshHost, found: Sequence[Cluster], port: int, unit: str = "") -> Cluster:
     """The cluster that is meant: by its unit where one is named, else by its port.
 
-    A host with one cluster has that one, whatever the port: a proxy may listen on another.
+    A host with one cluster has that one, whatever the port: a proxy may listen on another. Of two
+    on one port, the one of Patroni is meant: the other is what the package once made.
 
     Raises:
         Refused: there is none, or it is not clear which.
@@ -198,6 +203,8 @@ def choose(host: SshHost, found: Sequence[Cluster], port: int, unit: str = "") -
             _told(found) + ": give the unit of one of these",
         )
     meant = meant or [one for one in found if one.port == port] or list(found)
+    if len(meant) > 1 and len({one.port for one in meant}) == 1:
+        meant = [one for one in meant if one.unit == PATRONI_UNIT] or meant
     if len(meant) != 1:
         raise Refused(
             host.target,

@@ -22,6 +22,7 @@ HELLO = "__sentinel__:hello"
 HELLO_FIELDS = 8
 HEARD_WITHIN_SECONDS = 5.0  # each sentinel says hello every two seconds
 PAUSE_SECONDS = 0.05
+ASK_SECONDS = 1.0
 WRITES_WAIT_SECONDS = 15.0  # they go on by themselves after that, whatever became of us
 CATCH_UP_SECONDS = 5.0
 SWITCH_WITHIN_SECONDS = 12.0
@@ -246,7 +247,7 @@ def _refuse_without_replica(server: RedisServer, session: RedisSession, watch: W
                 f"Sentinel has no replica to promote: {told or 'it knows none'}",
                 "Recover a replica first, and wait until the sentinels see it; then resume",
             )
-        time.sleep(1)
+        time.sleep(ASK_SECONDS)
 
 
 @act(

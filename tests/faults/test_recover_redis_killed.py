@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import flaws_of, kill_points, the_recovery
+from tests.faults.conftest import flaws_of, kill_points, sampled, the_recovery
 from tests.lab.hosts import lab_hosts
 from tests.lab.processes import wait_until
 from tests.lab.redis_hosts import (
@@ -24,6 +24,7 @@ from tests.lab.session import started_or_skipped
 
 KEYS = 500
 SHARDS = 8  # each within the time limit of a test
+POINTS = 3  # of each shard in an ordinary run; all of them with FAULTS=all
 DISTURBED_SHARDS = 4
 AWAY_SECONDS = 3.0
 TIMES_RESUMED = 3
@@ -135,7 +136,7 @@ def test_a_worker_killed_at_any_event_loses_no_key_and_restarts_once(
     points = kill_points(whole.events)[shard::SHARDS]
     assert points
 
-    for point in points:
+    for point in sampled(points, POINTS, f"{is_running}{shard}"):
         world = make_world(is_running=is_running, restart=is_running)
         killed = runs.run(world, kill=point)
         at = (point, whole.events[point[0] - 1])
@@ -194,7 +195,8 @@ def test_a_host_that_goes_away_at_any_step_loses_no_key(lab, make_world, runs, s
     whole = runs.run(make_world(restart=True))
     assert whole.answer["state"] == "recovered", whole.answer
 
-    for n in step_points(whole.events)[shard::DISTURBED_SHARDS]:
+    points = step_points(whole.events)[shard::DISTURBED_SHARDS]
+    for n in sampled(points, 1, f"{disturb.__name__}{shard}"):
         world = make_world(restart=True)
         world.lease_seconds = "30"  # the worker stands still while the host boots
         boots = []
@@ -267,7 +269,7 @@ def test_a_worker_killed_in_a_failover_loses_no_confirmed_write(make_failover, r
         if step == "fail_over" and (is_change or kind in {"intended", "done"})
     ]
 
-    for n in points[shard::2]:
+    for n in sampled(points[shard::2], 2, f"failover{shard}"):
         failover = make_failover()
         killed, resumed = failover.run(runs, kill=(n, "before"))
         at = (n, whole.events[n - 1], killed.events[-1:])

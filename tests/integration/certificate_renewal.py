@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from tests.lab.pki import ends_at, load_certificates
 
 NAME = "renew-control-plane-certificates"
 PKI = "/etc/kubernetes/pki"
+BACKUPS = "/var/backups/kubernetes-certificates"
 KEPT = tuple(
     f"{PKI}/{name}"
     for name in (
@@ -67,12 +69,10 @@ class Renewal:
     def plan(self, **changes):
         return self._run(Options(plan_only=True), changes)
 
-    def run(self, **changes):
-        """Make a plan, approve it, and carry it out."""
-        planned = self.plan(**changes)
-        if planned.plan is None or planned.plan.refusals:
-            return self._run(Options(break_glass="test"), changes)
-        return self._run(Options(approve=planned.plan.hash, approved_by="test"), changes)
+    def run(self, *, approve="", **changes):
+        """Carry it out; with `approve`, as the plan of that hash."""
+        consent = Options(approve=approve, approved_by="test")
+        return self._run(consent if approve else Options(break_glass="test"), changes)
 
     def resume(self, ended, **changes):
         return self._run(Options(resume=ended.recovery_id), changes)
@@ -188,3 +188,14 @@ def assert_renewed(host, before, *, leaves=(*LEAVES, *CONFIGS), is_etcd_ours=Tru
 
 def serials(host, leaves=(*LEAVES, *CONFIGS)):
     return {leaf: on_disk(host, leaf).serial_number for leaf in leaves}
+
+
+def names_of(host, leaf):
+    """The names and addresses of a certificate, as openssl prints them."""
+    text = host.run(f"openssl x509 -noout -ext subjectAltName -in {PKI}/{leaf}.crt 2>&1 || :")
+    return set(re.findall(r"(?:DNS|IP Address):[^,\s]+", text))
+
+
+def changed(before, after):
+    """Paths that are another file than before, or are there no more or newly."""
+    return {path for path in {*before, *after} if before.get(path) != after.get(path)}

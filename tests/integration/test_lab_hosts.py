@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from blocks.ssh_host import SshHost
 from recovery.errors import Unreachable
 from tests.conftest import PROJECT
 from tests.lab import host_cgroups
@@ -41,6 +42,7 @@ def test_each_account_logs_in_and_becomes_root_as_it_may(host_trio):
         "ops",
         "asked",
     ]
+    assert SshHost.from_url(host.url("ops")).read(["id", "-un"]).stdout == "ops\n"
     assert read(host, "sudo", "-n", "id", "-un", user="ops") == "root"
     refused = host.block("asked").read(["sudo", "-n", "id", "-un"], accept=(1,))
     assert "password is required" in refused.stderr

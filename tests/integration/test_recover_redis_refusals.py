@@ -155,7 +155,8 @@ def load_too_long(redis):
 @pytest.mark.parametrize(
     "break_it",
     [
-        mask, misspell, name_no_folder, take_folder_away, close_file, take_port, truncate_snapshot, truncate_snapshot_unseen,
+        mask, misspell, name_no_folder, take_folder_away, close_file, take_port,
+        truncate_snapshot, truncate_snapshot_unseen,
         write_newer_snapshot, lose_aof, forget_aof, damage_aof, cut_aof, load_too_long,
     ],
 )  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from blocks import ssh_detached as detached
 from blocks.ssh_detached import DetachedCommand, DetachedState, UnitGone
 from recovery.commands import current_gate
-from recovery.errors import CommandFailed
+from recovery.errors import CommandFailed, NotVerified, Unreachable
 from tests.lab.hosts import lab_hosts
 from tests.lab.processes import wait_until
 from tests.lab.session import started_or_skipped
@@ -233,6 +233,36 @@ def test_the_host_itself_ends_it_at_its_deadline_with_all_that_it_began(machine,
     assert failed.value.code == 124
     assert failed.value.tail == "so far"
     assert machine.run("pgrep -fx 'sleep 321' || :") == ""
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A worker that waits no longer than the command's own deadline."""
+    monkeypatch.setattr(detached, "KILL_AFTER_SECONDS", 0)
+    monkeypatch.setattr(detached, "SLACK_SECONDS", 0.0)
+    monkeypatch.setattr(detached, "LOOK_SECONDS", 1)
+
+
+def test_one_that_outlives_its_deadline_is_told_as_still_running(machine, host, impatient):
+    job = shell("trap '' TERM; echo so far; while :; do sleep 0.1; done", within_seconds=1)
+    detached.start(host, job)
+
+    with pytest.raises(NotVerified, match="still running; it printed: so far"):
+        detached.wait(host, job)
+
+    machine.run(f"systemctl kill -s KILL {job.unit}")
+
+
+def test_a_host_that_never_answers_again_is_unreachable(lab, machine, impatient):
+    host = machine.block(connect_within_seconds=1)
+    job = shell("sleep 60", within_seconds=2)
+    detached.start(host, job)
+    lab.cut(machine)
+    try:
+        with pytest.raises(Unreachable):
+            detached.wait(host, job)
+    finally:
+        lab.join(machine)
 
 
 def test_one_ended_by_a_signal_is_no_success(machine, host):

@@ -159,7 +159,8 @@ def test_a_disk_that_is_read_only_keeps_nobody_from_acting(machine, target):
 def test_where_nothing_can_be_written_a_change_is_refused_and_a_look_is_not(machine, target):
     folders = "/var/lib/recover /run/recover"
     machine.run(
-        f"for f in {folders}; do mkdir -p -m 711 $f; mount -t tmpfs -o size=4k,ro,mode=700 none $f; done"
+        f"for f in {folders}; do mkdir -p -m 711 $f; "
+        "mount -t tmpfs -o size=4k,ro,mode=700 none $f; done"
     )
     try:
         with attempt(1, target=target):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
@@ -98,7 +98,10 @@ class Machine(Protocol):
 
     name: str
     log: Path
-    network: Network
+
+    @property
+    def network(self) -> Network:
+        """What it is plugged into."""
 
     @property
     def is_on(self) -> bool:
@@ -152,7 +155,7 @@ class Machine(Protocol):
         """End all its processes."""
 
 
-class Backend(Protocol):
+class Backend(Hashable, Protocol):
     """One way to make hosts."""
 
     name: str

@@ -30,7 +30,7 @@ PACKAGES = (
     *("iproute2", "iputils-ping", "procps", "util-linux", "nftables", "ca-certificates"),
     *("openssl", "python3", "python3-cryptography", "python3-yaml", "chrony"),
     *("redis-server", "redis-sentinel", "redis-tools"),
-    *("postgresql", "etcd-server", "etcd-client"),
+    *("postgresql", "patroni", "etcd-server", "etcd-client"),
 )
 LEFT_OUT = (
     *("share/doc", "share/man", "share/locale", "share/info", "share/lintian", "share/i18n"),
@@ -40,7 +40,7 @@ LEFT_OUT = (
 )
 OPS_ID, ASKED_ID = 2000, 2001  # accounts, and groups of the same name
 DISABLED = (
-    *("redis-server", "redis-sentinel", "postgresql", "etcd", "chrony", "nftables"),
+    *("redis-server", "redis-sentinel", "postgresql", "patroni", "etcd", "chrony", "nftables"),
     *("e2scrub_reap", "systemd-timesyncd"),
 )
 MASKED = (

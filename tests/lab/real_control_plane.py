@@ -25,13 +25,14 @@ from tests.lab.control_plane_host import binary
 from tests.lab.hosts import LabHost, lab_hosts
 from tests.lab.processes import LabError, ServerMissing, find_binary, scratch_directory, wait_until
 from tests.lab.real_control_plane_images import libraries_of, pause_program, write_image
-from tests.lab.real_control_plane_runtime import find_crictl
+from tests.lab.real_control_plane_runtime import find_crictl, remove_groups
 
 REPOSITORY = "registry.example.net"
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 PROGRAMS = (*COMPONENTS, "kubeadm", "kubelet", "kubectl")
 OF_CONTAINERD = ("containerd", "containerd-shim-runc-v2", "ctr", "runc")
 IMAGES = "/opt/lab/images"
+YEAR_HOURS = 365 * 24
 SOCKET = "unix:///run/containerd/containerd.sock"
 CONTAINERD = """
 version = 2
@@ -140,6 +141,7 @@ class RealControlPlane:
 
     def __init__(self, host: LabHost) -> None:
         self.host = host
+        self.hosts = (host,)
         self.node_name = host.name
 
     def configuration(self, certificate_hours: float) -> str:
@@ -187,6 +189,8 @@ class RealControlPlane:
             host.run(f"{init} --skip-phases=addon,show-join-command 2>&1", within_seconds=240)
         except LabError as error:
             raise LabError(f"{error}\n{host.run(SAID)}") from error
+        host.write("opt/lab/kubeadm.yaml", self.configuration(YEAR_HOURS))  # for what comes
+        host.run("kubeadm init phase upload-config kubeadm --config /opt/lab/kubeadm.yaml 2>&1")
         host.run("mkdir -p /root/.kube && cp /etc/kubernetes/admin.conf /root/.kube/config")
 
     def wait_until_ready(self, within_seconds: float = 120) -> None:
@@ -255,7 +259,7 @@ def real_control_plane(
 
     Args:
         directory: for keys and logs; made where it is missing.
-        certificate_hours: how long its certificates are good.
+        certificate_hours: how long its certificates are good; new ones are good for a year.
 
     Raises:
         ServerMissing: a program is absent, or this machine cannot run hosts; says what it lacks.
@@ -297,3 +301,4 @@ def real_control_plane(
                 with contextlib.suppress(LabError):
                     cluster.host.run("systemctl stop kubelet containerd")
         shutil.rmtree(state, ignore_errors=True)
+        remove_groups("k8s.io")  # which containerd makes at the top, seen from the host as well

@@ -249,7 +249,7 @@ def test_a_copy_that_is_not_what_the_host_holds_is_none(worker, held, told):
     assert not off_host.is_copied(job)
 
 
-@pytest.mark.parametrize("content", [b"no archive", tar_of(FILES)[:90]])
+@pytest.mark.parametrize("content", [b"no archive", tar_of(FILES)[:90]], ids=["text", "cut"])
 def test_what_is_no_archive_is_none(worker, content):
     job = job_on(Archived(content, listed(FILES)))
 

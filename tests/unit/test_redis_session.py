@@ -141,7 +141,7 @@ def test_a_wrong_password_is_told_and_the_connection_closed(tmp_path, monkeypatc
     reply = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
 
     with answering(tmp_path, reply) as (path, _), pytest.raises(RedisSaidNo) as refused:
-        ask(path, Login(password_env="REDIS_PASSWORD"))
+        ask(path, Login("", "", "REDIS_PASSWORD"))
 
     assert refused.value.word == "WRONGPASS"
 
@@ -214,9 +214,11 @@ def test_a_certificate_of_another_ca_is_refused(tmp_path, certificate):
         check=True, capture_output=True,
     )  # fmt: skip
 
-    with answering(tmp_path, b"+PONG\r\n", tls=certificate) as (path, _):
-        with pytest.raises(HungUp, match="certificate"):
-            ask(path, Login(tls_ca_file=str(other)))
+    with (
+        answering(tmp_path, b"+PONG\r\n", tls=certificate) as (path, _),
+        pytest.raises(HungUp, match="certificate"),
+    ):
+        ask(path, Login(tls_ca_file=str(other)))
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])

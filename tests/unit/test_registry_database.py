@@ -98,6 +98,8 @@ def test_a_cluster_is_chosen_by_unit_then_by_port_then_because_it_is_the_only_on
     assert choose(Named(), [old, main], 5432) is main
     assert choose(Named(), [old, main], 5432, "postgresql@13-old") is old
     assert choose(Named(), [main], 5000) is main
+    supervised = replace(main, unit="patroni.service", data_folder="/data/registry")
+    assert choose(Named(), [main, supervised], 5432) is supervised
     with pytest.raises(Refused, match="not clear which"):
         choose(Named(), [old, main], 5000)
     with pytest.raises(Refused, match="no cluster that other"):

@@ -1,0 +1,569 @@
+"""Steps on a Redis that lies, lags or fails at the wrong moment: on a scripted host and session."""
+
+import contextlib
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from blocks.redis_session import Login, RedisSaidNo
+from blocks.ssh_command import Answer
+from recovery.errors import BadInput, NotVerified, Refused, Unreachable, UnreadableOutput
+from tasks.redis_server import (
+    aof,
+    contents,
+    copies,
+    freeing,
+    logs,
+    orders,
+    running,
+    saving,
+    sentinels,
+    starting,
+    triage,
+    units,
+    waiting,
+)
+from tasks.redis_server.contents import Before
+from tasks.redis_server.files import AofDamage
+from tasks.redis_server.sentinels import Watch
+from tasks.redis_server.status import Keys
+from tasks.redis_server.target import RedisServer, redis_server
+from tasks.redis_server.triage import Due, Finding
+from tasks.redis_server.units import Process, parse_redis_unit
+from tests.unit.test_redis_outputs import AOF_CUT, INFO, RDB_CUT, STORAGE, UNIT
+
+DUE = Due(Finding.RESTART_ORDERED, "redis-server.service", Process(64, 12729696546), "")
+BEFORE = Before("run-before", is_master=True, keys=(Keys(0, 12, 2), Keys(3, 1, 0)), offset=714,
+                replicas_online=1, last_save_at=1795239948, save_seconds=0)  # fmt: skip
+WATCH = Watch("divoc", "10.0.0.1", 6379, ("10.0.0.4:26379",), ("10.0.0.2:6379",))
+REPLICA = INFO.replace(
+    "role:master",
+    "role:slave\nmaster_host:10.0.0.1\nmaster_port:6379\nmaster_link_status:up\nslave_repl_offset:1",
+)
+SETTINGS = ["dir", "/var/lib/redis", "save", "3600 1", "port", "6379", "dbfilename", "dump.rdb"]
+HELLO = "10.0.0.4,26379,e977,0,divoc,10.0.0.1,6379,0"
+
+
+def slave(place="10.0.0.2", flags="slave", link="ok", priority="100"):
+    return ["ip", place, "port", "6379", "flags", flags, "master-link-status", link,
+            "slave-priority", priority]  # fmt: skip
+
+
+def said_no(word, text="no"):
+    return RedisSaidNo("db1", "", word, text)
+
+
+@dataclass
+class Session:
+    """Answers each command by its first words; a list of answers is used up, the last one stays."""
+
+    answers: dict
+    sent: list = field(default_factory=list)
+
+    def read(self, *words, within_seconds=0):
+        self.sent.append(" ".join(words))
+        for count in (3, 2, 1):
+            key = " ".join(words[:count])
+            if key in self.answers:
+                answer = self.answers[key]
+                if isinstance(answer, Turns):
+                    answer = answer.next()
+                if isinstance(answer, BaseException):
+                    raise answer
+                return answer
+        raise AssertionError(f"nobody scripted {words}")
+
+    change = read
+
+    @contextlib.contextmanager
+    def repeated(self, *words):
+        yield lambda: self.read(*words)
+
+    def heard(self, channel, within_seconds):
+        yield from self.answers.get("heard", [])
+
+
+class Turns(list):
+    """Answers one after the other."""
+
+    def next(self):
+        return self.pop(0) if len(self) > 1 else self[0]
+
+
+@dataclass
+class Host:
+    """Prints what fits the command; the first key that is part of it counts."""
+
+    printed: dict
+    address: str = "db1"
+    target: str = "root@db1"
+    sent: list = field(default_factory=list)
+
+    def read(self, argv, *, within_seconds=0, accept=(0,), as_root=False):
+        command = " ".join(argv)
+        self.sent.append(command)
+        for key, answer in self.printed.items():
+            if key in command:
+                text = answer.next() if isinstance(answer, Turns) else answer
+                code, text = text if isinstance(text, tuple) else (0, text)
+                assert code in accept, (command, code)
+                return Answer(command, self.target, code, text, "")
+        raise AssertionError(f"nobody scripted {command!r}")
+
+    change = read
+
+    def command_line(self, argv, *, as_root=False):
+        return " ".join(argv)
+
+
+LISTENS = 'LISTEN 0 511 127.0.0.1:6379 0.0.0.0:* users:(("redis-server",pid=64,fd=6))\n'
+PRINTED = {
+    "ss -Hltnp": LISTENS,
+    "systemctl show --no-pager": UNIT,
+    "grep -ihE": "dir /var/lib/redis\nsave 3600 1\n",
+    "stat -c 'folder": STORAGE,
+    "overcommit": "overcommit 1\n",
+    "cat /proc/meminfo": "MemAvailable: 9 kB\n",
+    "journalctl": "",
+    "tail -n": "",
+    "/stat": "64 (redis-server) S 1",
+    "MainPID": "",
+    "df -P": "overlay 1 1 99999999999 1% /\n",
+    "test -f": (1, ""),
+}
+ANSWERS = {
+    "PING": "PONG",
+    "INFO": INFO,
+    "CONFIG GET": SETTINGS,
+    "CONFIG REWRITE": "OK",
+    "TIME": ["1795239999", "0"],
+    "BGSAVE": "Background saving started",
+    "SET": "OK",
+    "DEL": 1,
+    "GET": "none",
+    "PUBSUB": ["__sentinel__:hello", 1],
+    "heard": [HELLO, HELLO],
+    "SENTINEL GET-MASTER-ADDR-BY-NAME": ["10.0.0.1", "6379"],
+    "SENTINEL SLAVES": [slave()],
+    "SENTINEL CKQUORUM": "OK 3 usable Sentinels",
+    "SENTINEL FAILOVER": "OK",
+    "CLIENT": "OK",
+    "REPLICAOF": "OK",
+    "ROLE": ["master", 714, [["10.0.0.2", "6379", "714"]]],
+}
+
+
+@dataclass(frozen=True)
+class Scripted(RedisServer):
+    """A Redis whose sessions are scripted."""
+
+    scripted: Session = None
+
+    @contextlib.contextmanager
+    def session(self, address=""):
+        if isinstance(self.scripted.answers.get("connect"), BaseException):
+            raise self.scripted.answers["connect"]
+        yield self.scripted
+
+    @contextlib.contextmanager
+    def session_at(self, address, port, login):
+        if isinstance(self.scripted.answers.get(f"connect {port}"), BaseException):
+            raise self.scripted.answers[f"connect {port}"]
+        yield self.scripted
+
+    @property
+    def label(self):
+        return "redis:6379@db1"
+
+
+@pytest.fixture
+def make(monkeypatch):
+    for module in (waiting, saving, sentinels):
+        monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(waiting, "LOADING_PAUSE_SECONDS", 0.0)
+
+    def make(printed=None, **answers):
+        words = {name.replace("_", " "): answer for name, answer in answers.items()}
+        printed = dict(printed or {})
+        host = Host({**printed, **{k: v for k, v in PRINTED.items() if k not in printed}})
+        return Scripted(host, 6379, scripted=Session({**ANSWERS, **words}))
+
+    return make
+
+
+def info(**changed):
+    text = INFO
+    for name, value in changed.items():
+        line = next(line for line in text.splitlines() if line.startswith(f"{name}:"))
+        text = text.replace(line, f"{name}:{value}")
+    return text
+
+
+# -- verifying -----------------------------------------------------------------------------------
+
+
+def test_a_canary_that_is_gone_is_told(make):
+    with pytest.raises(NotVerified, match="what was written since the last save is lost"):
+        contents.canary_was_kept(make(GET=None))
+
+
+def test_a_write_that_cannot_be_read_back_is_told(make):
+    with pytest.raises(NotVerified, match="read back"):
+        contents.prove_write(make(GET="another"))
+
+
+def test_nothing_is_written_to_a_replica(make):
+    server = make(INFO=REPLICA)
+
+    contents.prove_write(server)
+
+    assert server.scripted.sent == ["INFO"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"run_id": "run-before"}, "another run than the one before"),
+        ({"db0": "keys=5,expires=0,avg_ttl=0"}, "10 keys that do not expire in database 0"),
+        ({"db3": "keys=0,expires=0,avg_ttl=0"}, "1 keys that do not expire in database 3"),
+        ({"rdb_last_bgsave_status": "err"}, "last save failed"),
+        ({"aof_last_write_status": "err"}, "AOF cannot be written"),
+        ({"slave0": "ip=10.0.0.2,port=6379,state=wait_bgsave"}, "1 replicas to be connected again"),
+    ],
+)
+def test_what_is_not_as_before_the_restart_is_told(make, changed, message, monkeypatch):
+    monkeypatch.setattr(waiting, "REPLICAS_WITHIN_SECONDS", 0.01)
+    server = make(INFO=info(**changed))
+
+    with pytest.raises(NotVerified, match=message):
+        waiting.serves_as_before(server, DUE, BEFORE, was_failed_over=False)
+
+
+def test_another_role_than_before_is_told(make):
+    with pytest.raises(NotVerified, match="role master, as before"):
+        waiting.serves_as_before(make(INFO=REPLICA), DUE, BEFORE, was_failed_over=False)
+    with pytest.raises(NotVerified, match="role slave, as before"):
+        waiting.serves_as_before(make(), DUE, BEFORE, was_failed_over=True)
+
+
+def test_a_link_to_the_master_that_stays_down_is_told(make, monkeypatch):
+    monkeypatch.setattr(waiting, "FOLLOWS_WITHIN_SECONDS", 0.01)
+    down = REPLICA.replace("link_status:up", "link_status:down")
+
+    with pytest.raises(NotVerified, match=r"link to the master 10\.0\.0\.1:6379"):
+        waiting.serves_as_before(make(INFO=down), DUE, BEFORE, was_failed_over=True)
+
+
+def test_fewer_keys_than_were_counted_on_disk_are_told(make):
+    with pytest.raises(NotVerified, match="the 100 keys that were counted"):
+        waiting.serves(make(), DUE, 100)
+
+
+def test_another_trouble_after_the_cure_is_told_with_its_word(make):
+    with pytest.raises(NotVerified, match="MISCONF"):
+        waiting.serves(make(PING=said_no("MISCONF")), DUE)
+
+
+def test_loading_that_does_not_get_on_is_given_up(make, monkeypatch):
+    monkeypatch.setattr(waiting, "STANDSTILL_SECONDS", 0.01)
+
+    with pytest.raises(NotVerified, match="no progress for"):
+        waiting.has_loaded(make(INFO=info(loading=1)), DUE)
+
+
+def test_one_that_crashes_again_and_again_is_given_up(make):
+    shown = Turns(UNIT.replace("MainPID=64", f"MainPID={pid}") for pid in range(100, 120))
+    server = make({"systemctl show --no-pager": shown}, connect=Unreachable("db1", "connect", "no"))
+
+    with pytest.raises(NotVerified, match="restarted 0 times"):
+        waiting.has_loaded(server, DUE)
+
+
+# -- saving and copying --------------------------------------------------------------------------
+
+
+def test_a_save_that_fails_tells_what_the_log_says(make):
+    log = "84:M 21 Nov 2026 05:55:43.8 # Write error saving DB on disk: No space left on device\n"
+    before = replace(BEFORE, run_id="7be6ed546f289ec2bc54fb33d9777e3de2bb199b")
+    answers = Turns([INFO, INFO, info(rdb_last_bgsave_status="err")])
+
+    with pytest.raises(NotVerified, match="No space left on device"):
+        saving.save(make({"journalctl": log}, INFO=answers), DUE, before)
+
+
+def test_a_fork_that_the_kernel_would_not_grant_is_not_tried(make):
+    printed = {"overcommit": "0\n", "cat /proc/meminfo": "MemAvailable: 0 kB\n"}
+
+    with pytest.raises(Refused, match="no-memory-to-fork: a save would fail"):
+        saving.refuse_unless_save_fits(make(printed), DUE)
+
+
+def test_memory_that_nobody_tells_of_is_not_understood(make):
+    with pytest.raises(UnreadableOutput):
+        logs.available_memory_bytes(make({"cat /proc/meminfo": "MemTotal: 9 kB\n"}))
+
+
+def test_a_copy_of_a_damaged_snapshot_is_told_before_the_restart(make):
+    with pytest.raises(NotVerified, match="do not restart Redis, which still has the data"):
+        copies.copy_can_be_loaded(make({"redis-check-rdb": (1, RDB_CUT)}), DUE)
+
+
+def test_a_copy_of_an_aof_that_cannot_be_read_at_all_is_told_before_the_restart(make):
+    sound = "[info] 1 keys read\n[info] 0 already expired\n"
+    unreadable = AOF_CUT.replace("ok_up_to=320", "ok_up_to=0").replace("diff=30", "diff=350")
+    printed = {"redis-check-rdb": sound, "redis-check-aof": (1, unreadable)}
+
+    with pytest.raises(NotVerified, match="BGREWRITEAOF"):
+        copies.copy_can_be_loaded(make(printed, CONFIG_GET=[*SETTINGS, "appendonly", "yes"]), DUE)
+
+
+def test_without_a_copy_the_way_back_does_nothing(make):
+    server = make()
+
+    copies.put_back.fn(server, DUE)
+
+    assert all("test -f" in command for command in server.host.sent)
+
+
+# -- processes -----------------------------------------------------------------------------------
+
+
+def test_what_a_restart_would_lose_is_unknown_where_nobody_tells(make):
+    with pytest.raises(Refused, match="it is not known what a restart would lose"):
+        running.refuse_unless_nothing_is_lost(make(CONFIG_GET=said_no("NOPERM")), DUE, ())
+
+
+def test_a_process_that_is_another_one_by_now_has_nothing_to_lose(make):
+    server = make({"systemctl show --no-pager": UNIT.replace("MainPID=64", "MainPID=99")})
+
+    running.refuse_unless_nothing_is_lost(server, DUE, ())
+
+    assert server.scripted.sent == []
+
+
+def test_a_process_that_sigkill_does_not_end_is_told(make, monkeypatch):
+    monkeypatch.setattr(freeing, "TERM_WITHIN_SECONDS", 0.1)
+    monkeypatch.setattr(freeing, "KILL_WITHIN_SECONDS", 0.1)
+    server = make({"/stat": "64 (redis-server) D 1"})
+
+    with pytest.raises(NotVerified, match=r"still there after SIGKILL \(state D\)"):
+        freeing.end_process(server, DUE)
+
+    assert [c.split()[-4:] for c in server.host.sent if "kill -s" in c] == [
+        ["-s", "TERM", "--", "64"],
+        ["-s", "KILL", "--", "64"],
+    ]
+
+
+def test_an_order_to_another_process_says_that_it_found_none(make):
+    server = make({"kill -s": (orders.OTHER_PROCESS, "")})
+
+    assert not orders.send_bound(server, DUE, orders.signal(DUE, "TERM"))
+
+
+def test_a_script_that_ended_by_itself_is_no_trouble(make):
+    freeing.end_script(make(SCRIPT_KILL=said_no("NOTBUSY")))
+
+
+def test_a_script_that_may_not_be_ended_is_told(make):
+    with pytest.raises(RedisSaidNo):
+        freeing.end_script(make(SCRIPT_KILL=said_no("NOPERM")))
+
+
+def test_files_in_use_are_not_repaired(make):
+    with pytest.raises(Refused, match="its files are in use"):
+        aof.refuse_while_it_runs(make(), DUE)
+
+
+def test_a_masked_unit_is_not_started(make):
+    masked = parse_redis_unit("x", UNIT.replace("LoadState=loaded", "LoadState=masked"))
+
+    with pytest.raises(Refused, match="masked"):
+        starting.refuse_unless_startable(make(), masked)
+
+
+@pytest.mark.parametrize(
+    ("shown", "stat", "cause"),
+    [
+        (UNIT, "64 (redis-server) D 1", "disk-hangs"),
+        (UNIT.replace("FreezerState=running", "FreezerState=frozen"), "64 (x) S 1", "freezer"),
+    ],
+)
+def test_a_process_that_no_signal_helps_is_named(make, shown, stat, cause):
+    unit = parse_redis_unit("redis-server", shown)
+
+    with pytest.raises(Refused, match=cause):
+        triage.refuse_held(make({"/stat": stat}), unit)
+
+
+@pytest.mark.parametrize(
+    ("answers", "printed", "cause"),
+    [
+        ({"PING": said_no("DENIED", "protected mode")}, {}, "protected-mode"),
+        (
+            {"PING": said_no("MISCONF"), "INFO": info(rdb_last_bgsave_status="err", maxmemory=0)},
+            {"tail -n": "# Can't save in background: fork: Cannot allocate memory\n",
+             "overcommit": "0\n", "cat /proc/meminfo": "MemAvailable: 0 kB\n"},
+            "no-memory-to-fork",
+        ),
+        (
+            {"PING": said_no("MISCONF"), "INFO": info(rdb_last_bgsave_status="err", maxmemory=0)},
+            {"journalctl": "# Failed opening the temp RDB file x: Read-only file system\n"},
+            "ReadWritePaths=/var/lib/redis",
+        ),
+    ],
+)  # fmt: skip
+def test_causes_that_only_a_certain_host_has_are_named(make, answers, printed, cause):
+    told = {"cat /proc/64/cgroup": "0::/system.slice/redis-server.service\n", **printed}
+    answers = {**answers, "CONFIG_GET": [*SETTINGS, "logfile", "/var/log/redis.log"]}
+
+    with pytest.raises(Refused, match=cause):
+        triage.cure_due(make(told, **answers), restart=False)
+
+
+def test_a_unit_that_was_named_must_exist(make):
+    absent = "Id=nope.service\nLoadState=not-found\nActiveState=inactive\n"
+    server = make({"systemctl show": absent}).with_unit("nope")
+
+    with pytest.raises(Refused, match=r"it has no unit nope\.service"):
+        units.find_unit(server)
+
+
+# -- sentinels -----------------------------------------------------------------------------------
+
+
+def test_nobody_who_listens_is_no_sentinel(make):
+    server = make(PUBSUB=["__sentinel__:hello", 0])
+
+    assert not sentinels.watch_over(server).is_kept
+
+
+def test_those_who_watch_are_heard(make):
+    watch = sentinels.watch_over(make())
+
+    assert watch == WATCH
+
+
+def test_sentinels_that_say_nothing_are_not_passed_over(make):
+    with pytest.raises(Refused, match="none said anything"):
+        sentinels.watch_over(make(heard=[]))
+
+
+def test_two_names_for_one_master_are_not_chosen_between(make):
+    with pytest.raises(Refused, match="under several names: divoc, other"):
+        sentinels.watch_over(
+            make(heard=[HELLO, HELLO.replace("divoc", "other").replace("0.4", "0.5")])
+        )
+
+
+def test_a_redis_that_cannot_hold_writes_back_is_not_failed_over(make):
+    old = make(INFO=info(redis_version="6.0.16"))
+
+    with pytest.raises(Refused, match=r"Redis 6\.0\.16 cannot hold writes back"):
+        sentinels.refuse_unless_failover_can_succeed(old, WATCH)
+
+
+def test_without_an_answer_of_any_sentinel_nothing_is_begun(make):
+    server = make(**{"connect 26379": Unreachable("s", "tcp", "refused")})
+
+    with pytest.raises(Unreachable, match=r"10\.0\.0\.4:26379: refused"):
+        sentinels.refuse_unless_failover_can_succeed(server, WATCH)
+
+
+def test_a_sentinel_that_says_no_is_not_asked_with_another_password(make):
+    server = make(**{"connect 26379": said_no("DENIED")})
+
+    with pytest.raises(RedisSaidNo):
+        sentinels.has_failed_over(make(INFO=REPLICA, **{"connect 26379": said_no("DENIED")}), WATCH)
+    assert server.login == Login()
+
+
+def test_replicas_that_lag_behind_end_the_failover_and_the_pause(make, monkeypatch):
+    monkeypatch.setattr(sentinels, "CATCH_UP_SECONDS", 0.01)
+    server = make(ROLE=["master", 714, [["10.0.0.2", "6379", "3"]]])
+
+    with pytest.raises(NotVerified, match=r"a replica to catch up .*10\.0\.0\.2:6379 at 3"):
+        sentinels.fail_over(server, WATCH)
+
+    assert server.scripted.sent[-1] == "CLIENT UNPAUSE"
+    assert not [sent for sent in server.scripted.sent if "FAILOVER" in sent]
+
+
+def test_a_sentinel_that_does_not_switch_ends_the_failover_and_the_pause(make, monkeypatch):
+    monkeypatch.setattr(sentinels, "SWITCH_WITHIN_SECONDS", 0.01)
+    server = make()
+
+    with pytest.raises(NotVerified, match="Sentinel to make another server the master"):
+        sentinels.fail_over(server, WATCH)
+
+    assert server.scripted.sent[-1] == "CLIENT UNPAUSE"
+    assert not [sent for sent in server.scripted.sent if sent.startswith("REPLICAOF")]
+
+
+@pytest.mark.parametrize(("word", "is_told"), [("NOGOODSLAVE", True), ("INPROG", False)])
+def test_a_failover_that_sentinel_declines_is_told_and_one_under_way_is_joined(
+    make, monkeypatch, word, is_told
+):
+    monkeypatch.setattr(sentinels, "SWITCH_WITHIN_SECONDS", 0.01)
+    server = make(**{"SENTINEL FAILOVER": said_no(word)})
+
+    with pytest.raises(RedisSaidNo if is_told else NotVerified):
+        sentinels.fail_over(server, WATCH)
+
+    assert server.scripted.sent[-1] == "CLIENT UNPAUSE"
+
+
+def test_a_failover_that_sentinel_has_ended_already_is_only_followed(make):
+    moved = {"SENTINEL GET-MASTER-ADDR-BY-NAME": ["10.0.0.2", "6379"]}
+    server = make(INFO=Turns([INFO, REPLICA]), **moved)
+
+    sentinels.fail_over(server, WATCH)
+
+    changes = [sent for sent in server.scripted.sent if sent.split()[0] in {"REPLICAOF", "CLIENT"}]
+    assert changes == ["REPLICAOF 10.0.0.2 6379"]
+
+
+def test_an_old_master_that_gets_no_link_is_told(make, monkeypatch):
+    monkeypatch.setattr(sentinels, "LINK_WITHIN_SECONDS", 0.01)
+    down = REPLICA.replace("link_status:up", "link_status:down")
+    moved = {"SENTINEL GET-MASTER-ADDR-BY-NAME": ["10.0.0.2", "6379"]}
+
+    with pytest.raises(NotVerified, match="link to the new master"):
+        sentinels.fail_over(make(INFO=down, **moved), WATCH)
+
+
+# -- parameters ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "field_named"),
+    [
+        ({"port": 0}, "port"),
+        ({"port": 65536}, "port"),
+        ({"password_file": "keys/redis"}, "password_file"),
+        ({"tls_ca_file": "ca.pem"}, "tls_ca_file"),
+        ({"user": "ops"}, "user"),
+        ({"copies": "relative"}, "copies"),
+        ({"copies": "/var/../etc"}, "copies"),
+        ({"copies": "/"}, "copies"),
+        ({"host": ""}, "host"),
+    ],
+)
+def test_a_parameter_that_is_malformed_is_named(changed, field_named):
+    right = {"host": "ssh://root@db1", "port": 6379, "unit": "", "user": "", "password_file": "",
+             "tls_ca_file": "", "copies": "/var/lib/recover/copies"}  # fmt: skip
+
+    with pytest.raises(BadInput) as wrong:
+        redis_server(**{**right, **changed})
+
+    assert wrong.value.field == field_named
+
+
+def test_a_server_is_named_by_port_and_host():
+    server = redis_server("ssh://root@db1:2222", 6380, "", "", "", "", "/var/lib/recover")
+
+    assert server.label == "redis:6380@db1:2222"
+
+
+def test_a_loss_is_named_by_its_bytes():
+    assert AofDamage("x", 355, 89, 266, "").loss == "aof-bytes:266"
