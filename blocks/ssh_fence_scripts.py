@@ -60,7 +60,7 @@ esac
 # has a lease there does not have it here. Then says whether a command of before still runs. Prints
 # the two folders.
 RAISE = f"""{_SEEN}
-umask 077; me=$(id -u)
+umask 077; me=0; [ "$1" = root ] || me=$(id -u)
 command -v flock >/dev/null || say lacks flock
 if [ "${{RECOVER_FENCE_DIR-}}" ]; then
   lasting=$RECOVER_FENCE_DIR/lasting passing=$RECOVER_FENCE_DIR/passing
@@ -84,17 +84,20 @@ open() {{ # make the folder if need be; that of root lets others find what it ha
   safe "$1" || say unsafe "$1"
 }}
 readable() {{ # by the account that calls sudo, now or when it was raised before
-  group=${{SUDO_GID-}}
+  group=${{SUDO_GID-$2}}
   [ "$group" ] || group=$(ls -ln "$1/$name.lock" | {{ read -r _ _ _ gid _; echo "$gid"; }})
   [ "$me" = 0 ] && [ "$group" != 0 ] || return 0
   chgrp "$group" "$1/$name" "$1/$name.lock" &&
     chmod 640 "$1/$name" "$1/$name.lock"
 }}
 write() {{
-  new=$1/$name.new
-  {{ true >>"$1/$name.lock" && rm -f "$new" &&
+  new=$1/$name.new group=0
+  [ ! -e "$1/$name.lock" ] || group=
+  [ ! -e "$new" ] || rm -f "$new" 2>/dev/null
+  {{ true >>"$1/$name.lock" &&
     echo "$((last + 1)) $epoch $recovery $journal ." >"$new" &&
-    sync "$new" && mv -f "$new" "$1/$name" && sync "$1" && readable "$1"; }} 2>/dev/null && return
+    sync "$new" && mv -f "$new" "$1/$name" && sync "$1" && readable "$1" "$group"; }} 2>/dev/null &&
+    return
   rm -f "$new" 2>/dev/null
   return 1
 }}

@@ -9,7 +9,7 @@ from tasks.certificates.backup import folder_of
 from tasks.certificates.catalogue import ADMIN, KUBERNETES
 from tasks.certificates.look_lines import Lines, account_seen, embedded_seen
 from tasks.certificates.look_script import look_argv
-from tasks.certificates.restoring import prepare_archive
+from tasks.certificates.restoring import prepare_archive, refuse_to_go_back_to_ended
 from tasks.certificates.seen import Account
 from tasks.certificates.work import Job
 
@@ -70,11 +70,12 @@ def put_back_kubeconfig(job: Job, account: Account) -> None:
     """Put back the kubeconfig of an account from the archive.
 
     Raises:
-        Refused: there is no backup any more.
+        Refused: there is no backup any more, or going back would stop what works.
         CommandFailed: the host said no.
         Unreachable: no answer.
     """
     with job.host.session():
+        refuse_to_go_back_to_ended(job)
         prepare_archive(job)
         job.host.change(_argv(PUT_BACK, "put-back-kubeconfig", account, folder_of()), as_root=True)
 

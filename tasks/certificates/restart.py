@@ -19,6 +19,7 @@ from tasks.certificates.seen import ApiState, RuntimeKind
 from tasks.certificates.work import Job, Work
 
 WITHIN_SECONDS = 180.0
+COMES_BACK_SECONDS = 15.0
 LOOK_WITHIN_SECONDS = 45.0
 RESTART_KUBELET = ("systemctl", "--no-ask-password", "restart", "--", "kubelet.service")
 STARTS_AGAIN = '[ -e "$1" ] || { echo "there is no $1"; exit 4; }; exec systemctl is-active kubelet'
@@ -129,9 +130,24 @@ def restart(job: Job, component: Component, etcd: Etcd) -> None:  # noqa: ARG001
     """
     with job.host.session():
         (found,) = in_use(job.host, [component])
+        if not found.started_at and comes_back(job.host, component):
+            return
         if not found.is_younger:
             restart_pod(job, component)
         wait_until_used(job.host, component)
+
+
+def comes_back(host: Host, component: Component) -> bool:
+    """Whether a component that does not run is started with its new files without our doing.
+
+    Its pod may have been removed before a worker was killed. One that does not come by itself the
+    kubelet holds back because it has failed too often; removing its pod ends that.
+    """
+    try:
+        wait_until_used(host, component, COMES_BACK_SECONDS)
+    except NotVerified:
+        return False
+    return True
 
 
 def restart_pod(job: Job, component: Component) -> None:

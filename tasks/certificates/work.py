@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from blocks.ssh_host import SshHost
+from recovery.errors import BadInput
 from recovery.steps import decision
 from tasks.certificates.catalogue import (
     ADMIN,
@@ -164,8 +165,13 @@ def jobs_of(nodes: Sequence[Node], work: Sequence[Work], backup_key_file: str) -
 def work_due(nodes: Sequence[Node], days_left_min: int, method: Method) -> list[Work]:
     """What is to be done, on the hosts where anything is; nothing due is nothing to do.
 
+    Raises:
+        BadInput: the number of days is negative.
+
     Runbook: docs/runbooks/kubeadm-certificates.md, step 1.
     """
+    if days_left_min < 0:
+        raise BadInput("days_left_min", f"{days_left_min} is negative", "Give 0 or more days")
     now = datetime.now(UTC)
     found = [work_on(node.label, node.seen, days_left_min, method, now) for node in nodes]
     return [work for work in found if work is not None]

@@ -190,10 +190,10 @@ def _pause_line() -> str:
 
 
 def has_failed_over(server: RedisServer, watch: Watch) -> bool:
-    """Whether the server follows the master that Sentinel names."""
+    """Whether the server is a replica of the master that Sentinel names."""
     with server.session() as session:
         info = info_of(session)
-    if info.is_master or not info.is_link_up:
+    if info.is_master:
         return False
     with _sentinel(server, watch) as session:
         return _master(session, watch) == info.master
@@ -255,6 +255,7 @@ def _refuse_without_replica(server: RedisServer, session: RedisSession, watch: W
     done_when=has_failed_over,
     refuse_if=(refuse_unless_failover_can_succeed,),
     redo_stale=False,
+    lasts_until="restart",
 )
 def fail_over(server: RedisServer, watch: Watch) -> None:
     """Have Sentinel promote a replica, and have the old master follow it. Both keep all data.

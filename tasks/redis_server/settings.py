@@ -170,7 +170,7 @@ def split_arguments(words: Iterable[str]) -> tuple[str, list[tuple[str, str]]]:
             name, values = word[2:], []
         elif name:
             values.append(word.strip("\"'"))
-        elif word not in {"-", "start"}:
+        elif not word.startswith("-"):
             file = file or word
     return file, options
 

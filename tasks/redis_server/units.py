@@ -232,7 +232,8 @@ def _unit_of_port(server: RedisServer) -> RedisUnit:
     candidates = [redis_unit(server.host, name) for name in _names(server.host)]
     fits: dict[str, RedisUnit] = {}
     for unit in candidates:
-        if unit.is_sentinel or unit.status.state is UnitState.NOT_FOUND:
+        is_none = unit.status.state is UnitState.NOT_FOUND or not unit.is_redis
+        if is_none or unit.is_sentinel:
             continue
         if _port_of(server.host, unit) == server.port:
             fits[unit.name] = unit

@@ -383,8 +383,9 @@ def test_a_worker_killed_at_any_event_starts_or_restarts_the_server_once(
     for point in points:
         world = make_server(is_running=is_running)
         killed = runs.run(world, kill=point)
-        at = (point, whole.events[point[0] - 1])
-        assert killed.exit_code == -9, (at, killed)
+        at = (point, whole.events[point[0] - 1][:2])
+        # What is waited for is asked as often as it takes: there may be fewer events this time.
+        assert killed.exit_code == -9 or killed.answer["state"] == "recovered", (at, killed)
         resumed = world.resume(runs)
 
         assert resumed.answer["state"] == "recovered", (at, resumed.answer)

@@ -339,6 +339,28 @@ def test_a_lost_kubeconfig_is_made_for_its_user(kubeadm):
     assert server == "https://lb-apiserver.kubernetes.local:6443"
 
 
+def test_everything_can_be_made_in_other_folders(kubeadm):
+    kubeadm.lay(VALID)
+    before = kubeadm.files()
+    authorities = ("ca", "front-proxy-ca", "etcd/ca")
+    for base in (f"{base}.{kind}" for base in authorities for kind in ("crt", "key")):
+        path = kubeadm.path(f"/new/pki/{base}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(kubeadm.path(f"{CERTIFICATES}/{base}").read_bytes())
+    config = kubeadm.path("/c.yaml").read_text().replace(CERTIFICATES, "/new/pki")
+    kubeadm.path("/new/c.yaml").write_text(config)
+
+    certs = kubeadm.run("init", "phase", "certs", "apiserver", "--config", "/new/c.yaml")
+    elsewhere = ("--config", "/new/c.yaml", "--kubeconfig-dir", "/new")
+    configs = kubeadm.run("init", "phase", "kubeconfig", "admin", *elsewhere)
+
+    assert (certs.returncode, configs.returncode) == (0, 0), certs.stderr + configs.stderr
+    after = kubeadm.files()
+    assert {path: after[path] for path in before} == before
+    made = {"new/pki/apiserver.crt", "new/pki/apiserver.key", "new/admin.conf"}
+    assert made < after.keys()
+
+
 def test_a_kubeconfig_for_a_kubelet_is_printed_and_nothing_is_written(kubeadm):
     kubeadm.lay(VALID)
     before = kubeadm.files()

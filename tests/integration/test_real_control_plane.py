@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from recovery.journal.history import RecoveryState
+from tests.integration.certificate_renewal import Renewal
 from tests.lab.pki import load_certificates
 from tests.lab.processes import LabError, wait_until
 from tests.lab.real_control_plane import real_control_plane
@@ -112,17 +114,37 @@ def test_a_renewal_is_served_once_every_static_pod_has_been_made_anew(cluster, h
     assert host.run(f"{KUBECTL} -n kube-system logs kube-scheduler-{cluster.node_name} --tail 1")
 
 
+def test_the_recovery_renews_them_too(cluster, host, tmp_path, monkeypatch):
+    for name in ("RECOVER_JOURNAL", "RECOVER_WORK_DIR"):
+        monkeypatch.setenv(name, "")  # which the renewal sets, and is undone by this
+    cluster.age(certificate_hours=240)
+    before = on_disk(host)
+
+    ended = Renewal(cluster, tmp_path).run()
+
+    assert ended.state is RecoveryState.RECOVERED, ended
+    after = on_disk(host)
+    assert shown(host) == after
+    assert {name for name in FILES if after[name] != before[name]} == FILES.keys() - {
+        "kubelet-serving"
+    }
+
+
 def test_a_copy_left_in_the_manifests_folder_takes_the_place_of_what_it_was_made_of(host):
     first = running(host)["kube-scheduler"]["id"]
 
     host.run(f"cp {MANIFEST} {MANIFEST}.bak")
 
-    settled(lambda: running(host).get("kube-scheduler", {"id": first})["id"] != first, "the copy")
+    settled(lambda: is_another(host, first), "the copy")
     second = running(host)["kube-scheduler"]["id"]
     host.run(f"rm {MANIFEST}.bak")
     settled(
         lambda: running(host).get("kube-scheduler", {"id": second})["id"] != second, "the other"
     )
+
+
+def is_another(host, scheduler):
+    return running(host).get("kube-scheduler", {"id": scheduler})["id"] != scheduler
 
 
 def test_leases_move_and_the_node_has_its_boot_id(host):

@@ -81,8 +81,8 @@ def test_a_stop_that_systemd_would_cut_short_is_not_begun(recover, redis):
 
 def test_a_stop_that_hangs_is_helped_by_a_signal_and_nothing_is_killed(recover, redis, monkeypatch):
     monkeypatch.setattr(running, "STOP_WITHIN_SECONDS", 3.0)
-    # As the script of an installer that asks without the password, and then waits for the end.
-    redis.drop_in("ExecStop=/bin/sh -c 'while [ -e /proc/$MAINPID ]; do sleep 0.1; done'")
+    # As the script of an installer that asks without the password, and waits for the end.
+    redis.drop_in("ExecStop=/bin/sh -c 'while redis-cli PING; do sleep 0.1; done'")
     before = redis.contents()
 
     ended = recover.redis(redis, restart=True)

@@ -26,7 +26,7 @@ from tests.lab.kubeadm_standin_config import (
     seconds_of,
 )
 from tests.lab.kubeadm_standin_output import PRINTERS, as_object, as_text
-from tests.lab.pki_kubeadm import Cluster, minor_of
+from tests.lab.pki_kubeadm import KUBERNETES, Cluster, minor_of
 
 VERSION_FILE = Path("/etc/lab/kubeadm-version")
 FORMATS = (
@@ -51,6 +51,11 @@ class Order:
         if config:
             return from_file(self.place, config)
         return self.elsewhere(made_up(self.place, asks_for_version=True))
+
+    @property
+    def configs_in(self) -> str:
+        """Where kubeconfigs go."""
+        return self.flags.get("kubeconfig-dir") or KUBERNETES
 
     def elsewhere(self, cluster: Cluster) -> Cluster:
         """Return the configuration with what the flags say otherwise."""
@@ -148,12 +153,14 @@ def _certificates(order: Order) -> None:
 
 def _kubeconfigs(order: Order) -> None:
     cluster = order.cluster
-    is_external = phases.is_begun_with_external(order.place, cluster)
-    kubeconfigs.make_kubeconfigs(order.place, cluster, order.name, is_external=is_external)
+    is_external = phases.is_begun_with_external(order.place, cluster, order.configs_in)
+    kubeconfigs.make_kubeconfigs(
+        order.place, cluster, order.name, is_external=is_external, folder=order.configs_in
+    )
 
 
 def _requests(order: Order) -> None:
-    phases.generate_requests(order.place, order.cluster)
+    phases.generate_requests(order.place, order.cluster, order.configs_in)
 
 
 def _help(order: Order) -> None:

@@ -39,7 +39,9 @@ FILES = {  # as `init phase kubeconfig` calls them
 }
 
 
-def make_kubeconfigs(place: Place, cluster: Cluster, name: str, *, is_external: bool) -> None:
+def make_kubeconfigs(
+    place: Place, cluster: Cluster, name: str, *, is_external: bool, folder: str = KUBERNETES
+) -> None:
     """Write one kubeconfig, or all; one that is there is kept, however old its certificate is.
 
     Raises:
@@ -47,7 +49,7 @@ def make_kubeconfigs(place: Place, cluster: Cluster, name: str, *, is_external: 
     """
     wanted_files = {one.name: one for one in (*configs(cluster), KUBELET_CONFIG)}
     if name == "all":
-        place.say(f'[kubeconfig] Using kubeconfig folder "{KUBERNETES}"')
+        place.say(f'[kubeconfig] Using kubeconfig folder "{folder}"')
     for short in FILES if name == "all" else [name]:
         config = wanted_files.get(FILES[short])
         if config is None:
@@ -56,7 +58,7 @@ def make_kubeconfigs(place: Place, cluster: Cluster, name: str, *, is_external: 
             place.say(f"[kubeconfig] External CA mode: Using user provided {config.name}")
             continue
         try:
-            _make_kubeconfig(place, cluster, config)
+            _make_kubeconfig(place, cluster, config, folder)
         except KubeadmError as error:
             raise KubeadmError(f"error execution phase kubeconfig/{short}: {error.text}") from error
 
@@ -112,12 +114,12 @@ def point_kubelet_at_rotated(place: Place) -> None:
         )
 
 
-def look_at_given_kubeconfigs(place: Place, cluster: Cluster) -> None:
+def look_at_given_kubeconfigs(place: Place, cluster: Cluster, folder: str = KUBERNETES) -> None:
     """Refuse where one that cannot be made is not there, or trusts another authority."""
     ca = load(place, f"{cluster.certificates_directory}/ca.crt")
     here = ("controller-manager.conf", "scheduler.conf")
     for name in (*here, "admin.conf", "super-admin.conf", "kubelet.conf"):
-        path = f"{KUBERNETES}/{name}"
+        path = f"{folder}/{name}"
         expected = cluster.local_url if name in here else cluster.url
         if not place.exists(path):
             reason = f"stat {path}: no such file or directory"
@@ -170,9 +172,9 @@ def validity(place: Place, cluster: Cluster) -> Validity:
     return Validity(place.started_at - timedelta(minutes=5), place.started_at + life)
 
 
-def _make_kubeconfig(place: Place, cluster: Cluster, config: KeptConfig) -> None:
+def _make_kubeconfig(place: Place, cluster: Cluster, config: KeptConfig, folder: str) -> None:
     ca = signer(place, cluster)
-    path = f"{KUBERNETES}/{config.name}"
+    path = f"{folder}/{config.name}"
     if place.exists(path):
         _compare_kubeconfig(place, path, ca.certificate, server_of(config, cluster))
         place.say(f'[kubeconfig] Using existing kubeconfig file: "{path}"')

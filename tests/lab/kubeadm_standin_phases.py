@@ -55,7 +55,7 @@ ORDER = (  # in which `all` makes them
 KEPT = {one.name: one for one in (*AUTHORITIES, *LEAVES)}
 
 
-def is_begun_with_external(place: Place, cluster: Cluster) -> bool:
+def is_begun_with_external(place: Place, cluster: Cluster, folder: str = KUBERNETES) -> bool:
     """Do what every `init phase` begins with; return whether the key of the authority is absent.
 
     Raises:
@@ -70,7 +70,7 @@ def is_begun_with_external(place: Place, cluster: Cluster) -> bool:
         if is_external and reason:
             raise KubeadmError(f"invalid or incomplete external {called}: {reason}")
         if is_external and authority_name == "ca":
-            look_at_given_kubeconfigs(place, cluster)
+            look_at_given_kubeconfigs(place, cluster, folder)
         found.append(is_external)
     return found[0]
 
@@ -98,7 +98,7 @@ def make_certificates(place: Place, cluster: Cluster, name: str) -> None:
             raise KubeadmError(f"error execution phase certs/{one}: {error.text}") from error
 
 
-def generate_requests(place: Place, cluster: Cluster) -> None:
+def generate_requests(place: Place, cluster: Cluster, configs_in: str = KUBERNETES) -> None:
     """Write a key and a signing request for every certificate; refuses where a key is there.
 
     Raises:
@@ -116,9 +116,9 @@ def generate_requests(place: Place, cluster: Cluster) -> None:
         place.say(f"  {leaf.base_name}")
         write(place.path(f"{base}.key"), key_pem(key), 0o600)
         write(place.path(f"{base}.csr"), _request(wanted(leaf, cluster), key), 0o600)
-    place.say(f"generating keys and CSRs in {KUBERNETES}")
+    place.say(f"generating keys and CSRs in {configs_in}")
     for config in (*configs(cluster), KUBELET_CONFIG):
-        path = f"{KUBERNETES}/{config.name}"
+        path = f"{configs_in}/{config.name}"
         if place.exists(path) or place.exists(f"{path}.csr"):
             raise KubeadmError(f"file already exists: key or CSR {path}")
         key, says = new_rsa_key(), wanted_client(config, cluster)

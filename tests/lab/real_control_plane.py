@@ -193,6 +193,11 @@ class RealControlPlane:
         host.run("kubeadm init phase upload-config kubeadm --config /opt/lab/kubeadm.yaml 2>&1")
         host.run("mkdir -p /root/.kube && cp /etc/kubernetes/admin.conf /root/.kube/config")
 
+    def age(self, certificate_hours: float) -> None:
+        """Give its certificates so long to live still; what runs may not have them yet."""
+        self.host.write("root/aged.yaml", self.configuration(certificate_hours))
+        self.host.run("kubeadm certs renew all --config /root/aged.yaml")
+
     def wait_until_ready(self, within_seconds: float = 120) -> None:
         """Wait until the node says that it is ready and every static pod runs.
 

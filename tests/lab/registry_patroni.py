@@ -43,6 +43,7 @@ class PatroniPair:
                 "data_dir": DATA,
                 "bin_dir": "/usr/lib/postgresql/15/bin",
                 "use_unix_socket": True,
+                "basebackup": [{"checkpoint": "fast"}],
                 "pg_hba": hba,
                 "parameters": {"unix_socket_directories": "/run/postgresql", "fsync": "off"},
                 "authentication": {

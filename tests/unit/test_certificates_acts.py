@@ -350,6 +350,25 @@ def test_a_pod_that_was_restarted_already_is_not_restarted_again():
     assert not host.changed
 
 
+def test_a_pod_that_is_coming_back_by_itself_is_only_waited_for():
+    gone = look_of(started=1).rpartition("\nprocess:")[0]
+    host = Told({"look": [gone, gone, look_of(started=999_999)]})
+
+    restart.restart(job_of(host=host), Component.SCHEDULER, ETCD)
+
+    assert not host.changed
+
+
+def test_a_pod_that_the_kubelet_holds_back_is_removed(monkeypatch):
+    monkeypatch.setattr(restart, "COMES_BACK_SECONDS", 0)
+    gone = look_of(started=1).rpartition("\nprocess:")[0]
+    host = Told({"look": [gone, gone, look_of(started=999_999)]})
+
+    restart.restart(job_of(host=host), Component.SCHEDULER, ETCD)
+
+    assert [argv[3] for argv in host.changed] == ["restart-static-pod"]
+
+
 def test_a_pod_that_does_not_come_back_is_told_with_what_it_does():
     with pytest.raises(NotVerified, match="kube-scheduler was started before its files"):
         restart.wait_until_used(Told({"look": look_of(started=1)}), Component.SCHEDULER, 0)

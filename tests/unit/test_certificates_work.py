@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from recovery.errors import Refused
+from recovery.errors import BadInput, Refused
 from recovery.values import from_plain, to_plain
 from tasks.certificates import preflight
 from tasks.certificates.catalogue import CONTROL_PLANE, LEAVES, Component, EtcdKind
@@ -289,6 +289,11 @@ def test_the_decision_is_made_by_the_clock_of_now():
     later = seen_host(left=timedelta(days=-10), seen_at=datetime.now(UTC))
 
     assert [one.host for one in work_due([node_of(later)], 30, Method.RENEW)] == ["root@cp1"]
+
+
+def test_a_negative_number_of_days_is_refused():
+    with pytest.raises(BadInput, match="-1 is negative"):
+        work_due([node_of()], -1, Method.RENEW)
 
 
 # -- reasons to refuse ---------------------------------------------------------------------------

@@ -1,0 +1,258 @@
+"""Renewing certificates while the worker is killed: before, inside and after every step.
+
+What counts is what the ports of the hosts serve; what the recovery says of itself comes second.
+"""
+
+import os
+import secrets
+import signal
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from recovery.journal.history import StepState, read_history
+from tests.faults.conftest import flaws_of, kill_points, sampled, the_recovery, told_events
+from tests.integration.certificate_renewal import (
+    CONFIGS,
+    KEPT,
+    LEAVES,
+    assert_renewed,
+    changed,
+    files_of,
+    processes,
+    serials,
+    sha256_of,
+)
+from tests.lab.control_plane import control_planes
+from tests.lab.control_plane_design import EXPIRED_WITH_KUBELETS, EXPIRING
+from tests.lab.processes import wait_until
+from tests.lab.session import started_or_skipped
+
+SHARDS = 8  # each within the time limit of a test
+POINTS = 2  # of each shard in an ordinary run; all of them with FAULTS=all
+UNDO_SHARDS = 2
+ONCE = ("certs renew all", "restart-static-pod")  # sent once for each host and component
+
+
+@dataclass
+class World:
+    """A control plane that is about to run out, and the journal of whoever renews it."""
+
+    cluster: object
+    folder: Path
+    more: dict = field(default_factory=dict)
+
+    module = "flows.certificates"
+    flow = "renew-control-plane-certificates"
+    retry_delays = (0.5, 1.0, 2.0)
+
+    def __post_init__(self):
+        self.hosts = self.cluster.hosts
+        self.serials = {host.name: serials_there(host) for host in self.hosts}
+        self.kept = {host.name: sha256_of(host, KEPT) for host in self.hosts}
+        self.files = {host.name: files_of(host) for host in self.hosts}
+        key = self.folder / "key"
+        key.write_text(secrets.token_hex(32))
+        key.chmod(0o600)
+        self.parameters = {
+            "hosts": " ".join(host.url() for host in self.hosts),
+            "backup_key_file": str(key),
+            "users": "ops",
+            **self.more,
+        }
+        self.environment = {
+            "RECOVER_JOURNAL": str(self.folder / "journal.sqlite"),
+            "RECOVER_WORK_DIR": str(self.folder / "work"),
+            "RECOVER_LEASE_SECONDS": "2",
+        }
+
+    def assert_renewed(self, at):
+        for host in self.hosts:
+            before = self.serials[host.name]
+            assert_renewed(host, before, leaves=tuple(before))
+            assert sha256_of(host, KEPT) == self.kept[host.name], at
+            theirs = host.read_file("/home/ops/.kube/config")
+            assert theirs == host.read_file("/etc/kubernetes/admin.conf"), at
+        assert flaws_of(self) == [], at
+
+    def assert_nothing_done_twice(self, recovery_id, at):
+        """What was sent and answered is not sent again, however often it is resumed."""
+        sent = Counter(
+            (event.step, word)
+            for event in told_events(self, recovery_id)
+            for word in ONCE
+            if event.kind == "command" and event.body["is_change"] and word in event.body["command"]
+        )
+        assert all(times == 1 for times in sent.values()), (at, sent)
+
+
+def serials_there(host):
+    present = host.run("ls /etc/kubernetes").split()
+    return serials(host, [leaf for leaf in (*LEAVES, *CONFIGS) if leaf in {*LEAVES, *present}])
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    with started_or_skipped(control_planes(tmp_path_factory.mktemp("cp"))) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    with started_or_skipped(control_planes(tmp_path_factory.mktemp("cp3"), 3)) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def make_world(tmp_path):
+    made = []
+
+    def make(cluster, age=EXPIRING, **more):
+        if cluster.age is age:
+            cluster.restore()
+        else:
+            cluster.become(age)
+        if age is EXPIRING:
+            cluster.wait_until_ready()
+        folder = tmp_path / str(len(made))
+        folder.mkdir()
+        made.append(World(cluster, folder, more))
+        return made[-1]
+
+    return make
+
+
+def kill_and_resume(runs, world, point, whole):
+    """Kill a renewal at a point, resume it, and look at the cluster."""
+    killed = runs.run(world, kill=point, break_glass="fault test")
+    assert killed.exit_code == -signal.SIGKILL, (point, killed)
+    recovery_id = the_recovery(world)
+    options = {"resume": recovery_id} if recovery_id else {}
+    resumed = runs.run(world, break_glass="fault test", **options)
+
+    at = (point, whole.events[point[0] - 1])
+    assert resumed.answer["state"] == "recovered", (at, resumed.answer)
+    world.assert_renewed(at)
+    world.assert_nothing_done_twice(resumed.answer["id"], at)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_a_renewal_killed_at_any_event_ends_with_every_certificate_new(
+    one, make_world, runs, shard
+):
+    """Goal: no instruction of a renewal is a point of no return, and none is done twice.
+
+    Method: kill the worker before and after an event of the journal (hence before, inside and after
+    every step and every command), resume, and look at what the host serves. The shards divide the
+    events among them.
+    """
+    undisturbed = make_world(one)
+    whole = runs.run(undisturbed, break_glass="fault test")
+    assert whole.answer["state"] == "recovered", whole.answer
+    undisturbed.assert_renewed("undisturbed")
+
+    for point in sampled(kill_points(whole.events)[shard::SHARDS], POINTS, f"{shard}"):
+        kill_and_resume(runs, make_world(one), point, whole)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("age", "more"),
+    [
+        (EXPIRED_WITH_KUBELETS, {}),
+        (EXPIRING, {"method": "regenerate"}),
+        (EXPIRING, {"reboot": True}),
+    ],
+    ids=["expired", "regenerate", "reboot"],
+)
+def test_every_way_to_renew_survives_a_kill_at_any_event(one, make_world, runs, age, more):
+    """Goal: what was expired, is regenerated, or is rebooted survives what a plain renewal does."""
+    world = make_world(one, age, **more)
+    whole = runs.run(world, break_glass="fault test")
+    assert whole.answer["state"] == "recovered", whole.answer
+
+    for point in sampled(kill_points(whole.events), 2 * POINTS, f"{age}{more}"):
+        world = make_world(one, age, **more)
+        reboots = world.hosts[0].reboot_count
+        kill_and_resume(runs, world, point, whole)
+        assert world.hosts[0].reboot_count - reboots == int("reboot" in more), point
+
+
+@pytest.mark.timeout(1800)
+def test_three_hosts_survive_a_kill_at_any_event(three, make_world, runs):
+    """Goal: a worker killed between two hosts leaves neither of them behind."""
+    whole = runs.run(make_world(three), break_glass="fault test")
+    assert whole.answer["state"] == "recovered", whole.answer
+
+    for point in sampled(kill_points(whole.events), POINTS, "three"):
+        kill_and_resume(runs, make_world(three), point, whole)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("shard", range(UNDO_SHARDS))
+def test_an_undo_killed_at_any_event_ends_with_what_was_there(one, make_world, runs, shard):
+    """Goal: the way back survives what the way there survives.
+
+    Method: renew, begin to undo, kill before or after an event, undo again, and compare every file
+    and what is served with what was there before.
+    """
+    back = {"undo_by": "fault test", "break_glass": "test"}
+    first = make_world(one)
+    renewed = runs.run(first, break_glass="fault test")
+    whole = runs.run(first, resume=renewed.answer["id"], **back)
+    assert whole.answer["state"] == "undone", whole.answer
+    assert_put_back(first, "undisturbed")
+
+    for point in sampled(kill_points(whole.events)[shard::UNDO_SHARDS], POINTS, f"undo {shard}"):
+        world = make_world(one)
+        renewed = runs.run(world, break_glass="fault test")
+        killed = runs.run(world, kill=point, resume=renewed.answer["id"], **back)
+        assert killed.exit_code == -signal.SIGKILL, (point, killed)
+        again = runs.run(world, resume=renewed.answer["id"], **back)
+
+        at = (point, whole.events[point[0] - 1])
+        assert again.answer["state"] == "undone", (at, again.answer)
+        assert_put_back(world, at)
+        history = read_history(told_events(world, renewed.answer["id"]))
+        acts = {step.state for key, step in history.steps.items() if key.startswith("renew[")}
+        assert acts == {StepState.UNDONE}, at
+
+
+def assert_put_back(world, at):
+    for host in world.hosts:
+        assert changed(world.files[host.name], files_of(host)) == set(), at
+    world.cluster.wait_until_ready()
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("word", ONCE)
+def test_a_paused_worker_that_wakes_up_changes_nothing_more(one, make_world, runs, word):
+    """Goal: who was away longer than the lease does not undo what another has done since.
+
+    Method: stop a worker (SIGSTOP) when a command was sent and is not noted yet, let another one
+    recover the cluster, wake the first one up, and compare files and processes before and after.
+    """
+    whole = runs.run(make_world(one), break_glass="fault test")
+    n = next(n for n, event in enumerate(whole.events, 1) if event[2] and word in event[3])
+    world = make_world(one)
+    paused = runs.run(world, kill=(n, "stop"), break_glass="fault test")
+    assert paused.stopped, paused
+    recovered = runs.run(world, resume=the_recovery(world), break_glass="fault test")
+    assert recovered.answer["state"] == "recovered", recovered.answer
+    (host,) = world.hosts
+    files, running = files_of(host), processes(host)
+
+    os.kill(paused.stopped, signal.SIGCONT)
+    wait_until(lambda: is_gone(paused.stopped), "the paused worker to leave", within_seconds=60)
+
+    assert changed(files, files_of(host)) == set()
+    assert processes(host) == running
+    world.assert_renewed("woken up")
+
+
+def is_gone(pid):
+    about = Path(f"/proc/{pid}/stat")
+    return not about.exists() or about.read_text().rpartition(")")[2].split()[0] == "Z"
