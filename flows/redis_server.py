@@ -108,7 +108,7 @@ def _restart(server: RedisServer, due: Due, accept: tuple[str, ...]) -> Recovere
     watch = sentinels.watch_over(server)
     is_failed_over = watch.is_kept and before.is_master
     if is_failed_over:
-        sentinels.fail_over(server, watch)
+        sentinels.fail_over(server, due, watch)
     saving.save(server, due, before)
     copy = _copy(server, due, accept)
     copies.copy_can_be_loaded(server, due)

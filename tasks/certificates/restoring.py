@@ -16,7 +16,12 @@ from tasks.certificates.catalogue import KUBELET_PKI, KUBERNETES, Component
 from tasks.certificates.look_lines import Lines, api_state
 from tasks.certificates.look_script import look_argv
 from tasks.certificates.off_host import OffHostCopy, parse_listed
-from tasks.certificates.restart import RESTART_KUBELET, restart_pod, wait_until_used
+from tasks.certificates.restart import (
+    RESTART_KUBELET,
+    etcd_is_healthy,
+    restart_pod,
+    wait_until_used,
+)
 from tasks.certificates.seen import ApiState
 from tasks.certificates.work import Job, Work, changed_paths
 
@@ -174,3 +179,5 @@ def _use_again(job: Job) -> None:
         restart_pod(job, component)
         if is_waited_for:
             wait_until_used(job.host, component)
+        if is_waited_for and component is Component.ETCD:
+            etcd_is_healthy(job)  # or the next host would take its member away too soon

@@ -11,8 +11,10 @@ SERVER = (
 # Empty for accounts that may not see it.
 PRIMARY = (
     "SELECT coalesce((SELECT sender_host || ':' || sender_port FROM pg_stat_wal_receiver LIMIT 1), "
-    "substring(current_setting('primary_conninfo', true) from 'host=''?([^'' ]+)'), '')"
+    "(SELECT substring(setting from 'host=''?([^'' ]+)') FROM pg_settings "
+    "WHERE name = 'primary_conninfo'), '') AS source"
 )
+NOT_SHOWN = "not shown to this account"
 SCRATCH = (
     "CREATE TEMPORARY TABLE recover_scratch (n integer)",
     "INSERT INTO pg_temp.recover_scratch VALUES (1)",
@@ -36,7 +38,7 @@ def role_of(session: PostgresSession) -> Role:
 
 def primary_of(session: PostgresSession) -> str:
     """Where a standby gets its changes from, as far as this account may see it."""
-    return str(session.value(PRIMARY)) or "not shown to this account"
+    return str(session.value(PRIMARY)) or NOT_SHOWN
 
 
 def write_scratch(session: PostgresSession) -> None:

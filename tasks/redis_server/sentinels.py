@@ -15,8 +15,11 @@ from typing import Any
 from blocks.redis_session import HungUp, Login, RedisSaidNo, RedisSession, Silent
 from recovery.errors import NotVerified, Refused, Unreachable
 from recovery.steps import act, decision
+from tasks.redis_server.settings import settings_of
 from tasks.redis_server.status import info_of
 from tasks.redis_server.target import RedisServer
+from tasks.redis_server.triage import Due
+from tasks.redis_server.units import redis_unit
 
 HELLO = "__sentinel__:hello"
 HELLO_FIELDS = 8
@@ -189,11 +192,12 @@ def _pause_line() -> str:
     return f"CLIENT PAUSE {int(WRITES_WAIT_SECONDS * 1000)} WRITE"
 
 
-def has_failed_over(server: RedisServer, watch: Watch) -> bool:
-    """Whether the server is a replica of the master that Sentinel names."""
+def has_failed_over(server: RedisServer, due: Due, watch: Watch) -> bool:
+    """Whether the server is a replica of the master that Sentinel names, after a restart too."""
     with server.session() as session:
         info = info_of(session)
-    if info.is_master:
+    unit = redis_unit(server.host, due.unit)
+    if info.is_master or not settings_of(server.host, unit.arguments, unit.name).replica_of:
         return False
     with _sentinel(server, watch) as session:
         return _master(session, watch) == info.master
@@ -257,7 +261,7 @@ def _refuse_without_replica(server: RedisServer, session: RedisSession, watch: W
     redo_stale=False,
     lasts_until="restart",
 )
-def fail_over(server: RedisServer, watch: Watch) -> None:
+def fail_over(server: RedisServer, due: Due, watch: Watch) -> None:
     """Have Sentinel promote a replica, and have the old master follow it. Both keep all data.
 
     Writes wait meanwhile, a second or two; clients then get READONLY and ask Sentinel anew. Begun
@@ -271,20 +275,21 @@ def fail_over(server: RedisServer, watch: Watch) -> None:
 
     Runbook: docs/runbooks/redis.md, step 5.
     """
+    del due  # what its probe asks for
     with server.session() as old, _sentinel(server, watch) as sentinel:
         here = f"{watch.address}:{watch.port}"
         new = _master(sentinel, watch)
-        if new == here:
-            old.change(*_pause_line().split())
-            try:
+        try:
+            if new == here:
+                old.change(*_pause_line().split())
                 _until_caught_up(server, old)
                 _order(sentinel, watch)
                 new = _until_switched(server, sentinel, watch, here)
-                _follow(old, new)
-            finally:
-                old.change("CLIENT", "UNPAUSE")
-        elif info_of(old).is_master:
-            _follow(old, new)
+            if info_of(old).is_master:
+                address, _, port = new.rpartition(":")
+                old.change("REPLICAOF", address, port)
+        finally:
+            old.change("CLIENT", "UNPAUSE")
         old.change("CONFIG", "REWRITE")
         _until_linked(server, old)
 
@@ -330,11 +335,6 @@ def _until_switched(server: RedisServer, sentinel: RedisSession, watch: Watch, h
                     "See the log of the sentinels (-failover-abort-no-good-slave?), then resume",
                 )
             time.sleep(PAUSE_SECONDS)
-
-
-def _follow(old: RedisSession, new: str) -> None:
-    address, _, port = new.rpartition(":")
-    old.change("REPLICAOF", address, port)
 
 
 def _until_linked(server: RedisServer, old: RedisSession) -> None:

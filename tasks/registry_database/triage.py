@@ -7,8 +7,16 @@ from recovery.errors import CommandFailed, Refused
 from recovery.steps import decision
 from tasks.postgres_server.clusters import cluster_on_port
 from tasks.postgres_server.condition import condition_of
+from tasks.postgres_server.inside import ask_inside
 from tasks.postgres_server.patroni import members_of, patroni_of
-from tasks.postgres_server.primary import Role, primary_of, role_of, write_scratch
+from tasks.postgres_server.primary import (
+    NOT_SHOWN,
+    PRIMARY,
+    Role,
+    primary_of,
+    role_of,
+    write_scratch,
+)
 from tasks.registry_database.causes import (
     AT_THE_DOOR,
     BY_CODE,
@@ -142,7 +150,11 @@ def judge_not_primary(order: DatabaseOrder, source: str) -> Reason:
                 f"See `{' '.join(patroni.argv('list'))}` and the log of Patroni; L3 decides on a "
                 "failover",
             )
-        source = str(members.leader) if members and members.leader else source
+        if members and members.leader:
+            source = str(members.leader)
+        elif source == NOT_SHOWN:
+            inside = ask_inside(order.host, cluster, PRIMARY)
+            source = inside.rows[0]["source"] if inside.is_accepted else source
     return Reason(
         Cause.NOT_A_PRIMARY,
         f"this server is a standby and takes no writes; its primary is {source}",

@@ -234,7 +234,7 @@ def refuse_little_disk(repair: IndexRepair, due: list[str]) -> None:
     with repair.database.connect() as session:
         table = found_table(session, repair)
         needed = sum(index_bytes(session, repair, table, column) for column in due)
-        folder = str(session.value(FOLDERS))
+        data, index = session.rows(FOLDERS)[0]
     if repair.host is None:
         if Acceptable.UNKNOWN_DISK in repair.accept:
             return
@@ -244,8 +244,8 @@ def refuse_little_disk(repair: IndexRepair, due: list[str]) -> None:
             "known: no host was given",
             f"Give host=ssh://…, or look yourself and accept=['{Acceptable.UNKNOWN_DISK}']",
         )
-    folder = folder or cluster_on_port(repair.host, repair.database.port).data_folder
-    if lacking := room_on(repair.host, folder).shortfall(needed):
+    data = data or cluster_on_port(repair.host, repair.database.port).data_folder
+    if lacking := room_on(repair.host, data, index or data).shortfall(needed):
         raise Refused(
             repair.label,
             lacking,

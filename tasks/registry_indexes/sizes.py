@@ -16,25 +16,31 @@ WIDTH_UNKNOWN_BYTES = 40
 SPARE_FACTOR = 2  # the sort spills about as much as the index is large
 
 WIDTH = "SELECT avg_width FROM pg_stats WHERE schemaname = %s AND tablename = %s AND attname = %s"
-FOLDERS = "SELECT coalesce((SELECT setting FROM pg_settings WHERE name = 'data_directory'), '')"
+# The data folder, empty for accounts that may not see it; where new indexes go, empty for there.
+FOLDERS = """
+SELECT coalesce((SELECT setting FROM pg_settings WHERE name = 'data_directory'), ''),
+       coalesce(pg_tablespace_location(coalesce(
+         (SELECT oid FROM pg_tablespace WHERE spcname = current_setting('default_tablespace')),
+         (SELECT dattablespace FROM pg_database WHERE datname = current_database()))), '')
+"""
 
 
 @dataclass(frozen=True)
 class Room:
     """What is free on the file systems a build writes to."""
 
-    data_folder: str
-    data_free_bytes: int
+    index_folder: str
+    index_free_bytes: int
     wal_free_bytes: int
     is_wal_apart: bool
 
     def shortfall(self, index_bytes: int) -> str:
         """What there is too little of for indexes of this size; empty where nothing is."""
-        data, wal = SPARE_FACTOR * index_bytes, index_bytes if self.is_wal_apart else 0
-        if self.data_free_bytes < data:
+        here, wal = SPARE_FACTOR * index_bytes, index_bytes if self.is_wal_apart else 0
+        if self.index_free_bytes < here:
             return (
-                f"{megabytes(self.data_free_bytes)} are free under {self.data_folder}, and the "
-                f"builds may take {megabytes(data)}"
+                f"{megabytes(self.index_free_bytes)} are free under {self.index_folder}, and the "
+                f"builds may take {megabytes(here)}"
             )
         if self.wal_free_bytes < wal:
             return (
@@ -67,13 +73,13 @@ def index_bytes(
     return estimated_bytes(rows, float(sampled or WIDTH_UNKNOWN_BYTES))
 
 
-def room_on(host: SshHost, data_folder: str) -> Room:
-    """What is free on the host under the data folder and where its write-ahead log lies.
+def room_on(host: SshHost, data_folder: str, index_folder: str) -> Room:
+    """What is free on the host where indexes go, and where the write-ahead log lies.
 
     Raises:
         CommandFailed: there is no such folder on the host.
         UnreadableOutput: df printed something else.
     """
-    data, wal = read_df(host, [data_folder, f"{data_folder}/pg_wal/."])
-    apart = data.mount != wal.mount
-    return Room(data_folder, data.free_bytes, wal.free_bytes, is_wal_apart=apart)
+    index, wal = read_df(host, [index_folder, f"{data_folder}/pg_wal/."])
+    is_apart = index.mount != wal.mount
+    return Room(index_folder, index.free_bytes, wal.free_bytes, is_wal_apart=is_apart)

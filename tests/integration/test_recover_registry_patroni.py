@@ -86,9 +86,7 @@ def test_a_replica_is_no_primary_and_the_leader_is_named(pair):
     assert f"db1 ({pair.leader.address}) Leader" in text
     ended = recover(pair.replica, standby=True)
     assert ended.state is RecoveryState.RECOVERED, ended.error
-    assert f"a standby of {pair.leader.address}:5432" in ended.result.seen or "not shown" in (
-        ended.result.seen
-    )
+    assert "as it is meant to be" in ended.result.seen
     assert "Two primaries" in refused(pair.leader, "not-a-standby", standby=True)
 
 
@@ -106,9 +104,11 @@ def test_a_stopped_supervisor_is_started_and_postgresql_never_behind_its_back(pa
 
 def test_a_server_that_died_is_started_by_its_supervisor(pair):
     before = pair.leader.postmaster()
-    pair.leader.run(f"systemctl kill -s STOP patroni; kill -9 $(head -n 1 {DATA}/postmaster.pid)")
+    pair.leader.run(
+        f"systemctl kill --kill-who=main -s STOP patroni; kill -9 $(head -n 1 {DATA}/postmaster.pid)"
+    )
     wait_until(lambda: not pair.leader.pids(), "the server to be gone", within_seconds=60)
-    pair.leader.run("(sleep 4; systemctl kill -s CONT patroni) >/dev/null 2>&1 &")
+    pair.leader.run("(sleep 4; systemctl kill --kill-who=main -s CONT patroni) >/dev/null 2>&1 &")
 
     ended = recover(pair.leader)
 

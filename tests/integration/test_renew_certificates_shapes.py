@@ -130,7 +130,8 @@ def test_an_etcd_that_misses_a_member_is_refused(three, renewal_of):
     three.wait_until_ready()
     renewal, (first, _, third) = renewal_of(three), three.hosts
     third.run(
-        "mv /etc/kubernetes/manifests/etcd.yaml /root; crictl pods --name etcd -q | xargs crictl rmp -f"
+        "mv /etc/kubernetes/manifests/etcd.yaml /root; "
+        "crictl pods --name etcd -q | xargs crictl rmp -f"
     )
 
     two = renewal.run(hosts=f"{first.url()} {three.hosts[1].url()}")

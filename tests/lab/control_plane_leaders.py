@@ -1,15 +1,16 @@
 """Stand-ins for kube-controller-manager and kube-scheduler.
 
 Each loads its kubeconfig when it starts and holds that certificate until it ends, renews its Lease
-while it leads, and serves /healthz with a certificate it makes up. Without a lease it ends, as the
-real ones do, and the kubelet starts it again. The controller manager that leads also signs what
+while it leads, and serves /healthz with a certificate it makes up. One that loses its lease ends,
+and the kubelet starts it again; one that never had it tries for ever. So a process that was started
+with an expired certificate runs, looks well, and does nothing, also once there is a new one on
+disk: as kube-scheduler 1.36 was seen to do. The controller manager that leads also signs what
 kubelets ask for and says which nodes are silent. Times are a third of the real ones.
 """
 
 import base64
 import ssl
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Sequence
@@ -71,27 +72,6 @@ class Leader:
         host = Path("/etc/hostname").read_text().strip()
         self.identity = f"{host}_{uuid.uuid4()}"
         self.renewed_at = 0.0
-
-    def wait_for_api(self) -> None:
-        """Wait until the API is there, for ever; end where it says for a while who are you.
-
-        Raises:
-            SystemExit: it does not take the certificate.
-        """
-        refused_since = 0.0
-        while True:
-            try:
-                self.api.ask("GET", "/api")
-            except AnswerNo as error:
-                refused_since = refused_since or time.monotonic()
-                if time.monotonic() - refused_since > RENEW_DEADLINE_SECONDS:
-                    log(f"unable to load configmap extension-apiserver-authentication: {error}")
-                    sys.exit(1)
-            except OSError as error:
-                log(f"error retrieving resource lock: {error}")
-            else:
-                return
-            time.sleep(RETRY_SECONDS)
 
     def lead(self) -> None:
         """Take the lease where nobody holds it, keep it, and work meanwhile.
@@ -229,10 +209,4 @@ def main(name: str, words: Sequence[str]) -> None:
     address = flags.get("bind-address", "127.0.0.1")
     serve(TlsServer((address, PORTS[name]), Health, lambda: context))
     kind = ControllerManager if name == "kube-controller-manager" else Leader
-    leader = kind(name, flags)
-    leader.wait_for_api()
-    threading.Thread(target=_lead_or_end, args=(leader,)).start()
-
-
-def _lead_or_end(leader: Leader) -> None:
-    leader.lead()
+    kind(name, flags).lead()

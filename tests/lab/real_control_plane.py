@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 
 from tests.lab.control_plane_host import binary
-from tests.lab.hosts import LabHost, lab_hosts
+from tests.lab.hosts import NSPAWN, LabHost, lab_hosts
 from tests.lab.processes import LabError, ServerMissing, find_binary, scratch_directory, wait_until
 from tests.lab.real_control_plane_images import libraries_of, pause_program, write_image
 from tests.lab.real_control_plane_runtime import find_crictl, remove_groups
@@ -297,7 +297,8 @@ def real_control_plane(
             "kubelet.service": KUBELET_UNIT,
             "kubelet.service.d/10-kubeadm.conf": KUBELET_DROP_IN,
         }
-        with lab_hosts(directory, 1, binds=binds, files=files, units=units) as lab:
+        # What is bent here is bent for systemd-nspawn; under Docker it would be other things.
+        with lab_hosts(directory, 1, binds=binds, files=files, units=units, backend=NSPAWN) as lab:
             cluster = RealControlPlane(lab.hosts[0])
             try:
                 cluster.begin(certificate_hours)

@@ -80,6 +80,21 @@ class RegistryHost:
             f"cp -a /var/lib/postgresql/new {DATA} && cp -a /etc/postgresql/new {CONFIG}"
         )
 
+    def follow(self, primary):
+        """Become a streaming standby of another host."""
+        quoted = primary.password.replace("'", "'\\''")
+        self.run(
+            f"rm -rf {DATA}; PGPASSWORD='{quoted}' runuser -u postgres -- pg_basebackup -R "
+            f"--checkpoint=fast -h {primary.address} -U registry -D {DATA}"
+        )
+        self.configure(cluster_name=self.host.name)
+        self.run(f"systemctl start {UNIT}")
+        wait_until(
+            lambda: self.psql("SELECT status FROM pg_stat_wal_receiver") == "streaming",
+            "it to stream",
+            within_seconds=30,
+        )
+
     def run(self, text, within_seconds=60):
         return self.host.run(text, within_seconds)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from blocks.redis_session import Login, RedisSaidNo
+from blocks.redis_session import RedisSaidNo
 from blocks.ssh_command import Answer
 from recovery.errors import BadInput, NotVerified, Refused, Unreachable, UnreadableOutput
 from tasks.redis_server import (
@@ -471,11 +471,18 @@ def test_without_an_answer_of_any_sentinel_nothing_is_begun(make):
 
 
 def test_a_sentinel_that_says_no_is_not_asked_with_another_password(make):
-    server = make(**{"connect 26379": said_no("DENIED")})
+    follows = {"grep -ihE": "dir /var/lib/redis\nreplicaof 10.0.0.1 6379\n"}
+    server = make(follows, INFO=REPLICA, **{"connect 26379": said_no("DENIED")})
 
     with pytest.raises(RedisSaidNo):
-        sentinels.has_failed_over(make(INFO=REPLICA, **{"connect 26379": said_no("DENIED")}), WATCH)
-    assert server.login == Login()
+        sentinels.has_failed_over(server, DUE, WATCH)
+
+
+def test_a_replica_that_its_file_makes_a_master_has_not_failed_over_yet(make):
+    follows = {"grep -ihE": "dir /var/lib/redis\nreplicaof 10.0.0.1 6379\n"}
+
+    assert not sentinels.has_failed_over(make(INFO=REPLICA), DUE, WATCH)
+    assert sentinels.has_failed_over(make(follows, INFO=REPLICA), DUE, WATCH)
 
 
 def test_replicas_that_lag_behind_end_the_failover_and_the_pause(make, monkeypatch):
@@ -483,7 +490,7 @@ def test_replicas_that_lag_behind_end_the_failover_and_the_pause(make, monkeypat
     server = make(ROLE=["master", 714, [["10.0.0.2", "6379", "3"]]])
 
     with pytest.raises(NotVerified, match=r"a replica to catch up .*10\.0\.0\.2:6379 at 3"):
-        sentinels.fail_over(server, WATCH)
+        sentinels.fail_over(server, DUE, WATCH)
 
     assert server.scripted.sent[-1] == "CLIENT UNPAUSE"
     assert not [sent for sent in server.scripted.sent if "FAILOVER" in sent]
@@ -494,7 +501,7 @@ def test_a_sentinel_that_does_not_switch_ends_the_failover_and_the_pause(make, m
     server = make()
 
     with pytest.raises(NotVerified, match="Sentinel to make another server the master"):
-        sentinels.fail_over(server, WATCH)
+        sentinels.fail_over(server, DUE, WATCH)
 
     assert server.scripted.sent[-1] == "CLIENT UNPAUSE"
     assert not [sent for sent in server.scripted.sent if sent.startswith("REPLICAOF")]
@@ -508,7 +515,7 @@ def test_a_failover_that_sentinel_declines_is_told_and_one_under_way_is_joined(
     server = make(**{"SENTINEL FAILOVER": said_no(word)})
 
     with pytest.raises(RedisSaidNo if is_told else NotVerified):
-        sentinels.fail_over(server, WATCH)
+        sentinels.fail_over(server, DUE, WATCH)
 
     assert server.scripted.sent[-1] == "CLIENT UNPAUSE"
 
@@ -517,10 +524,10 @@ def test_a_failover_that_sentinel_has_ended_already_is_only_followed(make):
     moved = {"SENTINEL GET-MASTER-ADDR-BY-NAME": ["10.0.0.2", "6379"]}
     server = make(INFO=Turns([INFO, REPLICA]), **moved)
 
-    sentinels.fail_over(server, WATCH)
+    sentinels.fail_over(server, DUE, WATCH)
 
     changes = [sent for sent in server.scripted.sent if sent.split()[0] in {"REPLICAOF", "CLIENT"}]
-    assert changes == ["REPLICAOF 10.0.0.2 6379"]
+    assert changes == ["REPLICAOF 10.0.0.2 6379", "CLIENT UNPAUSE"]
 
 
 def test_an_old_master_that_gets_no_link_is_told(make, monkeypatch):
@@ -529,7 +536,7 @@ def test_an_old_master_that_gets_no_link_is_told(make, monkeypatch):
     moved = {"SENTINEL GET-MASTER-ADDR-BY-NAME": ["10.0.0.2", "6379"]}
 
     with pytest.raises(NotVerified, match="link to the new master"):
-        sentinels.fail_over(make(INFO=down, **moved), WATCH)
+        sentinels.fail_over(make(INFO=down, **moved), DUE, WATCH)
 
 
 # -- parameters ----------------------------------------------------------------------------------
