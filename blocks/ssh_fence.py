@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from blocks.ssh_command import Answer
 from blocks.ssh_deadline import Deadline
 from blocks.ssh_fence_scripts import EXIT_CODE, GUARD, RAISE, SAYS
-from blocks.ssh_sudo import SudoRefused
+from blocks.ssh_sudo import SudoPasswordWrong, SudoRefused
 from recovery.errors import CommandFailed, Fenced, Unreachable
 from recovery.walk import Fence, step_logger
 
@@ -146,6 +146,8 @@ def _raise(fence: Fence, run: Run, target: str, deadline: Deadline, *, is_root: 
         arguments = [*_identity(fence), "root" if is_root or by_sudo else "home"]
         try:
             answer = run(RAISE, arguments, by_sudo)
+        except SudoPasswordWrong:
+            raise  # with the right one it may, and others do: its fence is not to be elsewhere
         except SudoRefused:
             by_sudo = False  # this account may not: it keeps its fence at home
             continue

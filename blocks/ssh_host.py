@@ -32,8 +32,8 @@ from blocks.ssh_files import (
     start_sftp,
 )
 from blocks.ssh_forwarding import forward
-from blocks.ssh_running import run_command
-from blocks.ssh_sudo import sudo_argv, verify_argv
+from blocks.ssh_sending import send
+from blocks.ssh_sudo import sudo_argv
 from blocks.ssh_url import path_in_url
 from recovery.commands import changing, reading
 from recovery.errors import AnswerLost, CommandFailed, NotVerified, Unreachable
@@ -43,7 +43,7 @@ from recovery.walk import Fence, current_fence
 __all__ = ["SshHost", "path_in_url"]
 
 NO_SUDO = 127
-SUDO_KNOWN_SECONDS, SECRET_SECONDS = 300.0, 30.0
+SECRET_SECONDS = 30.0
 FENCE_EXIT_CODES = (0, EXIT_CODE, NO_SUDO)
 
 
@@ -235,7 +235,7 @@ class SshHost(SshEndpoint, Block):
         order = self._order(argv, within_seconds, None, is_change=False, as_root=as_root)
         with reading(order.command, self.target) as call:
             self._tell_host(order)
-            answer = self._carried_out(replace(order, sink=sink))
+            answer = send(self.way(), replace(order, sink=sink))
             call.answer, call.exit_code = answer.stderr, answer.exit_code
             require_exit_code(answer, (0,))
 
@@ -322,7 +322,7 @@ class SshHost(SshEndpoint, Block):
         """Send it, in a recovery fenced at the host."""
         fence = self._tell_host(order)
         if fence is None or not order.is_change:
-            return self._carried_out(order)
+            return send(self.way(), order)
         answer = self._guarded(order, fence)
         if is_unheard_of(answer):  # its files are gone, as what is in memory is after a reboot
             self._fence().forget(fence)
@@ -333,7 +333,7 @@ class SshHost(SshEndpoint, Block):
     def _guarded(self, order: Order, fence: Fence) -> Answer:
         raised = self._raised(fence, order.deadline)
         try:
-            return self._carried_out(replace(order, sent=guarded(order.command, fence, raised)))
+            return send(self.way(), replace(order, sent=guarded(order.command, fence, raised)))
         except AnswerLost:
             self._fence().forget(fence)  # it may run still: whoever comes next must wait for it
             raise
@@ -363,31 +363,9 @@ class SshHost(SshEndpoint, Block):
             left = deadline.seconds_left
             order = self._order(argv, left, None, is_change=False, as_root=by_sudo)
             told = replace(order, command=f"fence epoch {fence.epoch}", sent=order.command)
-            return require_exit_code(self._carried_out(told), FENCE_EXIT_CODES)
+            return require_exit_code(send(self.way(), told), FENCE_EXIT_CODES)
 
         try:
             return self._fence().raised(fence, run, self.target, deadline, is_root=self.is_root)
         except AnswerLost as lost:  # of the fence: the command itself was not sent
             raise Unreachable(lost.target, lost.asked, lost.seen) from lost
-
-    def _carried_out(self, order: Order) -> Answer:
-        if order.sudo is not None and order.sudo.password is not None:
-            order = replace(order, sudo=replace(order.sudo, never_asks=self._never_asks(order)))
-        with self.way().channel(order.command, order.deadline) as (connection, channel):
-            return run_command(connection, channel, order)
-
-    def _never_asks(self, order: Order) -> bool:
-        """Whether sudo never asks this account; the password is tried once, before it is needed.
-
-        A wrong one would else be followed by what the command is to read, as if that were meant as
-        further tries.
-        """
-
-        def ask() -> bool:
-            command = shlex.join(verify_argv())
-            question = replace(order, command=command, sent="", stdin=None, is_change=False)
-            with self.way().channel(command, order.deadline) as (connection, channel):
-                answer = require_exit_code(run_command(connection, channel, question), (0,))
-            return answer.times_asked == 0
-
-        return self.way().fact("never asks for sudo", ask, for_seconds=SUDO_KNOWN_SECONDS)

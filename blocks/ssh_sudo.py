@@ -42,6 +42,10 @@ class SudoRefused(CommandFailed):
     """The login is good, but may not do this as root. Fields as of CommandFailed."""
 
 
+class SudoPasswordWrong(SudoRefused):
+    """Sudo did not take the password. Fields as of CommandFailed."""
+
+
 def sudo_argv(argv: Sequence[str], *, with_password: bool) -> list[str]:
     """The command as root runs it: by sudo that never asks, or that asks on its standard input.
 
@@ -68,7 +72,7 @@ def refusal_of(  # noqa: PLR0913 (an answer: that knows us, not we it)
         return None
     tail = "\n".join(stderr.strip().splitlines()[-TAIL_LINES:])
     if times_asked > 1:
-        return SudoRefused(target, command, exit_code, tail, f"{WRONG}, then resume")
+        return SudoPasswordWrong(target, command, exit_code, tail, f"{WRONG}, then resume")
     if MISSING.search(stderr):
         remedy = "Install what is missing there or put it where sudo looks (secure_path)"
         return CommandFailed(target, command, exit_code, tail, f"{remedy}, then resume")

@@ -105,7 +105,8 @@ def test_a_stopped_supervisor_is_started_and_postgresql_never_behind_its_back(pa
 def test_a_server_that_died_is_started_by_its_supervisor(pair):
     before = pair.leader.postmaster()
     pair.leader.run(
-        f"systemctl kill --kill-who=main -s STOP patroni; kill -9 $(head -n 1 {DATA}/postmaster.pid)"
+        "systemctl kill --kill-who=main -s STOP patroni; "
+        f"kill -9 $(head -n 1 {DATA}/postmaster.pid)"
     )
     wait_until(lambda: not pair.leader.pids(), "the server to be gone", within_seconds=60)
     pair.leader.run("(sleep 4; systemctl kill --kill-who=main -s CONT patroni) >/dev/null 2>&1 &")

@@ -168,18 +168,25 @@ def test_sudo_that_says_no_is_never_the_answer_of_the_command(
 
 
 def test_a_wrong_password_is_tried_once_and_nothing_else_is_taken_for_one(machine, tmp_path):
-    write_secret(tmp_path / "password", WRONG)
-    host = machine.block("asked", sudo_password_file=tmp_path / "password", output_max_bytes=9999)
+    given = tmp_path / "password"
+    write_secret(given, WRONG)
+    host = machine.block("asked", sudo_password_file=given, output_max_bytes=9999)
     since = machine.run("date '+%F %T'").strip()
 
-    with pytest.raises(SudoRefused):
-        host.put(Secret("content that is no password\n" * 5), "/root/put", as_root=True)
+    for _ in range(2):
+        with pytest.raises(SudoRefused):
+            host.put(Secret("content that is no password\n" * 5), "/root/put", as_root=True)
+    with attempt(1, target="wrong"), pytest.raises(SudoRefused):
+        host.change(["touch", "/home/asked/touched"])  # whose fence would be another one
 
     said = machine.run(
         f"journalctl -q --since '{since}' _COMM=sudo | grep -c 'authentication fail'"
     )
     assert said == "1\n"
-    assert machine.run("ls /root").count("put") == 0
+    assert machine.run("ls /root /home/asked | grep -c -e put -e touched || true") == "0\n"
+    given.write_text(machine.password)
+    host.put(b"x", "/root/put", as_root=True)
+    assert machine.read_file("/root/put") == b"x"
 
 
 def test_an_account_without_a_line_in_sudoers_is_told_so(machine):
