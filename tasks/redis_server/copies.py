@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from blocks import ssh_detached
 from blocks.ssh_detached import DetachedCommand
-from recovery.errors import NotVerified, Refused
+from recovery.errors import NotVerified, Refused, UnreadableOutput
 from recovery.steps import act, undo, verify
 from recovery.walk import current_fence
 from tasks.redis_server import orders, units, waiting
@@ -22,6 +22,7 @@ from tasks.redis_server.target import RedisServer
 from tasks.redis_server.triage import Due, Finding
 
 COPY_WITHIN_SECONDS = 6 * 3600.0
+STOP_WITHIN_SECONDS = 900.0  # it saves first
 SUMS = "SHA256SUMS"
 PUT_BACK = ".put-back"
 SILENT_FINDINGS = {Finding.NOT_RUNNING, Finding.FROZEN}
@@ -116,7 +117,7 @@ def refuse_unless_copy_fits(server: RedisServer, due: Due) -> None:
     """Refuse a copy that the disk would not take.
 
     Raises:
-        Refused: there is no room, or there are no files to copy though there is data.
+        Refused: there is no room.
 
     Runbook: docs/runbooks/redis.md, step 6.
     """
@@ -128,7 +129,7 @@ def refuse_unless_copy_fits(server: RedisServer, due: Due) -> None:
             server.label,
             f"{Cause.DISK_FULL}: {server.copies} has {free} bytes free, and the copy of its files "
             f"takes {storage.size_bytes}",
-            "Make room, or name another folder in `copies`; to go on without a way back, name "
+            "Make room, or name another folder in copies_in; to go on without a way back, name "
             "no-copy in accept_loss",
         )
 
@@ -166,7 +167,7 @@ def put_back(server: RedisServer, due: Due) -> None:
     unit = units.redis_unit(server.host, due.unit)
     found = kept(server, settings_of(server.host, unit.arguments, unit.name))
     stop = orders.systemctl("stop", due.unit)
-    server.host.change(stop, within_seconds=COPY_WITHIN_SECONDS, as_root=True)
+    server.host.change(stop, within_seconds=STOP_WITHIN_SECONDS, as_root=True)
     aside = f"{found.folder}/replaced-{current_fence().recovery_id}"  # the same file system
     argv = ("sh", "-c", PUT, "put", found.copy, found.folder, aside, *found.names)
     command = DetachedCommand(f"put-redis-{server.port}", argv, COPY_WITHIN_SECONDS)
@@ -236,12 +237,19 @@ def _storage_at(server: RedisServer, settings: Settings, folder: str) -> Storage
 
 
 def _free_bytes(server: RedisServer) -> int:
-    """What the disk takes that the copies lie on; their folder need not exist yet."""
+    """What the disk takes that the copies lie on; their folder need not exist yet.
+
+    Raises:
+        UnreadableOutput: df printed something else.
+    """
     place = PurePosixPath(server.copies)
     places = [str(place), *(str(parent) for parent in place.parents)]
     script = 'for at in "$@"; do [ ! -d "$at" ] || break; done; df -P -B1 -- "$at" | tail -n 1'
     answer = server.host.read(["sh", "-c", script, "free", *places], within_seconds=20)
-    return int(answer.whole().split()[3])
+    try:
+        return int(answer.whole().split()[3])
+    except (IndexError, ValueError) as error:
+        raise UnreadableOutput("df -P -B1", answer.stdout) from error
 
 
 def _is_there(server: RedisServer, path: str) -> bool:

@@ -1,11 +1,13 @@
 """Whether a Redis may be started: what would keep it from it, and what a start would destroy."""
 
-from recovery.errors import CommandFailed, Refused, UnreadableOutput
+from collections.abc import Sequence
+
+from recovery.errors import UnreadableOutput
 from tasks.redis_server import files, logs
 from tasks.redis_server.causes import Cause, Sign
 from tasks.redis_server.settings import Settings, settings_of
 from tasks.redis_server.storage import Storage, storage_of
-from tasks.redis_server.target import RedisServer
+from tasks.redis_server.target import RedisServer, refusal
 from tasks.redis_server.units import RedisUnit
 
 STATE_FIELD = 2
@@ -26,12 +28,12 @@ def refuse_unless_startable(server: RedisServer, unit: RedisUnit) -> None:
         Refused: names the cause and the remedy.
     """
     if unit.is_masked:
-        raise _refusal(server, Cause.MASKED, f"{unit.name} is masked", "Unmask it first")
+        raise refusal(server, Cause.MASKED, f"{unit.name} is masked", "Unmask it first")
     settings = settings_of(server.host, unit.arguments, unit.name)
     storage = storage_of(server.host, settings, unit.user)
     if why := storage.why_not_writable(unit.user or "root", START_ROOM_BYTES):
         cause, text, remedy = why
-        raise _refusal(server, cause, f"it cannot start: {text}", f"{remedy}. Then resume")
+        raise refusal(server, cause, f"it cannot start: {text}", f"{remedy}. Then resume")
     refuse_other_files(server, settings, storage)
     for sign in logs.signs(server, unit, settings.log):
         _refuse_standing(server, unit, settings, storage, sign)
@@ -44,7 +46,7 @@ def refuse_other_files(server: RedisServer, settings: Settings, storage: Storage
         Refused: the dump would be ignored and overwritten, or the newer AOF ignored.
     """
     if settings.is_aof and not storage.aof_files and storage.has_keys_in_snapshot:
-        raise _refusal(
+        raise refusal(
             server, Cause.DUMP_IGNORED,
             f"{settings.file} says `appendonly yes`, and there is no AOF: Redis would start empty "
             f"and overwrite {settings.rdb_path} at its next save",
@@ -53,7 +55,7 @@ def refuse_other_files(server: RedisServer, settings: Settings, storage: Storage
     newest = max((file.changed_at for file in storage.aof_files), default=0.0)
     snapshot_at = storage.snapshot.changed_at if storage.snapshot else 0.0
     if not settings.is_aof and newest > snapshot_at + YOUNGER_SECONDS:
-        raise _refusal(
+        raise refusal(
             server, Cause.AOF_IGNORED,
             f"{settings.file} says `appendonly no`, and {storage.aof_path or storage.folder} is "
             "newer than the snapshot: Redis would come back without what was written since",
@@ -68,7 +70,7 @@ def process_state(server: RedisServer, pid: int) -> str:
         UnreadableOutput: something else was printed.
     """
     argv = ["cat", f"/proc/{pid}/stat"]
-    answer = server.host.read(argv, within_seconds=20, accept=(0, 1))
+    answer = server.host.read(argv, within_seconds=20, accept=(0, 1), as_root=True)
     if answer.exit_code:
         return ""
     return parse_state(answer.whole())
@@ -96,7 +98,7 @@ def _refuse_standing(
         damage = files.aof_damage(server, unit, storage.aof_path)
         is_cut_by_start = sign.cause is Cause.AOF_CUT and settings.loads_truncated
         if damage.lost_bytes and not is_cut_by_start:
-            raise _refusal(
+            raise refusal(
                 server, sign.cause, f"{sign.text}; {damage}",
                 "`recover plan repair-redis-aof` with the same host and port shows what would be "
                 "cut off; a replica or a backup may have it",
@@ -110,31 +112,30 @@ def _refuse_standing(
                 else f"Put a backup in its place, or take it from a replica; on a replica, move "
                 f"{settings.rdb_path} away: its master has the data"
             )
-            raise _refusal(server, sign.cause, f"{sign.text}; {wrong}", remedy)
-    if sign.cause is Cause.CONFIGURATION and not _is_mended(server, settings, sign):
-        raise _refusal(
+            raise refusal(server, sign.cause, f"{sign.text}; {wrong}", remedy)
+    if sign.cause is Cause.CONFIGURATION and not _is_changed_since(
+        server, (settings.file, *unit.files), sign
+    ):
+        raise refusal(
             server, sign.cause, sign.text,
             f"Correct {settings.file or unit.name}, then resume",
         )  # fmt: skip
-    if sign.cause is Cause.START_TIMEOUT:
-        raise _refusal(
+    is_short = unit.start_within_seconds < float("inf")
+    if sign.cause is Cause.START_TIMEOUT and is_short:
+        if _is_changed_since(server, unit.files, sign):
+            return
+        raise refusal(
             server, sign.cause,
             f"systemd gave it {unit.start_within_seconds:g} s to load its data, which is too short",
             f"`systemctl edit {unit.name}`: [Service] TimeoutStartSec=infinity; then resume",
         )  # fmt: skip
 
 
-def _is_mended(server: RedisServer, settings: Settings, sign: Sign) -> bool:
-    """Whether the configuration was changed after it was found wrong."""
-    if not settings.file or not sign.at:
+def _is_changed_since(server: RedisServer, files: Sequence[str], sign: Sign) -> bool:
+    """Whether one of the files was changed after what was logged: it may be mended."""
+    named = [file for file in files if file]
+    if not named or not sign.at:
         return False
-    argv = ["stat", "-c", "%Y", "--", settings.file]
-    try:
-        changed_at = float(server.host.read(argv, within_seconds=20, as_root=True).whole())
-    except (CommandFailed, ValueError):
-        return False
-    return changed_at >= int(sign.at)
-
-
-def _refusal(server: RedisServer, cause: Cause, text: str, remedy: str) -> Refused:
-    return Refused(server.label, f"{cause}: {text}", remedy)
+    argv = ["stat", "-c", "%Y", "--", *named]
+    answer = server.host.read(argv, within_seconds=20, accept=(0, 1), as_root=True)
+    return any(int(at) >= int(sign.at) for at in answer.stdout.split())

@@ -13,7 +13,8 @@ from pathlib import Path
 from blocks.inventory import host_named, place_of
 from blocks.redis_session import Login, RedisSaidNo, RedisSession, open_session
 from blocks.ssh_host import SshHost
-from recovery.errors import BadInput, Unreachable, UnreadableOutput
+from recovery.errors import BadInput, Refused, Unreachable, UnreadableOutput
+from tasks.redis_server.causes import Cause
 
 LISTENER = re.compile(r'\("(?P<name>[^"]*)",pid=(?P<pid>\d+),')
 ANY_ADDRESS = {"0.0.0.0", "*", "[::]", "::"}  # noqa: S104 (what is looked for, not bound)
@@ -139,6 +140,11 @@ def redis_server(  # noqa: PLR0913, PLR0917 (each is a field of the form)
         raise BadInput("copies", f"{copies!r} is no plain absolute path", "Start it with /")
     login = Login(user, password_file, tls_ca_file=tls_ca_file)
     return RedisServer(host_named(host), port, unit, login, copies.rstrip("/"))
+
+
+def refusal(server: RedisServer, cause: Cause, text: str, remedy: str) -> Refused:
+    """Say by name what is the matter, where no cure of ours helps."""
+    return Refused(server.label, f"{cause}: {text}", remedy)
 
 
 def redis_target(host: str, port: int) -> str:

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from blocks.redis_session import HungUp, RedisSaidNo, Silent
-from recovery.errors import Refused, Unreachable
+from recovery.errors import Unreachable
 from recovery.steps import decision
 from tasks.redis_server import logs, starting, units
 from tasks.redis_server.causes import Cause
 from tasks.redis_server.settings import running_settings
 from tasks.redis_server.status import Info, parse_info
 from tasks.redis_server.storage import ROOM_BYTES, storage_of
-from tasks.redis_server.target import Listener, RedisServer
+from tasks.redis_server.target import Listener, RedisServer, refusal
 from tasks.redis_server.units import Process, RedisUnit
 from tasks.services import UnitState
 
@@ -100,11 +100,6 @@ def ask(server: RedisServer, address: str, times: int = TIMES_ASKED) -> Spoken:
         except HungUp as hung_up:
             return Spoken(HUNG_UP, hung_up.seen)
     return spoken
-
-
-def refusal(server: RedisServer, cause: Cause, text: str, remedy: str) -> Refused:
-    """Say by name what is the matter, where no cure of ours helps."""
-    return Refused(server.label, f"{cause}: {text}", remedy)
 
 
 def refuse_stranger(server: RedisServer, unit: RedisUnit, listeners: list[Listener]) -> None:

@@ -26,6 +26,8 @@ MORE_PROPERTIES = (
     "TimeoutStopUSec",
     "SendSIGKILL",
     "PIDFile",
+    "FragmentPath",
+    "DropInPaths",
     "ExecMainStartTimestampMonotonic",
     "ExecStart",
 )
@@ -69,6 +71,7 @@ class RedisUnit:
     is_known_by_file: bool  # the main process, where it forks
     is_frozen: bool  # by the freezer of control groups
     has_job: bool
+    files: tuple[str, ...]  # the unit file and what is dropped in
 
     @property
     def name(self) -> str:
@@ -132,6 +135,7 @@ def parse_redis_unit(asked: str, printed: str) -> RedisUnit:
         is_known_by_file=bool(said.get("PIDFile")),
         is_frozen=said.get("FreezerState", "running") in {"frozen", "freezing"},
         has_job=said.get("Job", "") not in {"", "0"},
+        files=(said.get("FragmentPath", ""), *said.get("DropInPaths", "").split()),
     )
 
 

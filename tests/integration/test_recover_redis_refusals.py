@@ -148,7 +148,7 @@ def load_too_long(redis):
     redis.fill(20_000, "more", 200)
     redis.stop()
     redis.drop_in("TimeoutStartSec=1", "Restart=no")
-    fail_to_start(redis, "key-load-delay 500")
+    fail_to_start(redis, "key-load-delay 50")
     return "start-timeout: systemd gave it 1 s to load its data"
 
 
@@ -445,3 +445,15 @@ def test_a_unit_that_does_not_know_its_process_is_not_trusted(recover, redis):
     ended = recover.redis(other, restart=True)
 
     assert_refused(recover, ended, "systemd does not know which process belongs to redis_6400")
+
+
+def test_a_start_that_was_too_short_is_tried_again_once_it_is_given_more_time(recover, redis):
+    load_too_long(redis)
+    refused = recover.redis(redis)
+    redis.drop_in("TimeoutStartSec=infinity")
+
+    ended = recover.redis(redis, resume=refused.recovery_id)
+
+    assert_refused(recover, refused, "start-timeout")
+    assert ended.error is None, ended.error
+    assert redis.contents()[0] == 20_200

@@ -20,7 +20,7 @@ from tasks.certificates.seen import (
 )
 from tasks.certificates.work import Job, Method, Node, work_on
 
-NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+NOW = datetime.now(UTC).replace(microsecond=0)  # code under test may read the clock itself
 WRITTEN_AT, STARTED_AT = 1_000_000.0, 1_000_100.0
 CRI = Runtime(RuntimeKind.CRI, "/usr/bin/crictl", "unix:///run/containerd/containerd.sock")
 NODE_NAME = "cp1"

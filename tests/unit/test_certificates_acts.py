@@ -854,7 +854,10 @@ def annotated(**leader):
         (NONE, NONE, "404 not found", False),
         (
             NONE,
-            annotated(holderIdentity="cp2_x", renewTime="2026-11-21T11:59:50Z"),
+            annotated(
+                holderIdentity="cp2_x",
+                renewTime=f"{NOW - timedelta(seconds=10):%Y-%m-%dT%H:%M:%SZ}",
+            ),
             "cp2 (10 s ago)",
             True,
         ),

@@ -317,6 +317,11 @@ def test_a_copy_of_an_aof_that_cannot_be_read_at_all_is_told_before_the_restart(
         copies.copy_can_be_loaded(make(printed, CONFIG_GET=[*SETTINGS, "appendonly", "yes"]), DUE)
 
 
+def test_a_disk_of_which_nothing_is_told_is_not_understood(make):
+    with pytest.raises(UnreadableOutput):
+        copies.refuse_unless_copy_fits(make({"df -P": "no such disk\n"}), DUE)
+
+
 def test_without_a_copy_the_way_back_does_nothing(make):
     server = make()
 
