@@ -189,5 +189,5 @@ def _reboot(jobs: Sequence[Job], etcd: Etcd) -> None:
 def _prove(jobs: Sequence[Job], nodes: Sequence[Node]) -> None:
     """Step 14: what is served, what holds what, and what the API answers."""
     proof.everything_uses_its_files.over(nodes)
-    proof.leaders_are_at_work(jobs[0])
     proof.admin_can_read.over(jobs)
+    proof.leaders_are_at_work(jobs[0])

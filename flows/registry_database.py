@@ -76,7 +76,7 @@ def recover_registry_database(  # noqa: PLR0913, PLR0917 (each is a field of the
         restarting.restart_server(order, found, before)
     if found.remedy is not Remedy.NOTHING:
         waiting.comes_up(order)
-    holds = proof.takes_reads_and_writes(order)
+    holds = proof.takes_reads_and_writes(order, found)
     if before is not None:
         proof.standbys_are_back(order, found, before)
     health = proof.registry_is_healthy(order)

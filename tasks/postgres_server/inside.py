@@ -17,7 +17,7 @@ NO_CONNECTION = 2  # what psql ends with
 
 ACTIVITY = """
 SELECT pid, coalesce(usename, '') AS "user", coalesce(application_name, '') AS application,
-       coalesce(client_addr::text, 'local') AS client, coalesce(state, '') AS state,
+       coalesce(host(client_addr), 'local') AS client, coalesce(state, '') AS state,
        coalesce(wait_event_type, '') AS wait, coalesce(to_char(xact_start AT TIME ZONE 'UTC',
        'YYYY-MM-DD HH24:MI:SS'), '') AS since, left(query, 120) AS query
 FROM pg_stat_activity
@@ -32,7 +32,7 @@ SELECT slot_name AS slot, slot_type AS kind, active,
 FROM pg_replication_slots
 """
 STANDBYS = """
-SELECT application_name AS name, coalesce(client_addr::text, 'local') AS client, state
+SELECT application_name AS name, coalesce(host(client_addr), 'local') AS client, state
 FROM pg_stat_replication
 """
 LISTENING = """

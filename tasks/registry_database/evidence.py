@@ -11,7 +11,7 @@ from tasks.registry_database.order import DatabaseOrder
 
 LONG = """
 SELECT pid, coalesce(usename, '') AS "user", coalesce(application_name, '') AS application,
-       coalesce(client_addr::text, 'local') AS client, coalesce(state, '') AS state,
+       coalesce(host(client_addr), 'local') AS client, coalesce(state, '') AS state,
        '' AS wait, xact_start::timestamp(0)::text AS since, left(query, 120) AS query
 FROM pg_stat_activity
 WHERE xact_start < clock_timestamp() - interval '5 minutes'

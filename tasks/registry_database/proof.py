@@ -13,12 +13,15 @@ from tasks.registry_database.triage import judge_connectable
 
 HEALTHY_WITHIN_SECONDS = 180.0
 STREAMING_WITHIN_SECONDS = 120.0
+PROMOTED_WITHIN_SECONDS = 120.0  # Patroni's lock on the lead of a server that died runs out first
 PAUSE_SECONDS = 2.0
 
 
 @verify
-def takes_reads_and_writes(order: DatabaseOrder) -> str:
+def takes_reads_and_writes(order: DatabaseOrder, finding: Finding) -> str:
     """What the server is to the registry's own account: a row was written where nobody sees it.
+
+    One that its supervisor has started is a standby until the supervisor promotes it.
 
     Raises:
         NotVerified: it takes no reads or writes, or is not what it is meant to be.
@@ -26,12 +29,17 @@ def takes_reads_and_writes(order: DatabaseOrder) -> str:
 
     Runbook: docs/runbooks/registry-database.md, step 8.
     """
-    found = Finding.of(judge_connectable(order))
-    if found.cause is not Cause.CONNECTABLE:
-        raise NotVerified(
-            order.label, "a server that takes reads and writes", str(found), found.advice
-        )
-    return found.seen
+    ends = time.monotonic() + PROMOTED_WITHIN_SECONDS
+    while True:
+        found = Finding.of(judge_connectable(order))
+        if found.cause is Cause.CONNECTABLE:
+            return found.seen
+        is_awaited = finding.patroni is not None and found.cause is Cause.PATRONI_NO_LEADER
+        if not is_awaited or time.monotonic() >= ends:
+            raise NotVerified(
+                order.label, "a server that takes reads and writes", str(found), found.advice
+            )
+        time.sleep(PAUSE_SECONDS)
 
 
 @verify

@@ -11,6 +11,7 @@ from recovery.errors import CommandFailed, NotVerified, Refused
 from recovery.journal.history import RecoveryState
 from recovery.run import Options
 from tasks.registry_database import proof, restarting, starting
+from tasks.registry_database.causes import Cause, Finding
 from tasks.registry_indexes import preflight
 from tests.lab.hosts import lab_hosts
 from tests.lab.processes import wait_until
@@ -145,7 +146,7 @@ def test_writes_that_stopped_being_taken_are_not_verified(alone):
     order = flows.registry_database.database_order(alone.url(), alone.ssh_url())
 
     with pytest.raises(NotVerified, match="read-only"):
-        proof.takes_reads_and_writes.fn(order)
+        proof.takes_reads_and_writes.fn(order, Finding(Cause.STOPPED, ""))
 
 
 # -- indexes -------------------------------------------------------------------------------------
