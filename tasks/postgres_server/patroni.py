@@ -79,6 +79,10 @@ class Members:
         """The member that takes writes, where there is one."""
         return next((member for member in self.members if member.is_leader), None)
 
+    def is_led_by_another(self, patroni: Patroni) -> bool:
+        """Whether another member than this one leads; one that is to lead may not be promoted."""
+        return self.leader is not None and self.leader.name != patroni.name
+
     def named(self, name: str) -> Member | None:
         """The member of this name, where there is one."""
         return next((member for member in self.members if member.name == name), None)

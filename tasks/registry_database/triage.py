@@ -142,14 +142,11 @@ def judge_not_primary(order: DatabaseOrder, source: str) -> Reason:
                 f"answer: {members.refusal}",
                 "Recover the store (etcd): Patroni promotes by itself then",
             )
-        is_ours = members and members.leader and patroni and members.leader.name == patroni.name
-        if patroni and members and members.has_program and (members.leader is None or is_ours):
+        if patroni and members and members.has_program and not members.is_led_by_another(patroni):
             told = "; ".join(map(str, members.members))
-            lacking = "is to lead and not promoted yet" if is_ours else "is the leader"
-            who = patroni.name if is_ours else "no member"
             return Reason(
                 Cause.PATRONI_NO_LEADER,
-                f"{who} of {patroni.scope} {lacking}: {told}",
+                f"no member of {patroni.scope} leads yet: {told}",
                 f"See `{' '.join(patroni.argv('list'))}` and the log of Patroni; L3 decides on a "
                 "failover",
             )

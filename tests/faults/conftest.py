@@ -30,6 +30,7 @@ class Ended:
     stopped: int = 0
 
 
+IS_WHOLE = os.environ.get("FAULTS") == "all"
 RETRY_DELAYS_SECONDS = (0.2, 0.5, 1.0)  # of a step that nobody answered
 
 
@@ -135,9 +136,14 @@ def kill_points(events):
     return points
 
 
+def shards(count, in_a_sample):
+    """What divides the points of a campaign, so that each test is within its time limit."""
+    return range(count if IS_WHOLE else in_a_sample)
+
+
 def sampled(points, at_most, name):
     """Some of the points, spread evenly, others in each test of another name; FAULTS=all: all."""
-    if os.environ.get("FAULTS") == "all" or len(points) <= at_most:
+    if IS_WHOLE or len(points) <= at_most:
         return points
     first = zlib.crc32(name.encode()) % max(1, len(points) // at_most)
     return points[first :: len(points) // at_most][:at_most]

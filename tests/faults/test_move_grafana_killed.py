@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from recovery.journal.history import StepState, read_history
-from tests.faults.conftest import flaws_of, kill_points, the_recovery, told_events
+from tests.faults.conftest import (
+    flaws_of,
+    kill_points,
+    sampled,
+    shards,
+    the_recovery,
+    told_events,
+)
 from tests.lab.cells import compare
 from tests.lab.grafana_database import make_grafana_database
 from tests.lab.grafana_schema import grafana_11
@@ -24,7 +31,9 @@ KEPT = (
 )  # fmt: skip
 ACCEPT = ["truncated-fraction:*"]
 LEASE_SECONDS = "0.5"
-SHARDS = 20  # each within the time limit of a test
+SHARDS = shards(20, in_a_sample=3)
+UNDO_SHARDS = shards(4, in_a_sample=1)
+POINTS = 7  # of each shard in an ordinary run; all of them with FAULTS=all
 
 
 @dataclass
@@ -128,7 +137,7 @@ def log_rows(source):
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.parametrize("shard", SHARDS)
 def test_a_move_killed_at_any_event_ends_with_the_same_target(make_world, runs, shard):
     """Goal: no instruction of the move is a point of no return, and none is done twice.
 
@@ -139,10 +148,10 @@ def test_a_move_killed_at_any_event_ends_with_the_same_target(make_world, runs, 
     undisturbed = make_world()
     whole = runs.run(undisturbed, break_glass="fault test")
     assert whole.answer["state"] == "recovered", whole.answer
-    points = kill_points(whole.events)[shard::SHARDS]
+    points = kill_points(whole.events)[shard :: len(SHARDS)]
     assert points
 
-    for point in points:
+    for point in sampled(points, POINTS, f"{shard}"):
         world = make_world()
         killed = runs.run(world, kill=point, break_glass="fault test")
         assert killed.exit_code == -9, (point, killed)
@@ -208,7 +217,7 @@ def is_zombie(pid):
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("shard", range(4))
+@pytest.mark.parametrize("shard", UNDO_SHARDS)
 def test_an_undo_killed_at_any_event_ends_with_what_was_there(make_world, runs, shard):
     """Goal: the way back survives what the way there survives.
 
@@ -220,9 +229,9 @@ def test_an_undo_killed_at_any_event_ends_with_what_was_there(make_world, runs, 
     whole = runs.run(first, resume=moved.answer["id"], undo_by="fault test", break_glass="test")
     assert whole.answer["state"] == "undone", whole.answer
     assert first.rows() == first.fresh
-    points = kill_points(whole.events)[shard::4]
+    points = kill_points(whole.events)[shard :: len(UNDO_SHARDS)]
 
-    for point in points:
+    for point in sampled(points, POINTS, f"undo {shard}"):
         world = make_world()
         moved = runs.run(world, break_glass="fault test")
         killed = runs.run(

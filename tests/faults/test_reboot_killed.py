@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import flaws_of, kill_points, sampled, the_recovery
+from tests.faults.conftest import flaws_of, kill_points, sampled, shards, the_recovery
 from tests.integration.reboot_recovery import LINES
 from tests.lab.hosts import lab_hosts
 from tests.lab.session import started_or_skipped
 
-SHARDS = 6  # each within the time limit of a test
+SHARDS = shards(6, in_a_sample=2)
 POINTS = 3  # of each shard in an ordinary run; all of them with FAULTS=all
 WITHIN_SECONDS = 60.0
 
@@ -63,7 +63,7 @@ def make_world(machine, tmp_path):
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.parametrize("shard", SHARDS)
 def test_a_worker_killed_at_any_event_reboots_the_host_exactly_once(make_world, runs, shard):
     """Goal: no instant, and no state of the host, leads to a second reboot or to none.
 
@@ -74,7 +74,7 @@ def test_a_worker_killed_at_any_event_reboots_the_host_exactly_once(make_world, 
     assert whole.answer["state"] == "recovered", whole.answer
     every = {*kill_points(whole.events), *((n, "after") for n in range(1, len(whole.events) + 1))}
 
-    for point in sampled(sorted(every)[shard::SHARDS], POINTS, f"reboot{shard}"):
+    for point in sampled(sorted(every)[shard :: len(SHARDS)], POINTS, f"reboot{shard}"):
         world = make_world()
         before = world.machine.reboot_count
         killed = runs.run(world, kill=point, break_glass="fault test")

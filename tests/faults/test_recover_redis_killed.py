@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import flaws_of, kill_points, sampled, the_recovery
+from tests.faults.conftest import flaws_of, kill_points, sampled, shards, the_recovery
 from tests.lab.hosts import lab_hosts
 from tests.lab.processes import wait_until
 from tests.lab.redis_hosts import (
@@ -25,9 +25,10 @@ from tests.lab.redis_hosts import (
 from tests.lab.session import started_or_skipped
 
 KEYS = 500
-SHARDS = 8  # each within the time limit of a test
-POINTS = 3  # of each shard in an ordinary run; all of them with FAULTS=all
-DISTURBED_SHARDS = 4
+SHARDS = shards(8, in_a_sample=1)
+DISTURBED_SHARDS = shards(4, in_a_sample=1)
+FAILOVER_SHARDS = shards(3, in_a_sample=1)
+POINTS = 6  # of each shard in an ordinary run; all of them with FAULTS=all
 AWAY_SECONDS = 3.0
 TIMES_RESUMED = 3
 CLEAN = f"""
@@ -121,7 +122,7 @@ def make_world(lab, tmp_path):
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.parametrize("shard", SHARDS)
 @pytest.mark.parametrize("is_running", [True, False], ids=["restart", "start"])
 def test_a_worker_killed_at_any_event_loses_no_key_and_restarts_once(
     make_world, runs, shard, is_running
@@ -135,7 +136,7 @@ def test_a_worker_killed_at_any_event_loses_no_key_and_restarts_once(
     whole = runs.run(undisturbed)
     assert whole.answer["state"] == "recovered", whole.answer
     undisturbed.assert_whole("undisturbed")
-    points = kill_points(whole.events)[shard::SHARDS]
+    points = kill_points(whole.events)[shard :: len(SHARDS)]
     assert points
 
     for point in sampled(points, POINTS, f"{is_running}{shard}"):
@@ -187,7 +188,7 @@ def step_points(events):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("shard", range(DISTURBED_SHARDS))
+@pytest.mark.parametrize("shard", DISTURBED_SHARDS)
 @pytest.mark.parametrize("disturb", [cut_network, cut_power, leave_without_power, freeze])
 def test_a_host_that_goes_away_at_any_step_loses_no_key(lab, make_world, runs, shard, disturb):
     """Goal: wherever the host or its network is lost, a resume ends with every key.
@@ -198,8 +199,8 @@ def test_a_host_that_goes_away_at_any_step_loses_no_key(lab, make_world, runs, s
     whole = runs.run(make_world(restart=True))
     assert whole.answer["state"] == "recovered", whole.answer
 
-    points = step_points(whole.events)[shard::DISTURBED_SHARDS]
-    for n in sampled(points, 1, f"{disturb.__name__}{shard}"):
+    points = step_points(whole.events)[shard :: len(DISTURBED_SHARDS)]
+    for n in sampled(points, 2, f"{disturb.__name__}{shard}"):
         world = make_world(restart=True)
         world.lease_seconds = "30"  # the worker stands still while the host boots
         boots = []
@@ -256,7 +257,7 @@ def a_failover(tmp_path):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("shard", range(3))
+@pytest.mark.parametrize("shard", FAILOVER_SHARDS)
 def test_a_worker_killed_in_a_failover_loses_no_confirmed_write(a_failover, runs, shard):
     """Goal: a failover that is cut off leaves one master, which has every write it confirmed.
 
@@ -273,7 +274,7 @@ def test_a_worker_killed_in_a_failover_loses_no_confirmed_write(a_failover, runs
         if step == "fail_over" and (is_change or kind in {"intended", "done"})
     ]
 
-    for n in points[shard::3]:
+    for n in sampled(points[shard :: len(FAILOVER_SHARDS)], 2, f"failover {shard}"):
         with a_failover() as failover:
             killed, resumed = failover.run(runs, kill=(n, "before"))
             at = (n, whole.events[n - 1], killed.events[-1:])

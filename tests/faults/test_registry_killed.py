@@ -21,6 +21,7 @@ from tests.faults.conftest import (
     flaws_of,
     kill_points,
     sampled,
+    shards,
     the_recovery,
     told_events,
 )
@@ -31,7 +32,9 @@ from tests.lab.registry_host import CONFIG, UNIT, RegistryHost
 from tests.lab.registry_table import NAMES, RegistryTable
 from tests.lab.session import started_or_skipped
 
-SHARDS = 6  # each within the time limit of a test
+SHARDS = shards(6, in_a_sample=1)
+SERVER_SHARDS = shards(3, in_a_sample=1)
+POINTS = 7  # of each shard in an ordinary run; all of them with FAULTS=all
 BEGUN = """
 import sys
 import flows.registry_indexes
@@ -124,7 +127,7 @@ def make_table(postgres_of_ours, tmp_path):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.parametrize("shard", SHARDS)
 def test_a_worker_killed_at_any_event_builds_each_index_once(make_table, runs, shard):
     """Goal: no instruction is a point of no return, and no index is built twice.
 
@@ -135,10 +138,10 @@ def test_a_worker_killed_at_any_event_builds_each_index_once(make_table, runs, s
     whole = runs.run(undisturbed)
     assert whole.answer["state"] == "recovered", whole.answer
     undisturbed.assert_whole("undisturbed")
-    points = kill_points(whole.events)[shard::SHARDS]
+    points = kill_points(whole.events)[shard :: len(SHARDS)]
     assert points
 
-    for point in points:
+    for point in sampled(points, POINTS, f"{shard}"):
         world = make_table()
         killed = runs.run(world, kill=point)
         at = (point, whole.events[point[0] - 1])
@@ -277,7 +280,7 @@ def test_an_undo_killed_at_any_event_ends_with_what_was_there(make_table, runs):
     assert whole.answer["state"] == "undone", whole.answer
     assert first.table.indexes() == {}
 
-    for point in sampled(kill_points(whole.events), 10, "undo"):
+    for point in sampled(kill_points(whole.events), POINTS, "undo"):
         world = make_table()
         runs.run(world)
         killed = runs.run(world, kill=point, resume=the_recovery(world), undo_by="fault test")
@@ -363,7 +366,7 @@ def make_server(registry, tmp_path):
 
 
 @pytest.mark.timeout(590)
-@pytest.mark.parametrize("shard", range(3))
+@pytest.mark.parametrize("shard", SERVER_SHARDS)
 @pytest.mark.parametrize("is_running", [True, False], ids=["restart", "start"])
 def test_a_worker_killed_at_any_event_starts_or_restarts_the_server_once(
     make_server, runs, shard, is_running
@@ -377,10 +380,10 @@ def test_a_worker_killed_at_any_event_starts_or_restarts_the_server_once(
     whole = runs.run(undisturbed)
     assert whole.answer["state"] == "recovered", whole.answer
     undisturbed.assert_whole("undisturbed")
-    points = kill_points(whole.events)[shard::3]
+    points = kill_points(whole.events)[shard :: len(SERVER_SHARDS)]
     assert points
 
-    for point in points:
+    for point in sampled(points, POINTS, f"{is_running}{shard}"):
         world = make_server(is_running=is_running)
         killed = runs.run(world, kill=point)
         at = (point, whole.events[point[0] - 1][:2])

@@ -19,7 +19,7 @@ from tests.lab.session import started_or_skipped
 AWAY_SECONDS = 4.0
 TIMES_RESUMED = 4
 DAYS_LEFT_MIN = 300
-POINTS = 2  # of each disturbance in an ordinary run; all of them with FAULTS=all
+POINTS = 1  # of each disturbance in an ordinary run; all of them with FAULTS=all
 FILES = {
     "apiserver": "/etc/kubernetes/pki/apiserver.crt",
     "etcd-server": "/etc/kubernetes/pki/etcd/server.crt",

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from recovery.journal.history import StepState, read_history
-from tests.faults.conftest import flaws_of, kill_points, sampled, the_recovery, told_events
+from tests.faults.conftest import flaws_of, kill_points, sampled, shards, the_recovery, told_events
 from tests.integration.certificate_renewal import (
     CONFIGS,
     KEPT,
@@ -30,9 +30,9 @@ from tests.lab.control_plane_design import EXPIRED_WITH_KUBELETS, EXPIRING
 from tests.lab.processes import wait_until
 from tests.lab.session import started_or_skipped
 
-SHARDS = 8  # each within the time limit of a test
-POINTS = 2  # of each shard in an ordinary run; all of them with FAULTS=all
-UNDO_SHARDS = 2
+SHARDS = shards(8, in_a_sample=2)
+UNDO_SHARDS = shards(2, in_a_sample=1)
+POINTS = 3  # of each shard in an ordinary run; all of them with FAULTS=all
 ONCE = ("certs renew all", "restart-static-pod")  # sent once for each host and component
 
 
@@ -139,7 +139,7 @@ def kill_and_resume(runs, world, point, whole):
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.parametrize("shard", SHARDS)
 def test_a_renewal_killed_at_any_event_ends_with_every_certificate_new(
     one, make_world, runs, shard
 ):
@@ -154,7 +154,7 @@ def test_a_renewal_killed_at_any_event_ends_with_every_certificate_new(
     assert whole.answer["state"] == "recovered", whole.answer
     undisturbed.assert_renewed("undisturbed")
 
-    for point in sampled(kill_points(whole.events)[shard::SHARDS], POINTS, f"{shard}"):
+    for point in sampled(kill_points(whole.events)[shard :: len(SHARDS)], POINTS, f"{shard}"):
         kill_and_resume(runs, make_world(one), point, whole)
 
 
@@ -174,7 +174,7 @@ def test_every_way_to_renew_survives_a_kill_at_any_event(one, make_world, runs, 
     whole = runs.run(world, break_glass="fault test")
     assert whole.answer["state"] == "recovered", whole.answer
 
-    for point in sampled(kill_points(whole.events), 2 * POINTS, f"{age}{more}"):
+    for point in sampled(kill_points(whole.events), POINTS, f"{age}{more}"):
         world = make_world(one, age, **more)
         reboots = world.hosts[0].reboot_count
         kill_and_resume(runs, world, point, whole)
@@ -187,12 +187,12 @@ def test_three_hosts_survive_a_kill_at_any_event(three, make_world, runs):
     whole = runs.run(make_world(three), break_glass="fault test")
     assert whole.answer["state"] == "recovered", whole.answer
 
-    for point in sampled(kill_points(whole.events), POINTS, "three"):
+    for point in sampled(kill_points(whole.events), 2, "three"):
         kill_and_resume(runs, make_world(three), point, whole)
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("shard", range(UNDO_SHARDS))
+@pytest.mark.parametrize("shard", UNDO_SHARDS)
 def test_an_undo_killed_at_any_event_ends_with_what_was_there(one, make_world, runs, shard):
     """Goal: the way back survives what the way there survives.
 
@@ -206,7 +206,7 @@ def test_an_undo_killed_at_any_event_ends_with_what_was_there(one, make_world, r
     assert whole.answer["state"] == "undone", whole.answer
     assert_put_back(first, "undisturbed")
 
-    for point in sampled(kill_points(whole.events)[shard::UNDO_SHARDS], POINTS, f"undo {shard}"):
+    for point in sampled(kill_points(whole.events)[shard :: len(UNDO_SHARDS)], 2, f"undo {shard}"):
         world = make_world(one)
         renewed = runs.run(world, break_glass="fault test")
         killed = runs.run(world, kill=point, resume=renewed.answer["id"], **back)
