@@ -38,6 +38,6 @@ bench: setup ## Measure against the peers of bench/requirements.txt.
 	@scripts/bench.sh
 
 clean: ## Remove .venv and caches; not what a demo with TARGET keeps in .lab: the dump is its way back.
-	find .lab -mindepth 1 -maxdepth 1 ! -name 'demo-*' -exec rm -rf {} + 2>/dev/null || true
+	find .lab -mindepth 1 -maxdepth 1 ! -name 'demo-*' -exec rm -rf --one-file-system {} + 2>/dev/null || true
 	rm -rf .venv .bench .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -prune -exec rm -rf --one-file-system {} +

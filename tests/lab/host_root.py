@@ -98,9 +98,14 @@ class RootFileSystem:
 
 
 def build_command(target: Path) -> list[str]:
-    """Return the command that builds a root file system there."""
-    mode = "root" if os.geteuid() == 0 else "unshare"
+    """Return the command that builds a root file system there.
+
+    As root it mounts /proc, /sys and parts of /dev below the target: in a mount namespace of its
+    own, so that none of them is left for whoever clears up after a build that was killed.
+    """
+    mode, apart = ("root", ["unshare", "--mount"]) if os.geteuid() == 0 else ("unshare", [])
     return [
+        *apart,
         *("mmdebstrap", "--variant=apt", f"--mode={mode}", f"--include={','.join(PACKAGES)}"),
         *(f"--dpkgopt=path-exclude=/usr/{path}{end}" for path in LEFT_OUT for end in ("", "/*")),
         "--dpkgopt=force-unsafe-io",
