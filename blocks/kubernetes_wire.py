@@ -147,7 +147,7 @@ def _plainly(error: BaseException) -> str:
 
 def _lines_of(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
     pending = b""
-    for chunk in response.stream(CHUNK_BYTES):
+    while chunk := response.read1(CHUNK_BYTES):  # what is there, not a whole piece of this size
         pending += chunk
         *whole, pending = pending.split(b"\n")
         yield from (line for line in whole if line.strip())
