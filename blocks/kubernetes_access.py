@@ -1,4 +1,4 @@
-"""The way into a Kubernetes API: what a kubeconfig on the worker says, read by the official client."""
+"""The way into a Kubernetes API: a kubeconfig on the worker, read by the official client."""
 
 import os
 from collections.abc import Sequence

@@ -151,12 +151,15 @@ def _too_many(question: Question, answer: Answer, said: str) -> Exception:
 
 
 CHANGED = "Look at what changed and who did it, then resume; a new plan shows it as it is now"
+RENEW = (
+    "Renew the credentials the kubeconfig refers to on the worker (a token, a client certificate, "
+    "the log-in of its exec plugin), then resume"
+)
 REFUSALS: dict[int, tuple[type[CommandFailed], str]] = {
     400: (ClusterRejected, "Correct what it names, then resume"),
     401: (
         ClusterLoginRefused,
-        "Renew the credentials the kubeconfig refers to on the worker (a token, a client "
-        "certificate, the log-in of its exec plugin), then resume",
+        RENEW,
     ),
     403: (ClusterForbidden, "Have it granted, then resume"),
     404: (ClusterNotFound, "Correct the name, or find out who removed it"),

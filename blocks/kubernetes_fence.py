@@ -1,9 +1,9 @@
 """The fence at a Kubernetes object: an annotation that says which attempt changed it last.
 
 It is written in the same request as the change. Before a change the object is read, and an attempt
-that finds a later epoch of its own lease there refuses itself; should the later one come in between,
-the version that was read no longer fits, and the API refuses. Epochs are compared per lease target
-and journal, so each target has an annotation of its own, named by its hash.
+that finds a later epoch of its own lease there refuses itself; should the later one come in
+between, the version that was read no longer fits, and the API refuses. Epochs are compared per
+lease target and journal, so each target has an annotation of its own, named by its hash.
 """
 
 import hashlib

@@ -31,7 +31,7 @@ class Asked:
 
     @property
     def rule(self) -> str:
-        """The Role, or the ClusterRole where it is in no namespace, that would grant it, as YAML."""
+        """The Role that would grant it (a ClusterRole where it is in no namespace), as YAML."""
         place = f", namespace: {self.namespace}" if self.namespace else ""
         return (
             "apiVersion: rbac.authorization.k8s.io/v1\n"

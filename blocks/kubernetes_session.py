@@ -111,8 +111,8 @@ class KubernetesSession:
             read = self._read(command, answer)
             kind = str(read.get("kind", "")).removesuffix("List")
             version = read.get("apiVersion")
-            for item in read.get("items") or []:  # which do not say themselves what they are
-                items.append({"apiVersion": version, "kind": kind, **item})
+            said = {"apiVersion": version, "kind": kind}  # which the items of a list do not say
+            items += [{**said, **item} for item in read.get("items") or []]
             token = str(read["metadata"].get("continue") or "")
             if not token:
                 return items, str(read["metadata"]["resourceVersion"])

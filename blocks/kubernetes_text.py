@@ -1,11 +1,11 @@
 """What is sent to a Kubernetes API to change something, as plans and evidence show it.
 
-A plan is made before the act, so it cannot hold the resourceVersion that the object will have then,
-nor the epoch of an attempt that has not begun. Both stand in the text as placeholders, and what they
-mean is fixed: `"as read"` is the version that the session read right before it sends, after it found
-that everything the text tests for still holds; `"this attempt"` is the fence. What the object must
-still be like (its uid, its replicas, its revision) is tested by value, stands in the text, and is
-what an approval is bound to. Nothing else of a text is filled in later.
+A plan is made before the act, so it cannot hold the resourceVersion that the object will have
+then, nor the epoch of an attempt that has not begun. Both stand in the text as placeholders, and
+what they mean is fixed: `"as read"` is the version that the session read right before it sends,
+after it found that everything the text tests for still holds; `"this attempt"` is the fence. What
+the object must still be like (its uid, its replicas, its revision) is tested by value, stands in
+the text, and is what an approval is bound to. Nothing else of a text is filled in later.
 """
 
 import copy

@@ -41,6 +41,8 @@ class StandInApi:
             return request.send(200, found)
         version = parts[1] if parts[0] == "api" else "/".join(parts[1:3])
         rest = parts[2:] if parts[0] == "api" else parts[3:]
+        if not rest:
+            return request.send_text(404, "404 page not found\n")
         namespace = ""
         if rest[0] == "namespaces" and len(rest) > 2:
             namespace, rest = rest[1], rest[2:]
