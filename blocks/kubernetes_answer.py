@@ -11,7 +11,7 @@ from recovery.errors import AnswerLost, CommandFailed, Unreachable
 MESSAGE_CHARS_MAX = 2000
 WEBHOOK_CALL = "failed calling webhook"
 WEBHOOK_DENIED = "admission webhook"
-TEST_FAILED = ("testing value", "test failed", "testing path")
+NOT_APPLIED = "the server rejected our request due to an error in our request"  # and no cause
 NO_RETRY_SECONDS = 1.0
 
 
@@ -93,7 +93,7 @@ def refuse_bad_answer(question: Question, answer: Answer) -> None:
         remedy = f"{question.who}. {remedy}" if question.who else remedy
     if answer.status == 403:  # noqa: PLR2004
         kind, remedy = _forbidden(question, said)
-    if answer.status == 422 and any(mark in answer.text for mark in TEST_FAILED):  # noqa: PLR2004
+    if answer.status == 422 and said == NOT_APPLIED:  # noqa: PLR2004 (a JSON patch did not fit)
         kind, remedy = ClusterConflict, CHANGED
     raise kind(label, command, answer.status, said, remedy)
 
