@@ -95,11 +95,15 @@ def test_what_it_changed_carries_its_fence(web):
     assert [fence.partition(":")[0] for fence in fences] == [ended.recovery_id]
 
 
-def test_a_moved_tag_that_crashes_is_rolled_back(web):
+def test_a_moved_tag_that_crashes_is_rolled_back_at_its_own_deadline(restarts):
+    web = restarts
+    body = deployment("web", web.image(), replicas=3, deadline_seconds=2)
+    web.api.apply(body, web.namespace)
+    web.api.wait_until_out(web.namespace, "web")
     before = names_of(web)
     web.api.node.images[web.image()] = Image(CRASHES, build="2", log="boom\n")
 
-    ended = web.run(restart=True, within_seconds=4)
+    ended = web.run(restart=True, within_seconds=40)
 
     assert ended.error is None, ended.error
     assert ended.result.done.startswith("restarted, and rolled back: ")

@@ -1,5 +1,6 @@
 """What kube-controller-manager does, for the stand-in: as much of it as the tests look at."""
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -33,30 +34,37 @@ class Controllers:
         self._thread.join(10)
 
     def _run(self):
-        seen = -1
+        seen = 0
         while not self._closing.is_set():
             with self.store.changed:
                 if self.store.version == seen:
-                    self.store.changed.wait(0.2)  # deadlines pass without a change
+                    self.store.changed.wait(0.2)
+                changed = {at.namespace for v, _, at, _ in self.store.events if v > seen}
                 seen = self.store.version
-            for reconcile in (self._collect_garbage, self._deployments, self._replica_sets,
-                              self._stateful_sets, self._daemon_sets, self._jobs):  # fmt: skip
-                try:
-                    reconcile()
-                except Refusal:  # somebody else changed it in between: the next round has it
-                    continue
+            # Deadlines pass without a change: then everything is looked at.
+            for namespace in sorted(changed) or [""]:
+                self._reconcile(namespace)
 
-    def _collect_garbage(self):
-        alive = {o["metadata"]["uid"] for o in self.store.objects.copy().values()}
-        for key, body in list(self.store.objects.copy().items()):
+    def _reconcile(self, namespace):
+        for each in (self._collect_garbage, self._deployments, self._replica_sets,
+                     self._stateful_sets, self._daemon_sets, self._jobs):  # fmt: skip
+            with contextlib.suppress(Refusal):  # it changed in between: the next round has it
+                each(namespace)
+
+    def _collect_garbage(self, namespace):
+        there = self.store.objects.copy()
+        alive = {body["metadata"]["uid"] for body in there.values()}
+        for key, body in there.items():
+            if namespace not in {"", key.namespace}:
+                continue
             owners = body["metadata"].get("ownerReferences") or []
             if owners and not any(o["uid"] in alive for o in owners):
                 self.store.delete(key, {})
 
     # -- Deployments -----------------------------------------------------------------------------
 
-    def _deployments(self):
-        for one in self.store.under("deployments"):
+    def _deployments(self, namespace):
+        for one in self.store.under("deployments", namespace):
             self._deployment(one)
 
     def _deployment(self, one):
@@ -153,8 +161,8 @@ class Controllers:
 
     # -- sets of pods ----------------------------------------------------------------------------
 
-    def _replica_sets(self):
-        for one in self.store.under("replicasets"):
+    def _replica_sets(self, namespace):
+        for one in self.store.under("replicasets", namespace):
             pods = self._owned(one, "pods")
             alive = [p for p in pods if "deletionTimestamp" not in p["metadata"]]
             for _ in range(one["spec"]["replicas"] - len(alive)):
@@ -165,8 +173,8 @@ class Controllers:
             status = {"replicas": len(pods), "readyReplicas": sum(map(is_ready, pods))}
             self._put_status(one, status)
 
-    def _stateful_sets(self):
-        for one in self.store.under("statefulsets"):
+    def _stateful_sets(self, namespace):
+        for one in self.store.under("statefulsets", namespace):
             name, wanted = one["metadata"]["name"], one["spec"]["replicas"]
             digest = f"{name}-{hash_of(one['spec']['template'])}"
             pods = {p["metadata"]["name"]: p for p in self._owned(one, "pods")}
@@ -193,8 +201,8 @@ class Controllers:
                       "observedGeneration": one["metadata"]["generation"]}  # fmt: skip
             self._put_status(one, counts)
 
-    def _daemon_sets(self):
-        for one in self.store.under("daemonsets"):
+    def _daemon_sets(self, namespace):
+        for one in self.store.under("daemonsets", namespace):
             digest = hash_of(one["spec"]["template"])
             pods = self._owned(one, "pods")
             if not pods and self.store.under("nodes"):
@@ -211,8 +219,8 @@ class Controllers:
                       "observedGeneration": one["metadata"]["generation"]}  # fmt: skip
             self._put_status(one, counts)
 
-    def _jobs(self):
-        for one in self.store.under("jobs"):
+    def _jobs(self, namespace):
+        for one in self.store.under("jobs", namespace):
             if any(c["type"] in {"Complete", "Failed"} for c in
                    (one.get("status") or {}).get("conditions", [])):  # fmt: skip
                 continue
@@ -223,9 +231,13 @@ class Controllers:
             status = {"failed": failed, "succeeded": done, "active": len(pods) - failed - done}
             status = {n: v for n, v in status.items() if v}
             if done:
-                status["conditions"] = [condition("Complete", True, "CompletionsReached")]
+                status["conditions"] = [
+                    condition("Complete", is_so=True, reason="CompletionsReached")
+                ]
             elif failed > one["spec"].get("backoffLimit", 6):
-                status["conditions"] = [condition("Failed", True, "BackoffLimitExceeded")]
+                status["conditions"] = [
+                    condition("Failed", is_so=True, reason="BackoffLimitExceeded")
+                ]
             elif failed == len(pods):
                 marks = {JOB_LABEL: name, "job-name": name}
                 self._create_pod(one, f"{name}-", marks, is_generated=True)

@@ -179,9 +179,8 @@ class _Logs(BaseHTTPRequestHandler):
         found = kind == "containerLogs" and text is not None
         lines = (text or "").splitlines()[-int(query.get("tailLines", ["100000"])[0]) :]
         content = "".join(f"{line}\n" for line in lines).encode()
-        said = (
-            content if found else f'previous terminated container "{container}" not found'.encode()
-        )
+        missing = f'previous terminated container "{container}" not found'
+        said = content if found else missing.encode()
         self.send_response(200 if found else 400)
         self.send_header("Content-Length", str(len(said)))
         self.end_headers()
@@ -206,10 +205,8 @@ def lab_node(client, scratch: Path):
     server.socket = context.wrap_socket(server.socket, server_side=True)
     node.port = server.server_address[1]
     node.register()
-    threads = [threading.Thread(target=node.run, daemon=True),
-               threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)]  # fmt: skip
-    for thread in threads:
-        thread.start()
+    threading.Thread(target=node.run, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
         yield node
     finally:

@@ -207,6 +207,8 @@ def kubeconfig_text(url: str, directory: Path) -> str:
 kind: Config
 current-context: lab
 clusters: [{{name: lab, cluster: {{server: "{url}", certificate-authority: {directory}/ca.crt}}}}]
-users: [{{name: admin, user: {{client-certificate: {directory}/admin.crt, client-key: {directory}/admin.key}}}}]
+users:
+- name: admin
+  user: {{client-certificate: {directory}/admin.crt, client-key: {directory}/admin.key}}
 contexts: [{{name: lab, context: {{cluster: lab, user: admin, namespace: divoc}}}}]
 """

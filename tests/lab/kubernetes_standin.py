@@ -35,33 +35,34 @@ class StandInApi:
         self.port = 0
         self.closing = threading.Event()
 
-    def respond(self, request, method, path, query, user, body, content_type):
-        parts = [unquote(p) for p in path.strip("/").split("/")]
+    def respond(self, request):
+        parts = [unquote(p) for p in request.place.strip("/").split("/")]
         if found := self._about_itself(parts):
-            return request.send(200, found)
+            request.send(200, found)
+            return
         version = parts[1] if parts[0] == "api" else "/".join(parts[1:3])
         rest = parts[2:] if parts[0] == "api" else parts[3:]
-        if not rest:
-            return request.send_text(404, "404 page not found\n")
         namespace = ""
-        if rest[0] == "namespaces" and len(rest) > 2:
+        if rest[:1] == ["namespaces"] and len(rest) > 2:
             namespace, rest = rest[1], rest[2:]
-        resource, name, sub = (*rest, "", "")[:3]
+        resource, name, sub = (*rest, "", "", "")[:3]
         if resource not in RESOURCES.get(version, {}):
-            return request.send_text(404, "404 page not found\n")
+            request.send_text(404, "404 page not found\n")
+            return
         key = Key(version, resource, namespace, name)
-        is_watch = query.get("watch") == "true"
-        verb = VERBS.get(method, "watch" if is_watch else "get" if name else "list")
-        self._authorise(user, verb, key, sub)
+        is_watch = request.query.get("watch") == "true"
+        verb = VERBS.get(request.command, "watch" if is_watch else "get" if name else "list")
+        self._authorise(request.user, verb, key, sub)
         if resource == "selfsubjectaccessreviews":
-            wanted = body["spec"]["resourceAttributes"]
-            body["status"] = {"allowed": self._may(user, wanted)}
-            return request.send(201, body)
-        if is_watch:
-            return self._watch(request, key, query)
-        if method == "GET":
-            return self._get(request, key, sub, query)
-        return self._change(request, method, key, sub, body, content_type)
+            wanted = request.body["spec"]["resourceAttributes"]
+            status = {"allowed": self._may(request.user, wanted)}
+            request.send(201, {**request.body, "status": status})
+        elif is_watch:
+            self._watch(request, key, request.query)
+        elif request.command == "GET":
+            self._get(request, key, sub, request.query)
+        else:
+            self._change(request, key, sub)
 
     def _about_itself(self, parts):
         groups = {}
@@ -152,8 +153,9 @@ class StandInApi:
         listed = {"kind": f"{kind}List", "apiVersion": key.version, "metadata": metadata}
         return request.send(200, {**listed, "items": bare})
 
-    def _change(self, request, method, key, sub, body, content_type):
-        store = self.store
+    def _change(self, request, key, sub):
+        store, body, method = self.store, request.body, request.command
+        content_type = (request.headers.get("Content-Type") or "").partition(";")[0]
         if sub == "binding":
             pod = store.get(key)
             pod["spec"]["nodeName"] = body["target"]["name"]
@@ -241,19 +243,14 @@ class Handler(BaseHTTPRequestHandler):
     def handle_any(self):
         parts = urlsplit(self.path)
         size = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(size) or "null")
+        self.body = json.loads(self.rfile.read(size) or "null")
+        self.place, self.query = parts.path, dict(parse_qsl(parts.query))
+        self.user = self.headers.get("Impersonate-User", "admin")
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            self.send(401, status_of(Refusal(401, "Unauthorized", "Unauthorized")))
+            return
         try:
-            if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-                raise Refusal(401, "Unauthorized", "Unauthorized")
-            self.api.respond(
-                self,
-                self.command,
-                parts.path,
-                dict(parse_qsl(parts.query)),
-                self.headers.get("Impersonate-User", "admin"),
-                body,
-                (self.headers.get("Content-Type") or "").partition(";")[0],
-            )
+            self.api.respond(self)
         except Refusal as refusal:
             self.send(refusal.code, status_of(refusal))
         except (BrokenPipeError, ConnectionResetError):

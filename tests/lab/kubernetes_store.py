@@ -35,7 +35,9 @@ RESOURCES = {
         "clusterroles": "ClusterRole", "clusterrolebindings": "ClusterRoleBinding",
     },
     "authorization.k8s.io/v1": {"selfsubjectaccessreviews": "SelfSubjectAccessReview"},
-    "storage.k8s.io/v1": {"volumeattachments": "VolumeAttachment", "storageclasses": "StorageClass"},
+    "storage.k8s.io/v1": {
+        "volumeattachments": "VolumeAttachment", "storageclasses": "StorageClass",
+    },
 }  # fmt: skip
 OF_THE_CLUSTER = {
     "namespaces", "nodes", "persistentvolumes", "clusterroles", "clusterrolebindings",
@@ -129,10 +131,11 @@ class Store:
                     "been modified; please apply your changes to the latest version and try again",
                 )
             new = copy.deepcopy(body)
+            drop_empty_maps(new)
             new["metadata"]["uid"] = old["metadata"]["uid"]
             if is_status:
                 new = {**copy.deepcopy(old), "status": new.get("status", {})}
-            elif "status" in old and key.resource not in {"persistentvolumes"}:
+            elif "status" in old and key.resource != "persistentvolumes":
                 new["status"] = copy.deepcopy(old["status"])
             if "generation" in old["metadata"]:
                 bump = new.get("spec") != old.get("spec")
@@ -181,6 +184,15 @@ class Store:
         self.objects[key] = copy.deepcopy(body)
         self.events.append((self.version, kind, key, copy.deepcopy(body)))
         self.changed.notify_all()
+
+
+def drop_empty_maps(body):
+    """Leave out maps that hold nothing, as the API does: a template is the same without them."""
+    template = (body.get("spec") or {}).get("template") or {}
+    for metadata in (body["metadata"], template.get("metadata") or {}):
+        for name in ("annotations", "labels"):
+            if metadata.get(name) == {}:
+                del metadata[name]
 
 
 def now():

@@ -38,7 +38,16 @@ def a_pod(*, waiting="", exit_code=None, is_ready=False, image="i@1", **status):
 
 
 def seen(*causes, image="i@1", mark=""):
-    return PodSeen("web-1", "p", mark, not causes, False, {"web": image}, 0, list(causes))
+    return PodSeen(
+        name="web-1",
+        uid="p",
+        mark=mark,
+        is_ready=not causes,
+        is_terminating=False,
+        images={"web": image},
+        restarts=0,
+        causes=list(causes),
+    )
 
 
 def found_with(*pods, available=3):
