@@ -20,7 +20,7 @@ EVENTS_MAX = 20
 
 @dataclass(frozen=True)
 class Captured:
-    """How a workload stood. The logs are whole in the report and the bundle; here are their ends.
+    """How a workload stood, with the ends of its logs; the journal has 4,000 characters of each.
 
     Attributes:
         state: of the workload.
