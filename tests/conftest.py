@@ -15,6 +15,7 @@ PREFECT_HOME = isolate_prefect()  # before anything imports Prefect
 
 # ruff: noqa: E402
 from tests.lab.hosts import BACKENDS, DOCKER, capabilities_of, lab_hosts
+from tests.lab.kubernetes_api import REAL, STAND_IN, kubernetes_api, used_here
 from tests.lab.mariadb import private_mariadb
 from tests.lab.postgres import private_postgres
 from tests.lab.prefect_server import private_prefect_server, process_worker
@@ -27,6 +28,10 @@ def pytest_configure():
     # A run in the background of a script has SIGINT ignored, and so would all it starts.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_report_header():
+    return used_here()
 
 
 def pytest_unconfigure():
@@ -61,6 +66,25 @@ def postgres_dsn(postgres, request):
     name = f"t{abs(hash(request.node.nodeid)):x}"
     yield postgres.create_database(name)
     postgres.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def kubernetes(tmp_path_factory):
+    """A Kubernetes API, real where it is installed: take a namespace and images of your own."""
+    with kubernetes_api(tmp_path_factory.mktemp("kubernetes")) as api:
+        yield api
+
+
+@pytest.fixture(scope="module", params=[REAL, STAND_IN])
+def either_kubernetes(request, tmp_path_factory):
+    """Each of the two Kubernetes APIs in turn: for what is to hold of either."""
+    usual = request.getfixturevalue("kubernetes")
+    if usual.kind == request.param:
+        yield usual
+        return
+    api = kubernetes_api(tmp_path_factory.mktemp("kubernetes"), request.param)
+    with started_or_skipped(api, is_optional=True) as other:
+        yield other
 
 
 @pytest.fixture(scope="session")

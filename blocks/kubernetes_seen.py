@@ -1,0 +1,67 @@
+"""What is told of an object that was read, and what of it becomes known as secret."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+from recovery.secrecy.secret import Secret
+
+CONDITIONS_MAX = 8
+COUNTS = (
+    "observedGeneration",
+    "replicas",
+    "updatedReplicas",
+    "readyReplicas",
+    "availableReplicas",
+    "unavailableReplicas",
+    "desiredNumberScheduled",
+    "updatedNumberScheduled",
+    "numberAvailable",
+    "succeeded",
+    "failed",
+    "active",
+)
+
+
+def learn_secrets(read: Mapping[str, Any]) -> None:
+    """Make the values of a Secret, or of a list of them, known to redaction."""
+    items = read.get("items") if str(read.get("kind", "")).endswith("List") else None
+    for each in items or [read]:
+        kind = each.get("kind") or str(read.get("kind", "")).removesuffix("List")
+        if kind != "Secret":
+            continue
+        for value in (each.get("stringData") or {}).values():
+            Secret(str(value))
+        for encoded in (each.get("data") or {}).values():
+            Secret(str(encoded))
+            try:
+                Secret(base64.b64decode(str(encoded)).decode())
+            except (binascii.Error, UnicodeDecodeError):  # binary: its base64 form is known
+                continue
+
+
+def told(read: Mapping[str, Any]) -> str:
+    """An object in a line: which one it is, in which version, and how it stands; no contents."""
+    metadata = read.get("metadata") or {}
+    if not metadata.get("name"):
+        return f"{read.get('kind') or 'JSON'} with {', '.join(sorted(read))[:200]}"
+    place = f"{metadata['namespace']}/" if metadata.get("namespace") else ""
+    line = f"{read.get('kind', 'object')} {place}{metadata['name']}"
+    line += f" (resourceVersion {metadata.get('resourceVersion')})"
+    status = read.get("status") or {}
+    spec = read.get("spec") or {}
+    parts = [f"generation {metadata['generation']}"] if metadata.get("generation") else []
+    if "replicas" in spec:
+        parts.append(f"wanted {spec['replicas']}")
+    parts += [f"{name} {status[name]}" for name in COUNTS if isinstance(status.get(name), int)]
+    if metadata.get("deletionTimestamp"):
+        parts.append("being deleted")
+    if isinstance(status.get("phase"), str):
+        parts.append(status["phase"])
+    for one in (status.get("conditions") or [])[:CONDITIONS_MAX]:
+        reason = f" ({one['reason']})" if one.get("reason") else ""
+        parts.append(f"{one.get('type')}={one.get('status')}{reason}")
+    if isinstance(read.get("data"), dict):
+        parts.append(f"keys {', '.join(sorted(read['data']))}")
+    return f"{line}: {', '.join(parts)}" if parts else line

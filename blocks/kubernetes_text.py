@@ -1,0 +1,172 @@
+"""What is sent to a Kubernetes API to change something, as plans and evidence show it.
+
+A plan is made before the act, so it cannot hold the resourceVersion that the object will have
+then, nor the epoch of an attempt that has not begun. Both stand in the text as placeholders, and
+what they mean is fixed: `"as read"` is the version that the session read right before it sends,
+after it found that everything the text tests for still holds; `"this attempt"` is the fence. What
+the object must still be like (its uid, its replicas, its revision) is tested by value, stands in
+the text, and is what an approval is bound to. Nothing else of a text is filled in later.
+"""
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Object = dict[str, Any]
+Operation = dict[str, Any]
+
+AS_READ = "as read"
+THIS_ATTEMPT = "this attempt"
+FENCE = "recovery-pipelines.io/fence"
+VERSION_POINTER = "/metadata/resourceVersion"
+FENCE_POINTER = "/metadata/annotations/recovery-pipelines.io~1fence"
+MISSING = object()
+MAPS = ("/annotations", "/labels")
+
+
+def tests(**values: object) -> list[Operation]:
+    """Operations that test: `tests(uid=..., replicas=3)`; for other places, see `tested`."""
+    places = {"uid": "/metadata/uid", "replicas": "/spec/replicas"}
+    return [tested(places[name], value) for name, value in values.items()]
+
+
+def tested(pointer: str, value: object) -> Operation:
+    """One operation that tests a place of the object for a value."""
+    return {"op": "test", "path": pointer, "value": value}
+
+
+def pointer_to(*parts: str) -> str:
+    """Make a JSON pointer: `pointer_to("metadata", "annotations", "a.io/b")`."""
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def patch_text(path: str, operations: Sequence[Operation]) -> str:
+    """What `KubernetesSession.patch` sends."""
+    return f"PATCH {path} {_json(fenced(operations))}"
+
+
+def merge_text(path: str, body: Mapping[str, Any]) -> str:
+    """What `KubernetesSession.merge` sends."""
+    return f"PATCH {path} {_json(fenced_merge(body))} (application/merge-patch+json)"
+
+
+def create_text(path: str, body: Mapping[str, Any]) -> str:
+    """What `KubernetesSession.create` sends."""
+    return f"POST {path} {_json(fenced_body(body))}"
+
+
+def delete_text(path: str, uid: str, propagation: str = "Background") -> str:
+    """What `KubernetesSession.delete` sends."""
+    return f"DELETE {path} {_json(delete_options(uid, propagation))}"
+
+
+def evict_text(path: str, uid: str) -> str:
+    """What `KubernetesSession.evict` sends for the pod at this path."""
+    return f"POST {path}/eviction {_json(eviction(path, uid))}"
+
+
+def fenced(operations: Sequence[Operation]) -> list[Operation]:
+    """The operations of a patch, with the fence and the version it was read at."""
+    return [
+        *operations,
+        tested(VERSION_POINTER, AS_READ),
+        {"op": "add", "path": FENCE_POINTER, "value": THIS_ATTEMPT},
+    ]
+
+
+def fenced_merge(body: Mapping[str, Any]) -> Object:
+    """A merge patch, with the fence and the version it was read at."""
+    whole = fenced_body(body)
+    whole["metadata"]["resourceVersion"] = AS_READ
+    return whole
+
+
+def fenced_body(body: Mapping[str, Any]) -> Object:
+    """A new object, with the fence."""
+    whole = copy.deepcopy(dict(body))
+    annotations = whole.setdefault("metadata", {}).setdefault("annotations", {})
+    annotations[FENCE] = THIS_ATTEMPT
+    return whole
+
+
+def delete_options(uid: str, propagation: str, version: str = AS_READ) -> Object:
+    """The body of a deletion that is bound to one object in one version."""
+    return {
+        "preconditions": {"uid": uid, "resourceVersion": version},
+        "propagationPolicy": propagation,
+    }
+
+
+def eviction(path: str, uid: str) -> Object:
+    """The body of an eviction that is bound to one pod."""
+    parts = path.split("/")
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": parts[-1], "namespace": parts[-3]},
+        "deleteOptions": {"preconditions": {"uid": uid}},
+    }
+
+
+def value_at(read: object, pointer: str) -> object:
+    """What stands at a JSON pointer; `MISSING` where nothing does."""
+    for part in pointer.split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(read, dict) and name in read:
+            read = read[name]
+        elif isinstance(read, list) and name.isdigit() and int(name) < len(read):
+            read = read[int(name)]
+        else:
+            return MISSING
+    return read
+
+
+def changed_since(read: Mapping[str, Any], operations: Sequence[Operation]) -> str:
+    """Which test of a patch does not hold for the object as it was read; empty where all do."""
+    for operation in operations:
+        if operation["op"] != "test":
+            continue
+        seen = value_at(dict(read), operation["path"])
+        if seen != operation["value"]:
+            now = "not there" if seen is MISSING else _json(seen)[:200]
+            return f"{operation['path']} is {now}, and was {_json(operation['value'])[:200]}"
+    return ""
+
+
+def filled_patch(
+    operations: Sequence[Operation], read: Mapping[str, Any], fence: tuple[str, str] | None
+) -> list[Operation]:
+    """The operations as they are sent: with the version of the object and the fence's value."""
+    sent = [*operations, tested(VERSION_POINTER, read["metadata"]["resourceVersion"])]
+    if fence is not None:
+        pointer = pointer_to("metadata", "annotations", fence[0])
+        sent.append({"op": "add", "path": pointer, "value": fence[1]})
+    return [*_missing_maps(sent, read), *sent]
+
+
+def _missing_maps(sent: Sequence[Operation], read: Mapping[str, Any]) -> list[Operation]:
+    """Annotations and labels are added to a map, which an object without any does not have."""
+    added = [operation["path"].rpartition("/")[0] for operation in sent if operation["op"] == "add"]
+    return [
+        {"op": "add", "path": parent, "value": {}}
+        for parent in dict.fromkeys(added)
+        if parent.endswith(MAPS) and not isinstance(value_at(dict(read), parent), dict)
+    ]
+
+
+def filled_body(
+    body: Mapping[str, Any], fence: tuple[str, str] | None, version: str = ""
+) -> Object:
+    """A body as it is sent: with the fence's value, and the version where it is a merge patch."""
+    whole = copy.deepcopy(dict(body))
+    metadata = whole.setdefault("metadata", {})
+    if fence is not None:
+        metadata.setdefault("annotations", {})[fence[0]] = fence[1]
+    if version:
+        metadata["resourceVersion"] = version
+    return whole
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,220 @@
+"""Restarting a workload once, finding out how that went, and taking it back where it did harm."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from blocks import kubernetes_text as text
+from blocks.kubernetes_session import KubernetesSession
+from blocks.kubernetes_text import Operation
+from recovery.steps import act, decision, undo
+from recovery.verdict import Verdict
+from recovery.walk import current_fence
+from tasks.workloads.pods import PodSeen, pods_of
+from tasks.workloads.state import REVISION_OF, TEMPLATE_MARK, read_state
+from tasks.workloads.target import WorkloadKind, WorkloadOrder
+from tasks.workloads.triage import Found
+from tasks.workloads.waiting import rollout_end
+
+LAST_LOOK_SECONDS = 5
+
+
+class HowItWent(StrEnum):
+    """How a restart went."""
+
+    OUT = "out"
+    CAUSED = "worse-by-the-restart"
+    NOT_CAUSED = "no-better-by-the-restart"
+
+
+@dataclass(frozen=True)
+class Went:
+    """How a restart went, what told so, and which images are others than before."""
+
+    how: HowItWent
+    seen: str
+    images: list[str]
+
+    @property
+    def is_taken_back(self) -> bool:
+        """Whether the workload is better off without it."""
+        return self.how is HowItWent.CAUSED
+
+    def seconds_more(self, order: WorkloadOrder) -> int:
+        """How long it is waited for from here: where it was in vain already, a last look."""
+        return LAST_LOOK_SECONDS if self.how is HowItWent.NOT_CAUSED else order.within_seconds
+
+
+def restart_operations(found: Found) -> list[Operation]:
+    """Mark the pod template with this recovery, if it is still the template that was looked at."""
+    workload = found.workload
+    revision: list[Operation] = []
+    if found.state.revision:
+        is_number = workload.kind is WorkloadKind.DAEMONSET
+        value = int(found.state.revision) if is_number else found.state.revision
+        revision = [text.tested(REVISION_OF[workload.kind], value)]
+    mark = current_fence().recovery_id
+    return [
+        *text.tests(uid=workload.uid),
+        *revision,
+        {"op": "add", "path": TEMPLATE_MARK, "value": mark},
+    ]
+
+
+def back_operations(found: Found) -> list[Operation]:
+    """Give the pod template the mark it had, which makes it the template it was."""
+    mine = text.tested(TEMPLATE_MARK, current_fence().recovery_id)
+    before = found.state.mark
+    back: Operation = {"op": "remove", "path": TEMPLATE_MARK}
+    if before:
+        back = {"op": "replace", "path": TEMPLATE_MARK, "value": before}
+    return [*text.tests(uid=found.workload.uid), mine, back]
+
+
+def is_restarted(order: WorkloadOrder, found: Found) -> Verdict:
+    """Whether the pod template has the mark of this recovery."""
+    return Verdict.of(_mark(order, found) == current_fence().recovery_id)
+
+
+def is_taken_back(order: WorkloadOrder, found: Found) -> Verdict:
+    """Whether the pod template has not, or no longer, the mark of this recovery."""
+    return Verdict.of(_mark(order, found) != current_fence().recovery_id)
+
+
+def back_commands(order: WorkloadOrder, found: Found) -> Iterable[str]:
+    """What takes a restart back."""
+    commands = [text.patch_text(found.workload.path, back_operations(found))]
+    with order.cluster.session() as session:
+        stuck = _stuck(session, found)
+    return [*commands, *(text.delete_text(path, uid) for path, uid in stuck)]
+
+
+@undo
+def restart_taken_back(order: WorkloadOrder, found: Found) -> None:
+    """Go back to the pod template of before, where this recovery's is still the newest."""
+    if is_taken_back(order, found) is not Verdict.DONE:
+        _take_back(order, found)
+
+
+@act(
+    commands=lambda found: [text.patch_text(found.workload.path, restart_operations(found))],
+    done_when=is_restarted,
+    undo=restart_taken_back,
+    lasts_until="roll_back",
+    redo_stale=False,
+)
+def restart(order: WorkloadOrder, found: Found) -> None:
+    """Replace every pod, in the way that the workload's own strategy says.
+
+    Images with a moving tag are pulled anew, so other code may start. Done twice in one recovery,
+    the second does nothing, because the mark is there.
+
+    Raises:
+        ClusterConflict: the workload was changed since it was looked at.
+        ClusterForbidden, ClusterRejected: see there.
+        Unreachable: no answer.
+
+    Runbook: docs/runbooks/restart-service.md, step 4.
+    """
+    with order.cluster.session() as session:
+        session.patch(found.workload.path, restart_operations(found))
+
+
+@decision
+def how_it_went(order: WorkloadOrder, found: Found) -> Went:
+    """How the restart went, once it is out or late; at once where there was none yet, in a plan.
+
+    Worse is: a pod of the new template runs another image than before and is not ready, or fails
+    in a way that none failed before, or fewer pods are available than before.
+
+    Raises:
+        Unreachable: the API gave no answer up to the deadline.
+
+    Runbook: docs/runbooks/restart-service.md, step 5.
+    """
+    mark = current_fence().recovery_id
+    with order.cluster.session() as session:
+        if read_state(found.workload, session.get(found.workload.path)).mark != mark:
+            return Went(HowItWent.OUT, "there is another rollout than that of this recovery", [])
+        is_done = rollout_end(session, found.workload, mark, order.within_seconds)
+        state = read_state(found.workload, session.get(found.workload.path))
+        pods = pods_of(session, found.workload)
+    fresh = [pod for pod in pods if pod.mark == mark]
+    images = changed_images(found.pods, fresh)
+    if is_done:
+        return Went(HowItWent.OUT, str(state), images)
+    why = worse_by(found, fresh, images, state.available)
+    how = HowItWent.CAUSED if why else HowItWent.NOT_CAUSED
+    return Went(how, f"{state}; {why or 'it fails as it failed before'}", images)
+
+
+@act(commands=back_commands, done_when=is_taken_back)
+def roll_back(order: WorkloadOrder, found: Found) -> None:
+    """Go back to the pod template of before this recovery.
+
+    Pods of that template that still run are kept. New ones pull a moving tag again: the report
+    names the image that ran before. Done twice, the second does nothing.
+
+    Raises:
+        ClusterConflict: somebody changed the workload after the restart.
+        Unreachable: no answer.
+
+    Runbook: docs/runbooks/restart-service.md, step 6.
+    """
+    _take_back(order, found)
+
+
+def changed_images(before: list[PodSeen], after: list[PodSeen]) -> list[str]:
+    """Which containers run another image than any pod ran before, as `container: old -> new`."""
+    known: dict[str, set[str]] = {}
+    for pod in before:
+        for container, image in pod.images.items():
+            known.setdefault(container, set()).add(image)
+    changed = {
+        f"{container}: {', '.join(sorted(known[container] - {''}))} -> {image}"
+        for pod in after
+        for container, image in pod.images.items()
+        if image
+        and container in known
+        and known[container] - {""}
+        and image not in known[container]
+    }
+    return sorted(changed)
+
+
+def worse_by(found: Found, fresh: list[PodSeen], images: list[str], available: int) -> str:
+    """What is worse than before the restart; empty where nothing is."""
+    known = {cause for pod in found.pods for cause in pod.causes}
+    new = sorted({cause for pod in fresh for cause in pod.causes} - known)
+    if images and any(not pod.is_ready for pod in fresh):
+        return f"another image was pulled ({'; '.join(images)}) and its pods are not ready"
+    if new and any(not pod.causes for pod in found.pods):
+        return f"new pods fail as none did before: {'; '.join(new)}"
+    if available < found.state.available:
+        return f"{available} are available, {found.state.available} were before"
+    return ""
+
+
+def _mark(order: WorkloadOrder, found: Found) -> str:
+    with order.cluster.session() as session:
+        return read_state(found.workload, session.get(found.workload.path)).mark
+
+
+def _take_back(order: WorkloadOrder, found: Found) -> None:
+    with order.cluster.session() as session:
+        stuck = _stuck(session, found)
+        session.patch(found.workload.path, back_operations(found))
+        for path, uid in stuck:
+            session.delete(path, uid)
+
+
+def _stuck(session: KubernetesSession, found: Found) -> list[tuple[str, str]]:
+    """Pods that keep a StatefulSet from going back: it waits for each to be ready first."""
+    if found.workload.kind is not WorkloadKind.STATEFULSET:
+        return []
+    mark = current_fence().recovery_id
+    return [
+        (f"{found.workload.pods_path}/{pod.name}", pod.uid)
+        for pod in pods_of(session, found.workload)
+        if pod.mark == mark and not pod.is_ready and not pod.is_terminating
+    ]
