@@ -239,8 +239,10 @@ def message_of(error: psycopg.Error | OSError) -> str:
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
         parts = (error.diag.message_primary, error.diag.message_detail, error.diag.message_hint)
         return ". ".join(part.rstrip(".") for part in parts if part)
-    text = " ".join(str(error).split())
-    return text.replace("connection failed: ", "").replace("connection is bad: ", "")
+    text = str(error).replace("connection failed: ", "").replace("connection is bad: ", "")
+    # With and without TLS, or by each address, libpq may be told the same.
+    lines = dict.fromkeys(" ".join(line.split()) for line in text.splitlines())
+    return " ".join(line for line in lines if line)
 
 
 def answer_of(error: psycopg.Error | OSError) -> ConnectionAnswer:
