@@ -59,6 +59,12 @@ class Unreachable(RecoveryError):
         return f"{self.target} gave no answer to `{self.asked}`: {self.seen}. {remedy}."
 
 
+class NameUnknown(Unreachable):
+    """No host has that name: asking again cannot help. Fields as of Unreachable."""
+
+    is_retried = False
+
+
 class AnswerLost(Unreachable):
     """It was sent and no outcome came back: it may have run. Fields as of Unreachable."""
 
