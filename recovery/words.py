@@ -14,7 +14,7 @@ EACH_CHARS_MIN = 60
 INNER_CHARS_MAX = 80
 # What explains comes first: the end of a line may be cut off.
 FIRST = ("host", "finding", "why", "saw", "reason")
-EMPTY = (None, "", [], {})
+EMPTY: tuple[Any, ...] = (None, "", [], {})
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:\+00:00|Z)")
 
 
