@@ -30,7 +30,7 @@ def told(value: object, chars_max: int = LINE_CHARS_MAX) -> str:
 def in_words(plain: object, chars_max: int = LINE_CHARS_MAX) -> str:
     """A plain value in one line: lists with commas, names as `name: value`, what is empty left out.
 
-    Lists of values with names become their number where they stand within another value.
+    Lists of values with names are counted where they stand within another value.
     """
     if isinstance(plain, Mapping):
         text = _named(plain)
@@ -55,6 +55,9 @@ def field_lines(plain: object) -> list[str]:
             lines.append(f"{name}:")
             lines += [f"  {in_words(item)}" for item in value[:ITEMS_MAX]]
             lines += [f"  {_more(value)}"] if len(value) > ITEMS_MAX else []
+        elif isinstance(value, Mapping) and len(text) > INNER_CHARS_MAX:
+            lines.append(f"{name}:")
+            lines += [f"  {inner}: {_inner(value[inner])}" for inner in _in_order(value)]
         else:
             lines.append(f"{name}: {text}")
     return lines
@@ -85,10 +88,14 @@ def _listed(items: Sequence[Any], chars_max: int) -> str:
         return "none"
     shown = items[:ITEMS_MAX]
     each = max(EACH_CHARS_MIN, chars_max // len(shown))
-    texts = [in_words(item, each if isinstance(item, Mapping) else chars_max) for item in shown]
+    texts = [_item(item, each if isinstance(item, Mapping) else chars_max) for item in shown]
     between = "; " if any(" " in text for text in texts) else ", "
     texts += [_more(items)] if len(items) > ITEMS_MAX else []
     return between.join(texts)
+
+
+def _item(item: object, chars_max: int) -> str:
+    return f"({in_words(item, chars_max)})" if isinstance(item, list) else in_words(item, chars_max)
 
 
 def _more(items: Sequence[Any]) -> str:
@@ -110,6 +117,6 @@ def _inner(value: object) -> str:
     if isinstance(value, Mapping):
         text = _named(value)
         return f"({text})" if len(text) <= INNER_CHARS_MAX else f"{len(value)} values"
-    if isinstance(value, list) and any(isinstance(item, Mapping | list) for item in value):
-        return str(len(value))
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        return f"{len(value)} {'entry' if len(value) == 1 else 'entries'}"
     return in_words(value)

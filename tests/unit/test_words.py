@@ -20,11 +20,15 @@ from recovery.words import field_lines, in_words, told
         (["id", "org"], "id, org"),
         (["3 sessions", "1 slot"], "3 sessions; 1 slot"),
         ({"unit": "redis", "copy": "", "saw": "dead"}, "saw: dead, unit: redis"),
-        ({"leaves": [{"name": "a"}, {"name": "b"}], "at": {"x": 1}}, "leaves: 2, at: (x: 1)"),
+        (
+            {"leaves": [{"name": "a"}, {"name": "b"}], "at": {"x": 1}},
+            "leaves: 2 entries, at: (x: 1)",
+        ),
         (
             [{"host": "cp1", "why": "expired"}, {"host": "cp2"}],
             "host: cp1, why: expired; host: cp2",
         ),
+        ({"keys": [[0, 500]]}, "keys: (0, 500)"),
         ({}, "none"),
     ],
 )
@@ -64,5 +68,8 @@ def test_a_result_is_told_field_by_field():
         f"  {'b' * 60}",
         "copy: none",
     ]
+    assert field_lines({"now": {"role": "master", "id": "x" * 80}}) == [
+        "now:", "  role: master", f"  id: {'x' * 80}",
+    ]  # fmt: skip
     assert field_lines(30) == ["30"]
     assert field_lines(None) == []
