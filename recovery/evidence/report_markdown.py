@@ -5,11 +5,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from recovery.evidence.evidence import LOUD, Evidence, Exchange, Shown, StepStory, clock
 from recovery.evidence.timeline import LOOKS, duration, shortened
 from recovery.secrecy.redaction import redact
-from recovery.words import FIELD_CHARS_MAX, field_lines
+from recovery.words import FIELD_CHARS_MAX, field_lines, in_words
 
 MARKDOWN_BYTES_MAX = 200_000
 ROWS_MAX = 400
@@ -183,8 +184,14 @@ def _write_found(page: _Page, evidence: Evidence) -> None:
     found = evidence.status["found"]
     if found:
         page.heading("What the steps found")
-        rows = [[f"- {code(row['key'], 100)}: {inline(row['told'])}"] for row in found]
-        page.blocks("of what the steps found", rows[:ROWS_MAX])
+        values = {step.key: step.result for step in evidence.steps}
+        page.blocks("of what the steps found", [[_found(row, values)] for row in found])
+
+
+def _found(row: dict[str, Any], values: dict[str, Any]) -> str:
+    value = values.get(row["key"])
+    told = row["told"] if value is None else in_words(value, FIELD_CHARS_MAX)
+    return f"- {code(row['key'], 100)}: {inline(told, FIELD_CHARS_MAX)}"
 
 
 def _bullet(line: str) -> str:

@@ -236,6 +236,12 @@ def test_who_is_not_let_in_is_told_by_kind_of_error(answer, error):
     assert isinstance(not_connected(answer, "so it is", "db", "connect"), error)
 
 
+def test_a_host_that_does_not_exist_is_not_asked_again():
+    said = "failed to resolve host 'nowhere': [Errno -2] Name or service not known"
+
+    assert not not_connected(ConnectionAnswer.NAME_NOT_RESOLVED, said, "db", "connect").is_retried
+
+
 def test_what_libpq_says_twice_is_told_once():
     line = 'connection to server at "h" (::1), port 5432 failed: FATAL:  no password'
 
