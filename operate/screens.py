@@ -139,6 +139,8 @@ def show_summary(console: Console, status: Plain) -> None:
     _show_head(console, status)
     odd = [step for step in status["steps"] if step["state"] not in DONE]
     _show_steps(console, odd[:ODD_MAX])
+    if len(odd) > ODD_MAX:
+        console.print(Text(f"… {len(odd) - ODD_MAX} more", "dim"))
     states = Counter(step["state"] for step in status["steps"])
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     n = len(status["attempts"])
@@ -147,9 +149,10 @@ def show_summary(console: Console, status: Plain) -> None:
         f"`recover status {status['id']}` shows all",
         soft_wrap=True,
     )
-    is_told = status["result"] is not None  # what was looked at is told by the outcome
-    rows = [row for row in status["found"] if not (is_told and row["kind"] == "probe")]
-    _show_found(console, rows, FOUND_MAX)
+    if status["state"] != "undone":
+        is_told = status["result"] is not None  # what was looked at is told by the outcome
+        rows = [row for row in status["found"] if not (is_told and row["kind"] == "probe")]
+        _show_found(console, rows, FOUND_MAX)
     _show_end(console, status)
 
 

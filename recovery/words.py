@@ -30,7 +30,7 @@ def told(value: object, chars_max: int = LINE_CHARS_MAX) -> str:
 def in_words(plain: object, chars_max: int = LINE_CHARS_MAX) -> str:
     """A plain value in one line: lists with commas, names as `name: value`, what is empty left out.
 
-    Lists of values with names are counted where they stand within another value.
+    Long lists of values with names are counted where they stand within another value.
     """
     if isinstance(plain, Mapping):
         text = _named(plain)
@@ -118,5 +118,8 @@ def _inner(value: object) -> str:
         text = _named(value)
         return f"({text})" if len(text) <= INNER_CHARS_MAX else f"{len(value)} values"
     if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        text = in_words(value)
+        if len(text) <= INNER_CHARS_MAX:
+            return f"({text})"
         return f"{len(value)} {'entry' if len(value) == 1 else 'entries'}"
     return in_words(value)

@@ -20,10 +20,8 @@ from recovery.words import field_lines, in_words, told
         (["id", "org"], "id, org"),
         (["3 sessions", "1 slot"], "3 sessions; 1 slot"),
         ({"unit": "redis", "copy": "", "saw": "dead"}, "saw: dead, unit: redis"),
-        (
-            {"leaves": [{"name": "a"}, {"name": "b"}], "at": {"x": 1}},
-            "leaves: 2 entries, at: (x: 1)",
-        ),
+        ({"keys": [{"db": 0}, {"db": 5}], "at": {"x": 1}}, "keys: (db: 0; db: 5), at: (x: 1)"),
+        ({"leaves": [{"name": "x" * 50}] * 10}, "leaves: 10 entries"),
         (
             [{"host": "cp1", "why": "expired"}, {"host": "cp2"}],
             "host: cp1, why: expired; host: cp2",
