@@ -15,7 +15,7 @@ from pymysql.constants import ER, SERVER_STATUS
 from pymysql.cursors import SSCursor
 
 from recovery.commands import changing, reading
-from recovery.errors import BadInput, CommandFailed, RecoveryError, Unreachable
+from recovery.errors import BadInput, CommandFailed, RecoveryError, Unreachable, unanswered
 
 RawRow = tuple[bytes | None, ...]
 
@@ -278,9 +278,8 @@ def translated(
     code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
     text = str(error.args[1]) if len(error.args) > 1 else str(error)
     if code in NO_ANSWER_CODES:
-        return Unreachable(
-            target, asked, f"{text or 'the connection is closed'} ({code})", lost_remedy
-        )
+        seen = f"{text or 'the connection is closed'} ({code})"
+        return unanswered(target, asked, seen, lost_remedy)
     if code == ER.BAD_DB_ERROR:
         return BadInput("database", f"{text} on {target}", REMEDIES[code])
     return CommandFailed(target, asked, code, text, REMEDIES.get(code, ""))

@@ -15,7 +15,7 @@ from psycopg.errors import error_from_result
 
 from blocks.postgres_answer import ConnectionAnswer, answer_in
 from recovery.commands import changing, reading
-from recovery.errors import BadInput, CommandFailed, RecoveryError, Unreachable
+from recovery.errors import BadInput, CommandFailed, RecoveryError, Unreachable, unanswered
 
 Args = Sequence[object] | Mapping[str, object]
 NAME_BYTES_MAX = 63
@@ -231,7 +231,7 @@ def not_connected(answer: ConnectionAnswer, text: str, target: str, asked: str) 
     if answer in {ConnectionAnswer.TLS_FAILED, ConnectionAnswer.TLS_NOT_OFFERED}:
         remedy = "Correct sslmode and tls_ca_file, or the certificate of the server, then resume"
         return CommandFailed(target, asked, str(answer), text, remedy)
-    return Unreachable(target, asked, f"{text} ({answer})")
+    return unanswered(target, asked, f"{text} ({answer})")
 
 
 def message_of(error: psycopg.Error | OSError) -> str:
@@ -239,8 +239,10 @@ def message_of(error: psycopg.Error | OSError) -> str:
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
         parts = (error.diag.message_primary, error.diag.message_detail, error.diag.message_hint)
         return ". ".join(part.rstrip(".") for part in parts if part)
-    text = " ".join(str(error).split())
-    return text.replace("connection failed: ", "").replace("connection is bad: ", "")
+    text = str(error).replace("connection failed: ", "").replace("connection is bad: ", "")
+    # With and without TLS, or by each address, libpq may be told the same.
+    lines = dict.fromkeys(" ".join(line.split()) for line in text.splitlines())
+    return " ".join(line for line in lines if line)
 
 
 def answer_of(error: psycopg.Error | OSError) -> ConnectionAnswer:

@@ -24,12 +24,13 @@ def saved_block(kind: type[B], name: str, field: str, otherwise: str) -> B:
     Raises:
         BadInput: no server is configured, or it has no such block.
     """
+    remedy = f"Give {otherwise.replace(', nor ', ' or ')}"
     what = f"{kind.get_block_type_name()} block"
     if not NAME.fullmatch(name) or not get_current_settings().api.url:
         raise BadInput(
             field,
             f"it is neither {otherwise} nor, with PREFECT_API_URL set, the name of a {what}",
-            f"Give {otherwise}",
+            remedy,
         )
     try:
         block = Block.load(f"{kind.get_block_type_slug()}/{name}")
@@ -37,7 +38,7 @@ def saved_block(kind: type[B], name: str, field: str, otherwise: str) -> B:
         raise BadInput(
             field,
             f"{name!r} is neither {otherwise} nor the name of a {what}",
-            f"Give {otherwise}, or save the block first",
+            f"{remedy}, or save the block first",
         ) from error
     if not isinstance(block, kind):
         raise BadInput(field, f"block {name!r} is of another type", f"Name a {what}")

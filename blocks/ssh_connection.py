@@ -17,7 +17,7 @@ from blocks.ssh_deadline import Deadline, call_within
 from blocks.ssh_host_key import HostKeyRefused, Server, refuse_unless_known
 from blocks.ssh_login import Credentials, LoginRefused, log_in
 from blocks.ssh_wire import Wire
-from recovery.errors import AnswerLost, Refused, Unreachable
+from recovery.errors import AnswerLost, NameUnknown, Refused, Unreachable
 
 __all__ = [
     "AnswerLost",
@@ -181,7 +181,8 @@ def _places(server: Server, deadline: Deadline) -> list[Any]:
             return look_up()  # nobody is asked, so that nobody can keep us waiting
         return call_within(deadline, look_up)
     except (OSError, UnicodeError) as error:  # a TimeoutError is an OSError
-        raise Unreachable(
+        is_unknown = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
+        raise (NameUnknown if is_unknown else Unreachable)(
             server.target,
             f"look up {server.address}",
             f"the name could not be resolved: {getattr(error, 'strerror', None) or error}",

@@ -26,6 +26,10 @@ OWNER = re.compile(
 SPARE_BYTES = 16 << 20  # left free on the worker, whatever is copied
 # Its input begins with its hash: one cut short must not get the file's name. What it writes to
 # begins with a dot, as kubelet and others take every other file in their folders at once.
+SFTP_REMEDY = "Check that the user may read it and that sshd_config names the sftp subsystem"
+SHELL_REMEDY = (
+    "The shell of this account may refuse logins (nologin) or print something: give it a plain one"
+)
 PUT = (
     "set -euC; umask 077; dir=${1%/*}/; new=$dir.${1##*/}.recover; read -r hash; "
     '[ ! -L "$1" ] || { echo "$1 is a symbolic link" >&2; exit 1; }; rm -f -- "$new"; '
@@ -138,20 +142,17 @@ def _spoken(connection: Connection, channel: paramiko.Channel, order: Order) -> 
         raise Refused(
             "this worker", f"the copy cannot be written: {error}", "Make room, then resume"
         ) from error
-    except (paramiko.SSHException, OSError, EOFError) as error:
+    except (paramiko.SSHException, paramiko.SFTPError, OSError, EOFError) as error:
         if deadline.is_over:
             seen = f"not copied within {deadline}"
             raise Unreachable(target, asked, seen) from error
         if not connection.is_active():
             why = connection.lost_because
             raise Unreachable(target, asked, f"the connection was lost: {why}") from error
-        raise CommandFailed(
-            target,
-            asked,
-            "none",
-            str(error) or "it ended without an answer",
-            "Check that the user may read it and that sshd_config names the sftp subsystem",
-        ) from error
+        seen, remedy = str(error) or "it ended without an answer", SFTP_REMEDY
+        if isinstance(error, paramiko.SFTPError):
+            seen, remedy = f"what came back is no SFTP ({error})", SHELL_REMEDY
+        raise CommandFailed(target, asked, "none", seen, remedy) from error
     finally:
         close_channel(channel)
 

@@ -16,6 +16,7 @@ from operate.options import (
     By,
     Debug,
     Deployment,
+    Full,
     Hosts,
     Id,
     Json,
@@ -89,11 +90,12 @@ def list_(*, as_json: Json = False, debug: Debug = False) -> None:
 
 
 @app.command()
-def plan(
+def plan(  # noqa: PLR0913 (one parameter for each option)
     name: Name,
     *,
     settings: Settings = None,
     params: ParameterFile = None,
+    full: Full = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -103,8 +105,10 @@ def plan(
     """
     from operate.endings import answering
 
-    with answering(as_json=as_json, debug=debug, next_command="recover list") as answer:
+    again = f"mend that, then `recover plan {name}` again"
+    with answering(as_json=as_json, debug=debug, again=again) as answer:
         from operate import orders, runs
+        from operate.remedies import without_resume
         from operate.screens import show_plan
 
         order = orders.order_to_run(name, settings or [], params)
@@ -112,7 +116,8 @@ def plan(
         if ended.plan is None:
             raise ended.error or AssertionError
         plain = ended.plan.as_plain()
-        answer.give(plain, lambda console: show_plan(console, plain))
+        plain["refusals"] = [without_resume(text) for text in plain["refusals"]]
+        answer.give(plain, lambda console: show_plan(console, plain, is_full=full))
         if plain["refusals"]:
             raise typer.Exit(REFUSED)
 
@@ -131,7 +136,7 @@ def run(  # noqa: PLR0913 (one parameter for each option)
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Carry a recovery out; print its status at the end.
+    """Carry a recovery out; print what came of it.
 
     Runs in this process, and shows in the Prefect UI where PREFECT_API_URL is set.
     """
@@ -142,7 +147,7 @@ def run(  # noqa: PLR0913 (one parameter for each option)
         from recovery.run import Options
 
         options = Options(approve=approve, approved_by=by, break_glass=break_glass)
-        order = orders.order_to_run(name, settings or [], params, options)
+        order = orders.order_to_run(name, settings or [], params, orders.consented(options))
         answer.end(runs.carry_out(order, orders.Place(deployment, worker), answer.progress))
 
 
@@ -184,7 +189,7 @@ def resume(  # noqa: PLR0913 (one parameter for each option)
             break_glass=break_glass,
             take_over_by=orders.named(by, "a take-over") if take_over else "",
         )
-        order = orders.order_to_resume(history, settings or [], options)
+        order = orders.order_to_resume(history, settings or [], orders.consented(options))
         answer.end(runs.carry_out(order, orders.Place(deployment, worker), answer.progress))
 
 
@@ -207,6 +212,7 @@ def undo(  # noqa: PLR0913 (one parameter for each option)
         from recovery.run import Options
 
         history = answer.known(recovery_id)
+        answer.goes_back = True
         options = Options(undo_by=orders.named(by, "an undo"), break_glass=break_glass)
         order = orders.order_to_resume(history, [], options)
         answer.end(runs.carry_out(order, orders.Place(deployment, worker), answer.progress))
@@ -271,7 +277,7 @@ def resolve(  # noqa: PLR0913 (one parameter for each option)
         found = answer.find(journal, recovery_id)
         settling.settle(journal, found, step, how, by=by, reason=reason)
         told = status_of(journal, found)
-        answer.give(told, lambda console: screens.show_status(console, told))
+        answer.give(told, lambda console: screens.show_summary(console, told))
 
 
 @app.command()
@@ -333,20 +339,20 @@ def verify(recovery_id: AnyId = None, *, as_json: Json = False, debug: Debug = F
 
 
 @app.command()
-def doctor(hosts: Hosts = "", *, as_json: Json = False, debug: Debug = False) -> None:
+def doctor(hosts: Hosts = None, *, as_json: Json = False, debug: Debug = False) -> None:
     """Say what is missing or cannot be reached, here or on hosts; exits with 3 if anything is.
 
     Of a host it shows the fingerprint to pin, by which it is known from then on.
     """
     from operate.endings import answering
 
-    with answering(as_json=as_json, debug=debug) as answer:
+    with answering(as_json=as_json, debug=debug, next_command="recover doctor --help") as answer:
         from operate.doctor import examine
         from operate.findings import is_well
         from operate.host_findings import examine_hosts
         from operate.screens import show_findings
 
-        findings = examine_hosts(hosts) if hosts else examine()
+        findings = examine() if hosts is None else examine_hosts(hosts)
         rows = [finding.as_plain() for finding in findings]
         plain = {"well": is_well(findings), "findings": rows}
         answer.give(plain, lambda console: show_findings(console, rows))

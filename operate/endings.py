@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from operate.progress import Progress
+from operate.remedies import without_resume
 from recovery.secrecy.redaction import redact, redact_value
 
 if TYPE_CHECKING:
@@ -23,19 +24,28 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 BAD_INPUT = 2
 FAILED = 3
-FENCED = 5
+REFUSED = FENCED = 5
+SETTINGS = ("RECOVER_", "PREFECT_")
+SETTLED = {"recovered", "undone"}
 KINDS = {2: "bad input", 3: "failed", 4: "needs a person", 5: "refused", INTERRUPTED: "interrupted"}
 
 
 @dataclass
 class Answer:
-    """What a command answers with. `next_command` is what to type after an error."""
+    """What a command answers with.
+
+    `next_command` is what to type after an error, `again` what to do where nothing can be resumed.
+    A command that goes back and is refused is told in its sentence alone.
+    """
 
     as_json: bool
     debug: bool
     next_command: str = ""
+    again: str = ""
     progress: Progress = field(default_factory=Progress)
+    goes_back: bool = False
     _is_given: bool = False
+    _events_before: int = 0
 
     def give(self, plain: object, show: "Callable[[Console], None]") -> None:
         """Print the answer: its JSON, or what `show` makes of it for people."""
@@ -80,7 +90,9 @@ class Answer:
         from recovery.evidence.status import read_recovery  # noqa: PLC0415 (imports Prefect)
 
         with self.journal() as journal:
-            return read_recovery(journal, self.find(journal, wanted)).history
+            history = read_recovery(journal, self.find(journal, wanted)).history
+        self._events_before = history.last_seq
+        return history
 
     def end(self, ended: "Ended") -> None:
         """End a run, a resume or an undo with the status of the recovery.
@@ -101,7 +113,7 @@ class Answer:
         code = exit_code_of(error)
         status = self._tell_status(error)
         kind = KINDS.get(code, "failed")
-        line = text_of(error)
+        line = text_of(error) if status else without_resume(text_of(error))
         line = line if line.startswith(kind) else f"{kind}: {line}"
         self.progress.note(line, "bold red")
         if following := self._next(error, status):
@@ -116,14 +128,23 @@ class Answer:
         if self.as_json:
             document = dict(status or {})
             if error is not None:
-                document["error"] = as_document(error)
+                told = as_document(error)
+                document["error"] = (
+                    told if status else {name: without_resume(text) for name, text in told.items()}
+                )
             print_json(document)
-        elif status is not None and exit_code_of(error) != BAD_INPUT:
-            from operate.screens import on_stdout, show_status  # noqa: PLC0415 (rich, where needed)
+        elif status is not None and not (error is not None and self._is_untouched(error, status)):
+            from operate.screens import on_stdout, show_summary  # noqa: PLC0415 (rich, if needed)
 
             told_below = {} if error is None else {"error": "", "next": ""}
-            show_status(on_stdout(), {**status, **told_below})
+            show_summary(on_stdout(), {**status, **told_below})
         return status
+
+    def _is_untouched(self, error: BaseException, status: Mapping[str, Any]) -> bool:
+        """Whether the command came to nothing: the recovery stands where it stood before."""
+        code = exit_code_of(error)
+        is_refused = code == BAD_INPUT or (self.goes_back and code == REFUSED)
+        return is_refused or status["journal"]["events"] == self._events_before
 
     def _status(self) -> dict[str, Any] | None:
         if not self.progress.recovery_id:
@@ -147,19 +168,18 @@ class Answer:
         from recovery.errors import BadInput  # noqa: PLC0415 (imports Prefect)
         from recovery.journal.store import JournalUnavailable  # noqa: PLC0415
 
-        if isinstance(error, KeyboardInterrupt) and status is not None:
-            return f"`recover resume {status['id']}`"
+        if isinstance(error, KeyboardInterrupt):
+            return "" if status is None else f"`recover resume {status['id']}`"
         if self.next_command:
             return f"`{self.next_command}`"
-        if isinstance(error, BadInput):
-            known = f"recover status {status['id']}" if status is not None else "recover list"
-            is_setting = error.field.startswith(("RECOVER_", "PREFECT_"))
-            return "`recover doctor`" if is_setting else f"`{known}`"
-        if isinstance(error, JournalUnavailable):
-            return "`recover doctor`"
+        if isinstance(error, BadInput | JournalUnavailable):
+            return _after_bad_input(getattr(error, "field", "RECOVER_JOURNAL"), status)
         if holder := getattr(error, "holder", ""):
             return f"`recover status {holder}`"
-        return str(status["next"]) if status is not None else ""
+        is_settled = status is not None and (self.goes_back or status["state"] in SETTLED)
+        if status is None or (is_settled and self._is_untouched(error, status)):
+            return self.again  # where it is settled, the error itself says what to do
+        return str(status["next"])
 
     def _print_traceback(self, error: BaseException) -> None:
         import traceback  # noqa: PLC0415 (only ever for --debug)
@@ -168,14 +188,16 @@ class Answer:
 
 
 @contextmanager
-def answering(*, as_json: bool, debug: bool, next_command: str = "") -> Iterator[Answer]:
+def answering(
+    *, as_json: bool, debug: bool, next_command: str = "", again: str = ""
+) -> Iterator[Answer]:
     """Run a command to its end: every error becomes one line and an exit code.
 
     Raises:
         typer.Exit: it did not end well.
     """
     os.environ.setdefault("DO_NOT_TRACK", "1")  # else Prefect reports its use, and says so here
-    answer = Answer(as_json, debug, next_command)
+    answer = Answer(as_json, debug, next_command, again)
     try:
         yield answer
     except (typer.Exit, typer.TyperException, BrokenPipeError, SystemExit):
@@ -207,6 +229,14 @@ def as_document(error: BaseException) -> dict[str, str]:
         if (value := getattr(error, name, "")) and isinstance(value, str):
             document[name] = redact(value)
     return document
+
+
+def _after_bad_input(field: str, status: Mapping[str, Any] | None) -> str:
+    if field == "--by":
+        return ""  # its remedy is all there is to do
+    if field.startswith(SETTINGS):
+        return "`recover doctor`"
+    return f"`recover status {status['id']}`" if status is not None else "`recover list`"
 
 
 def text_of(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from operate.remedies import without_resume
 from recovery.errors import RecoveryError
 
 
@@ -40,4 +41,4 @@ def bad(name: str, error: RecoveryError) -> Finding:
     seen = (
         str(error).removesuffix(f" {remedy}.").removesuffix(f" {remedy}") if remedy else str(error)
     )
-    return Finding(name, Health.BAD, seen, remedy)
+    return Finding(name, Health.BAD, without_resume(seen), without_resume(remedy))

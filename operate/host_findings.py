@@ -18,12 +18,15 @@ PROGRAMS = {
 
 
 def examine_hosts(given: str) -> list[Finding]:
-    """Look at the hosts that a parameter names, and change nothing on them."""
-    try:
-        hosts = hosts_named(given).hosts
-    except BadInput as error:
-        return [bad("hosts", error)]
-    return [finding for host in hosts for finding in _examine(host)]
+    """Look at the hosts that a parameter names, and change nothing on them.
+
+    Raises:
+        BadInput: it names none.
+    """
+    if not given.strip():
+        remedy = "Name hosts, or leave it out to look at this machine"
+        raise BadInput("HOSTS", "it is empty (a variable that is not set?)", remedy)
+    return [finding for host in hosts_named(given).hosts for finding in _examine(host)]
 
 
 def _examine(host: SshHost) -> Iterator[Finding]:
@@ -67,10 +70,6 @@ def _sudo(host: SshHost) -> Finding:
         return Finding(name, Health.OK, "the login is root's")
     try:
         host.read(["true"], as_root=True, within_seconds=WITHIN_SECONDS)
-    except CommandFailed as error:
-        found = bad(name, error)
-        is_wanted = host.sudo_password.is_given
-        return found if is_wanted else Finding(name, Health.NOTE, found.seen, found.remedy)
     except RecoveryError as error:
         return bad(name, error)
     asked = "with a password" if host.sudo_password.is_given else "without a password"

@@ -67,10 +67,11 @@ OnWorker = Annotated[
 Deployment = Annotated[
     str, typer.Option(metavar="FLOW/NAME", help="Run on a worker, by this deployment.")
 ]
+Full = Annotated[bool, typer.Option("--full", help="Show commands of many lines whole.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")]
 Hosts = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="[HOSTS]",
         help="Look at these hosts instead: ssh://user@host?…, an inventory file or block.",

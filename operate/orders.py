@@ -84,6 +84,18 @@ def named(by: str, what: str) -> str:
     return by
 
 
+def consented(options: Options) -> Options:
+    """Return the options, whose consent is given by somebody.
+
+    Raises:
+        BadInput: a plan is approved, or done without, and nobody is named.
+    """
+    given = "--approve" if options.approve else "--break-glass" if options.break_glass else ""
+    if given and not options.approved_by.strip():
+        raise BadInput("--by", f"{given} is given by name, and none is given", "Add --by NAME")
+    return options
+
+
 def unknown_step(history: History, step: str, field: str) -> BadInput:
     """Say that a recovery has no such step, with the nearest of those it has."""
     keys = list(history.steps)

@@ -1,6 +1,7 @@
 """Parameters as people give them, `--set name=value` and YAML files, turned into typed values."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
@@ -163,7 +164,7 @@ def expected(annotation: Any) -> str:
         words = "one of " + ", ".join(str(member.value) for member in annotation)
     elif (origin or annotation) in LISTS:
         inner = [each for each in arguments if each is not ...]
-        of = f" of {_plural(expected(inner[0]))}" if inner else ""
+        of = f" of {_plural(expected(inner[0]))}" if inner and inner[0] is not str else ""
         words = f"a list{of}, such as [a, b]"
     elif (origin or annotation) in {dict, Mapping}:
         words = "names with values, such as {a: b}"
@@ -226,6 +227,9 @@ def _typed_from_text(recovery: Recovery, name: str, text: str) -> Any:
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
+        with suppress(ValidationError, PydanticUserError, yaml.YAMLError):
+            # Numbers in a list of texts are texts: [1, 5, 25%].
+            return adapter.validate_python(yaml.load(text, yaml.BaseLoader))
         raise BadInput(
             name, _what_is_wrong(annotation, text, error), f"Give {expected(annotation)}"
         ) from None
@@ -271,9 +275,7 @@ def _plain_or_text(value: Any) -> Any:
 
 
 def _plural(words: str) -> str:
-    return {"text": "texts", "a whole number": "whole numbers", "a number": "numbers"}.get(
-        words, words
-    )
+    return {"a whole number": "whole numbers", "a number": "numbers"}.get(words, words)
 
 
 def _article(word: str) -> str:

@@ -59,8 +59,8 @@ class Progress:
         with self._lock:
             self._running[key] = time.monotonic()
 
-    def ended(self, key: str, shown_as: str, seconds: float | None = None) -> None:
-        """A step ended; `shown_as` is its outcome in a word or two."""
+    def ended(self, key: str, shown_as: str, seconds: float | None = None) -> float:
+        """A step ended; `shown_as` is its outcome in a word or two. Return how long it took."""
         with self._lock:
             started = self._running.pop(key, None)
             if seconds is None:
@@ -69,6 +69,7 @@ class Progress:
             line.append(f"  {seconds:8.2f} s  ", "dim")
             line.append(redact(key))
             self._print(line)
+            return seconds
 
     def note(self, text: str, style: str = "") -> None:
         """Tell something else, in one line."""
@@ -135,7 +136,9 @@ class ToldStage:
         else:
             shown_as = _shown_as(call)
         finally:
-            self.progress.ended(call.key, shown_as)
+            seconds = self.progress.ended(call.key, shown_as)
+            for act in call.undoes[1:]:  # one step back may be that of several acts
+                self.progress.ended(f"undo {act.key}", shown_as, seconds)
         return result
 
 

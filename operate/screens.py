@@ -1,6 +1,7 @@
 """What people see: tables, plans and statuses on standard output."""
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -11,7 +12,10 @@ from rich.text import Text
 from rich.tree import Tree
 
 from recovery.secrecy.redaction import redact, redact_value
+from recovery.words import field_lines
 
+ODD_MAX, FOUND_MAX = 30, 15
+DONE = {"done", "already-so"}
 WIDTH_UNBROKEN = 10_000  # where no person looks, a line is never broken
 DANGERS = {"read": "dim", "change": "yellow", "destructive": "bold red"}
 STATES = {
@@ -58,22 +62,25 @@ def show_recoveries(console: Console, rows: Sequence[Plain]) -> None:
         console.print()
 
 
-def show_plan(console: Console, plan: Plain) -> None:
-    """Show every step with its exact commands, then the hash, or what it would be refused for."""
+def show_plan(console: Console, plan: Plain, *, is_full: bool = False) -> None:
+    """Show what was found and every command, then the hash, or what it would be refused for.
+
+    Of a command of many lines its first is shown, unless `is_full`.
+    """
     plan = redact_value(plan)
     console.width = WIDTH_UNBROKEN  # commands are copied from here: the terminal may break lines
     tree = Tree(Text(f"{plan['flow']} on {plan['target']}", "bold"), guide_style="dim")
     for step in plan["steps"]:
         branch = tree.add(_planned_step(step))
         for command in step["commands"]:
-            branch.add(Text(command, "cyan"))
+            branch.add(_command(command, is_full=is_full))
     console.print(tree, soft_wrap=True)
     acts = [step for step in plan["steps"] if step["kind"] == "act"]
     to_do = [step for step in acts if not step.get("is_already_so")]
     commands = sum(len(step["commands"]) for step in acts)
-    console.print(
-        f"{len(to_do)} of {len(acts)} acts to do, {commands} commands; nothing was changed"
-    )
+    told = f"{len(to_do)} of {len(acts)} acts to do, {commands} commands; nothing was changed"
+    is_well = not to_do and not plan["refusals"]
+    console.print(Text("it is well: nothing to do", "green") if is_well else told)
     if not plan["refusals"]:
         console.print(Text(f"plan {plan['hash']}", "bold"))
     for refusal in plan["refusals"]:
@@ -93,16 +100,22 @@ def _planned_step(step: Plain) -> Text:
             if step.get("is_already_so")
             else _danger(step["danger"])
         )
+    if step.get("found"):
+        line.append(f"  {step['found']}")
     return line
+
+
+def _command(command: str, *, is_full: bool) -> Text:
+    first, *others = command.splitlines() or [""]
+    if is_full or not others:
+        return Text(command, "cyan")
+    more = f"… {len(others)} more {'line' if len(others) == 1 else 'lines'} (--full shows them)"
+    return Text.assemble((first, "cyan"), "\n", (more, "dim"))
 
 
 def show_status(console: Console, status: Plain) -> None:
     """Show one recovery: where it stands, its attempts, its steps, and what to do next."""
-    head = Text(f"{status['id']}  ", "bold")
-    head.append(_state(status["state"])).append(f"  {status['flow']} on {status['target']}")
-    console.print(head, soft_wrap=True)
-    if status.get("forked_from"):
-        show_difference(console, status["forked_from"])
+    _show_head(console, status)
     attempts = _table("attempt", "epoch", "started", "ended", "as", "worker", "flow run")
     for attempt in status["attempts"]:
         attempts.add_row(
@@ -116,8 +129,44 @@ def show_status(console: Console, status: Plain) -> None:
         )
     if status["attempts"]:
         console.print(attempts)
+    _show_steps(console, status["steps"])
+    _show_found(console, status["found"])
+    _show_end(console, status)
+
+
+def show_summary(console: Console, status: Plain) -> None:
+    """Show what a run came to: the steps that are not done, how many are, and what was found."""
+    _show_head(console, status)
+    odd = [step for step in status["steps"] if step["state"] not in DONE]
+    _show_steps(console, odd[:ODD_MAX])
+    if len(odd) > ODD_MAX:
+        console.print(Text(f"… {len(odd) - ODD_MAX} more", "dim"))
+    states = Counter(step["state"] for step in status["steps"])
+    counts = ", ".join(f"{count} {state}" for state, count in states.items())
+    n = len(status["attempts"])
+    console.print(
+        f"{len(status['steps'])} steps: {counts or 'none'}; {n} attempt{'' if n == 1 else 's'}; "
+        f"`recover status {status['id']}` shows all",
+        soft_wrap=True,
+    )
+    if status["state"] != "undone":
+        is_told = status["result"] is not None  # what was looked at is told by the outcome
+        rows = [row for row in status["found"] if not (is_told and row["kind"] == "probe")]
+        _show_found(console, rows, FOUND_MAX)
+    _show_end(console, status)
+
+
+def _show_head(console: Console, status: Plain) -> None:
+    head = Text(f"{status['id']}  ", "bold")
+    head.append(_state(status["state"])).append(f"  {status['flow']} on {status['target']}")
+    console.print(head, soft_wrap=True)
+    if status.get("forked_from"):
+        show_difference(console, status["forked_from"])
+
+
+def _show_steps(console: Console, rows: Sequence[Plain]) -> None:
     steps = _table("step", "kind", "state", "attempt", "seconds", "verdict", "target")
-    for step in status["steps"]:
+    for step in rows:
         steps.add_row(
             Text(step["key"]),
             step["kind"],
@@ -127,8 +176,24 @@ def show_status(console: Console, status: Plain) -> None:
             Text(step["verdict"]),
             Text(step["target"]),
         )
-    if status["steps"]:
+    if rows:
         console.print(steps)
+
+
+def _show_found(console: Console, rows: Sequence[Plain], most: int = WIDTH_UNBROKEN) -> None:
+    """Show what the steps returned, a line for each."""
+    for row in rows[:most]:
+        console.print(Text.assemble((f"  {row['key']}  ", "dim"), row["told"]), soft_wrap=True)
+    if len(rows) > most:
+        console.print(Text(f"  … {len(rows) - most} more", "dim"))
+
+
+def _show_end(console: Console, status: Plain) -> None:
+    """Show the outcome, else the error, and what to do next."""
+    if status["state"] == "recovered" and (lines := field_lines(status["result"])):
+        console.print("outcome", style="bold")
+        for line in lines:
+            console.print(Text(f"  {line}"), soft_wrap=True)
     if isinstance(status.get("error"), str) and status["error"]:
         console.print(Text(f"error: {' '.join(status['error'].split())}", "red"), soft_wrap=True)
     if status.get("next"):
@@ -150,7 +215,7 @@ def show_statuses(console: Console, rows: Sequence[Plain]) -> None:
             _moment(row["opened_at"]),
             _moment(row["ended_at"]),
             str(row["attempts"]),
-            f"{row['steps_done']} of {row['steps']}",
+            str(row["steps_done"]),  # of how many, nobody knows before its end
         )
     console.print(table)
 

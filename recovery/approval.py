@@ -102,7 +102,7 @@ def _note_approval(run: Run, attempt: Attempt, plan_hash: str) -> Approval:
             attempt.target,
             "the consent to its plan has run out, and a retry does not renew it",
             f"Look at the plan again, then `recover resume {attempt.history.recovery_id} "
-            f"--approve {plan_hash}`",
+            f"--approve {plan_hash} --by NAME`",
         )
     approval = new_approval(
         plan_hash,
@@ -137,7 +137,7 @@ def _plan_anew(run: Run, attempt: Attempt, wanted: str) -> dict[str, Any]:
             plan.target,
             f"this recovery is destructive and nobody has approved its plan {plan.hash}",
             f"Look at the plan (`recover plan {plan.flow}` with the same parameters), then "
-            f"`recover resume {history.recovery_id} --approve {plan.hash}`; in the UI, a new run "
-            "with `resume` and `approve`",
+            f"`recover resume {history.recovery_id} --approve {plan.hash} --by NAME`; "
+            "in the UI, a new run with `resume` and `approve`",
         )
     return planned

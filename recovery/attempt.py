@@ -28,7 +28,7 @@ from recovery.journaled_walk import JournaledWalk
 from recovery.secrecy.redaction import contains_secret, redact
 from recovery.staleness import Staleness
 from recovery.steps import StepKind, Terms
-from recovery.values import canonical, from_plain, shortly, to_plain
+from recovery.values import canonical, from_plain, to_plain
 from recovery.verdict import Danger, Verdict
 from recovery.walk import (
     Gate,
@@ -39,6 +39,7 @@ from recovery.walk import (
     refuse_empty,
     step_logger,
 )
+from recovery.words import told
 
 SEEN_CHARS_MAX = 20_000
 NOT_BEGUN = {StepState.UNDONE, StepState.PASSED}
@@ -91,7 +92,7 @@ class Attempt(JournaledWalk):
             self.write(Kind.PASSED, _about(call, started_at), call.key)
             return Outcome("Passed", "nothing speaks against it")
         self.write(Kind.SAW, {**_about(call, started_at), **_seen(seen)}, call.key)
-        return Outcome("Completed", f"saw {shortly(seen)}", seen)
+        return Outcome("Completed", f"saw {told(seen)}", seen)
 
     def _verify(self, call: StepCall, started_at: str) -> Outcome:
         record = self.history.steps.get(call.key)
@@ -107,9 +108,9 @@ class Attempt(JournaledWalk):
                     body = {**_about(call, started_at), "error": redact(str(error))}
                     self.write(Kind.FAILED, body, call.key)
                 raise
-        body = {**_about(call, started_at), "saw": shortly(seen), "result": to_plain(seen)}
+        body = {**_about(call, started_at), "saw": told(seen), "result": to_plain(seen)}
         self.write(Kind.VERIFIED, body, call.key)
-        return Outcome("Verified", shortly(seen) if seen is not None else "as it should be", seen)
+        return Outcome("Verified", told(seen) if seen is not None else "as it should be", seen)
 
     def _was_passed(self, key: str) -> bool:
         record = self.history.steps.get(key)
@@ -126,7 +127,7 @@ class Attempt(JournaledWalk):
         if made is not None:
             refuse_changed_arguments(call, made, arguments, hashed, self.history)
             value = from_plain(call.step.returns, made["value"])
-            return Outcome("Restored", f"decided before: {shortly(value)}", value)
+            return Outcome("Restored", f"decided before: {told(value)}", value)
         self._refuse_changed_flow(call)
         with gated(Gate(self, call)):
             value = call.step.fn(**call.arguments)
@@ -139,7 +140,7 @@ class Attempt(JournaledWalk):
             "arguments_hash": hashed,
         }
         self.write(Kind.DECIDED, body, call.key)
-        return Outcome("Completed", f"decided: {shortly(value)}", value)
+        return Outcome("Completed", f"decided: {told(value)}", value)
 
     # -- acts ------------------------------------------------------------------------------------
 
@@ -363,11 +364,11 @@ def _seen(value: object) -> dict[str, Any]:
     try:
         plain = to_plain(value)
     except TypeError:
-        return {"saw": shortly(value)}
+        return {"saw": told(value)}
     text = canonical(plain)
     if len(text) > SEEN_CHARS_MAX or contains_secret(text):
-        return {"saw": shortly(value)}
-    return {"saw": shortly(value), "value": plain}
+        return {"saw": told(value)}
+    return {"saw": told(value), "value": plain}
 
 
 def _about(call: StepCall, started_at: str) -> dict[str, Any]:

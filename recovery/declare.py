@@ -26,9 +26,9 @@ from recovery.run import Ended, Options, Recovery
 from recovery.secrecy.log_redaction import install_log_redaction, redacting_stdio
 from recovery.secrecy.redaction import redact
 from recovery.stage import PlainStage, PrefectStage
-from recovery.values import shortly
 from recovery.verdict import Danger
 from recovery.walk import step_logger
+from recovery.words import told
 
 R = TypeVar("R")
 RECOVERIES: dict[str, Recovery] = {}
@@ -181,7 +181,7 @@ def _state_of(ended: Ended) -> State[Any]:
 def _message_of(ended: Ended) -> str:
     text = redact(str(ended.error)) if ended.error is not None else ended.message
     if not text:
-        text = f"{ended.state}: {shortly(ended.result)}" if ended.result else str(ended.state)
+        text = f"{ended.state}: {told(ended.result)}" if ended.result else str(ended.state)
     return f"recovery {ended.recovery_id}: {text}" if ended.recovery_id else text
 
 

@@ -6,6 +6,7 @@ text in `__str__`: errors are stored by Prefect and must survive being pickled a
 
 from enum import IntEnum
 
+UNKNOWN_NAME = "Name or service not known"  # EAI_NONAME in the words of the C library
 ANSWER_LOST_REMEDY = "It may have run, or still run, there: look before anything is done again"
 
 
@@ -57,6 +58,18 @@ class Unreachable(RecoveryError):
             self.remedy or "Check that it runs and can be reached from this worker, then resume"
         )
         return f"{self.target} gave no answer to `{self.asked}`: {self.seen}. {remedy}."
+
+
+class NameUnknown(Unreachable):
+    """No host has that name: asking again cannot help. Fields as of Unreachable."""
+
+    is_retried = False
+
+
+def unanswered(target: str, asked: str, seen: str, remedy: str = "") -> Unreachable:
+    """Nobody answered: as what a client library says of it tells, the name may be none."""
+    kind = NameUnknown if UNKNOWN_NAME in seen else Unreachable
+    return kind(target, asked, seen, remedy)
 
 
 class AnswerLost(Unreachable):

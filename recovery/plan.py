@@ -23,7 +23,10 @@ def without_identity(text: str, identities: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One step of a plan. `is_already_so`: its effect is there, it would do nothing."""
+    """One step of a plan.
+
+    `is_already_so`: its effect is there, it would do nothing. `found`: what a look returned.
+    """
 
     key: str
     kind: str
@@ -31,10 +34,14 @@ class PlannedStep:
     danger: str
     commands: tuple[str, ...] = ()
     is_already_so: bool = False
+    found: str = ""
 
     def as_plain(self) -> dict[str, Any]:
-        """The step as `recover plan --json` prints it."""
-        return {
+        """The step as `recover plan --json` prints it; `found` stands in looks alone.
+
+        A plan's hash is made of acts as they are written here.
+        """
+        plain: dict[str, Any] = {
             "key": self.key,
             "kind": self.kind,
             "target": self.target,
@@ -42,6 +49,7 @@ class PlannedStep:
             "commands": list(self.commands),
             "is_already_so": self.is_already_so,
         }
+        return plain if self.kind == "act" else {**plain, "found": self.found}
 
 
 @dataclass
@@ -92,7 +100,7 @@ def as_markdown(plan: Plan) -> str:
         lines += ["**It would be refused:**", "", *(f"- {text}" for text in plan.refusals), ""]
     for step in plan.steps:
         if step.kind != "act":
-            lines.append(f"- {step.kind} `{step.key}`")
+            lines.append(f"- {step.kind} `{step.key}`" + (f": {step.found}" if step.found else ""))
             continue
         note = "already so, nothing to do" if step.is_already_so else step.danger
         lines += [f"- **act `{step.key}`** on {step.target} ({note})"]

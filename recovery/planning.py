@@ -14,6 +14,7 @@ from recovery.steps import Step, StepKind, ask
 from recovery.values import from_plain
 from recovery.verdict import Danger, Verdict
 from recovery.walk import REMEMBERED, Fence, Gate, Outcome, StepCall, Walk, gated, refuse_empty
+from recovery.words import told
 
 
 @dataclass
@@ -74,18 +75,24 @@ class PlanWalk(Walk):
                 return self._look(call)
 
     def _look(self, call: StepCall) -> Outcome:
-        self._list_look(call)
         with gated(Gate(self, call)):
             try:
-                return Outcome("Completed", "looked", call.step.fn(**call.arguments))
+                seen = call.step.fn(**call.arguments)
             except Refused as refused:
                 if not call.step.is_guard:
                     raise
+                self._list_look(call)
                 self.plan.refusals.append(redact(str(refused)))
                 return Outcome("Refused", str(refused))
+        self._list_look(call, "" if call.step.is_guard else told(seen))
+        return Outcome("Completed", "looked", seen)
 
     def _decide(self, call: StepCall) -> Outcome:
-        self._list_look(call)
+        outcome = self._decided(call)
+        self._list_look(call, told(outcome.result))
+        return outcome
+
+    def _decided(self, call: StepCall) -> Outcome:
         _, hashed = plain_arguments(call, self.identities)
         if (record := self._reuse(call, hashed)) is not None:
             return Outcome("Restored", "decided", from_plain(call.step.returns, record.result))
@@ -111,7 +118,9 @@ class PlanWalk(Walk):
             else:
                 result = None if terms.expected is None else ask(terms.expected, call.arguments)
         planned = tuple(redact(without_identity(str(text), self.identities)) for text in commands)
-        self._list(call, terms.danger, planned, is_already_so=verdict is Verdict.DONE)
+        is_there = verdict is Verdict.DONE
+        step = self._planned(call, terms.danger, commands=planned, is_already_so=is_there)
+        self._list(call, step)
         return Outcome("Planned", f"{len(planned)} commands", result)
 
     def _verdict(self, call: StepCall) -> Verdict:
@@ -146,21 +155,15 @@ class PlanWalk(Walk):
             except Refused as refused:
                 self.plan.refusals.append(redact(str(refused)))
 
-    def _list_look(self, call: StepCall) -> None:
-        self._list(call, Danger.READ, (), is_already_so=False)
+    def _list_look(self, call: StepCall, found: str = "") -> None:
+        self._list(call, self._planned(call, found=without_identity(found, self.identities)))
 
-    def _list(
-        self, call: StepCall, danger: Danger, commands: tuple[str, ...], *, is_already_so: bool
-    ) -> None:
+    def _planned(self, call: StepCall, danger: Danger = Danger.READ, **more: Any) -> PlannedStep:
+        target = without_identity(call.target, self.identities)
+        return PlannedStep(call.key, str(call.step.kind), target, str(danger), **more)
+
+    def _list(self, call: StepCall, step: PlannedStep) -> None:
         """Enter a step where the flow comes to it, whichever of several at once was first."""
-        step = PlannedStep(
-            call.key,
-            str(call.step.kind),
-            without_identity(call.target, self.identities),
-            str(danger),
-            commands,
-            is_already_so,
-        )
         with self._lock:
             index = bisect(self._listed, call.place)
             self._listed.insert(index, call.place)

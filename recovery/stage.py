@@ -22,6 +22,7 @@ from recovery.secrecy.redaction import redact
 from recovery.secrecy.secret import scrub
 from recovery.steps import Step
 from recovery.walk import StepCall, Turn, logger, step_logger
+from recovery.words import LINE_CHARS_MAX, cut
 
 RETRY_DELAYS_SECONDS = (1.0, 5.0, 15.0)
 
@@ -59,7 +60,8 @@ class PlainStage:
                 call.error = scrubbed(error)
                 if delay_seconds is None or not is_unanswered(call.error):
                     raise call.error from None
-                logger.warning("%s: %s Asked again in %.0f s", call.key, call.error, delay_seconds)
+                seen = shortly_told(call.error)
+                logger.warning("%s: %s; asked again in %.0f s", call.key, seen, delay_seconds)
                 time.sleep(delay_seconds)
             else:
                 logger.info("%s: %s. %s", call.key, outcome.shown_as, outcome.message)
@@ -70,6 +72,12 @@ class PlainStage:
 def is_unanswered(error: object) -> bool:
     """Whether asking again may help: nobody answered. A tool that said no is not asked again."""
     return isinstance(error, RecoveryError) and error.is_retried
+
+
+def shortly_told(error: Exception) -> str:
+    """Which target gave no answer and what was seen: the whole error is told if it stays so."""
+    target, seen = getattr(error, "target", ""), getattr(error, "seen", "")
+    return cut(f"{target}: {seen}" if seen else str(error), LINE_CHARS_MAX)
 
 
 def scrubbed(error: Exception) -> Exception:

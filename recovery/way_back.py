@@ -104,8 +104,9 @@ class WayBack(JournaledWalk):
                         back.target,
                         ", ".join(act.key for act in back.undoes),
                         str(error),
-                        f"Mend the cause and run `recover undo {self.history.recovery_id}` again, "
-                        "or do this step by hand from the report",
+                        "Mend the cause and run "
+                        f"`recover undo {self.history.recovery_id} --by NAME` again, or do this "
+                        "step by hand from the report",
                     )
                 )
         if failures:

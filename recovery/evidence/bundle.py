@@ -28,6 +28,7 @@ from recovery.evidence.telling import evidence_of
 from recovery.journal.events import FIRST_HASH, FORMAT, Event, flaws
 from recovery.journal.store import Journal
 from recovery.secrecy.redaction import contains_secret, redact
+from recovery.words import field_lines
 
 SUMS = "SHA256SUMS"
 LINES_MAX = 60
@@ -129,6 +130,7 @@ def handover_of(evidence: Evidence, reading: Reading) -> str:
             evidence=evidence,
             status=evidence.status,
             seen=seen[:LINES_MAX],
+            outcome=field_lines(evidence.status["result"])[:LINES_MAX],
             present=[step for step in acts if step.shown is Shown.ALREADY_SO][:LINES_MAX],
             tried=tried[:LINES_MAX],
             doubtful=doubtful[:LINES_MAX],

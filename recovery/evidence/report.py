@@ -23,6 +23,7 @@ from recovery.evidence.telling import read_evidence
 from recovery.evidence.timeline import LOOKS, drawing_of, duration
 from recovery.journal.store import Journal
 from recovery.secrecy.redaction import redact
+from recovery.words import field_lines, in_words
 
 ANSWERS_PER_STEP_MAX = 200
 OPEN_STEPS_MAX = 5
@@ -66,6 +67,7 @@ def html_of(evidence: Evidence) -> str:
             tone=tones.get(state, "" if state == "running" else "bad"),
             timeline=Markup(timeline_svg(evidence)),  # noqa: S704 (it was escaped as it was made)
             looks=LOOKS,
+            came_to=field_lines(evidence.status["result"]),
             loud=LOUD,
             loud_few=loud_steps <= OPEN_STEPS_MAX,
             against=evidence.spoke_against(),
@@ -92,6 +94,7 @@ def environment() -> Environment:
         "time": time_of,
         "duration": duration,
         "brief": brief,
+        "words": in_words,
         "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True),
         "commands": _with_code,
         "ends": _ends,

@@ -5,10 +5,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from recovery.evidence.evidence import LOUD, Evidence, Exchange, Shown, StepStory, clock
 from recovery.evidence.timeline import LOOKS, duration, shortened
 from recovery.secrecy.redaction import redact
+from recovery.words import FIELD_CHARS_MAX, field_lines, in_words
 
 MARKDOWN_BYTES_MAX = 200_000
 ROWS_MAX = 400
@@ -122,7 +124,9 @@ def markdown_of(evidence: Evidence, bytes_max: int = MARKDOWN_BYTES_MAX) -> str:
     page = _Page(bytes_max - 2000)  # kept for saying what was cut
     for write in (
         _write_head,
+        _write_outcome,
         _write_against,
+        _write_found,
         _write_steps,
         _write_attempts,
         _write_consent,
@@ -134,7 +138,7 @@ def markdown_of(evidence: Evidence, bytes_max: int = MARKDOWN_BYTES_MAX) -> str:
     if page.cuts:
         page.lines += ["", "## Left out", "", "To keep this short, these are left out:", ""]
         page.lines += [f"- {cut}" for cut in page.cuts]
-        page.lines += ["", f"All of it: `recover report {evidence.status['id']}` (HTML)."]
+        page.lines += ["", f"All of it: `recover report {evidence.status['id']} --html FILE`."]
     return redact("\n".join(page.lines) + "\n")
 
 
@@ -166,6 +170,33 @@ def _write_head(page: _Page, evidence: Evidence) -> None:
     if status["parameters"]:
         given = (f"{code(name)} = {code(brief(v))}" for name, v in status["parameters"].items())
         page.add(f"- Parameters: {', '.join(given)}")
+
+
+def _write_outcome(page: _Page, evidence: Evidence) -> None:
+    """What the recovery came to, a line for each field."""
+    if lines := field_lines(evidence.status["result"]):
+        page.heading("Outcome")
+        page.blocks("lines of the outcome", [[_bullet(line)] for line in lines])
+
+
+def _write_found(page: _Page, evidence: Evidence) -> None:
+    """What the steps returned, in short."""
+    found = evidence.status["found"]
+    if found:
+        page.heading("What the steps found")
+        values = {step.key: step.result for step in evidence.steps}
+        page.blocks("of what the steps found", [[_found(row, values)] for row in found])
+
+
+def _found(row: dict[str, Any], values: dict[str, Any]) -> str:
+    value = values.get(row["key"])
+    told = row["told"] if value is None else in_words(value, FIELD_CHARS_MAX)
+    return f"- {code(row['key'], 100)}: {inline(told, FIELD_CHARS_MAX)}"
+
+
+def _bullet(line: str) -> str:
+    text = line.lstrip(" ")
+    return f"{' ' * (len(line) - len(text))}- {inline(text, FIELD_CHARS_MAX * 2)}"
 
 
 def _write_against(page: _Page, evidence: Evidence) -> None:

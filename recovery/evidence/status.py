@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from recovery.errors import BadInput
+from recovery.evidence.found import found_in
 from recovery.journal.events import Event, Kind, flaws
 from recovery.journal.history import (
     LOST,
@@ -170,6 +171,8 @@ def as_status(reading: Reading) -> dict[str, Any]:
         "parameters": history.parameters,
         "opened_at": history.opened_at,
         "ended_at": _ended_at(reading),
+        "found": found_in(readable_events(reading)),
+        "result": _result_of(reading),
         "error": last.error if last else "",
         "next": next_for(reading),
         "danger": history.danger,
@@ -252,8 +255,8 @@ def next_for(reading: Reading) -> str:
         return settled[reading.state]
     if history.abandoned_by:
         return (
-            f"{history.abandoned_by} has abandoned it: go back with `recover undo {recovery_id}`, "
-            "or start a new one"
+            f"{history.abandoned_by} has abandoned it: go back with "
+            f"`recover undo {recovery_id} --by NAME`, or start a new one"
         )
     if reading.holder is not None and not reading.is_leased:
         return (
@@ -270,7 +273,7 @@ def _next_after_failure(reading: Reading) -> str:
     resume = f"`recover resume {recovery_id}`"
     if reading.goes_back:
         failed = [step.key for step in history.steps.values() if step.undo_state == "failed"]
-        text = f"mend what stopped the way back, then `recover undo {recovery_id}` again"
+        text = f"mend what stopped the way back, then `recover undo {recovery_id} --by NAME` again"
         text += f" (half changed: {', '.join(failed[:STEPS_NAMED_MAX])})" if failed else ""
     elif not history.attempts:
         text = f"{resume}: nothing was begun yet"
@@ -297,7 +300,7 @@ def _next_for_person(reading: Reading) -> str:
     if plan_hash and not any(approval.plan_hash == plan_hash for approval in history.approvals):
         return (
             f"look at the plan in `recover report {recovery_id}`, then "
-            f"`recover resume {recovery_id} --approve {plan_hash}`"
+            f"`recover resume {recovery_id} --approve {plan_hash} --by NAME`"
         )
     return f"do what the error says, then `recover resume {recovery_id}`"
 
@@ -323,6 +326,12 @@ def _how_done(events: Sequence[Event]) -> dict[str, str]:
         for event in events
         if event.kind == Kind.DONE
     }
+
+
+def _result_of(reading: Reading) -> Any:
+    """What the recovery came to; after the way back, the keys of the acts that were undone."""
+    is_at_end = reading.state in {RecoveryState.RECOVERED, RecoveryState.UNDONE}
+    return reading.history.attempts[-1].result if is_at_end else None
 
 
 def _ended_at(reading: Reading) -> str | None:

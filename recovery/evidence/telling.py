@@ -19,6 +19,7 @@ from recovery.evidence.evidence import (
     harmless,
     shown_of,
 )
+from recovery.evidence.found import told_of, value_of
 from recovery.evidence.status import Reading, as_status, read_recovery, readable_events
 from recovery.journal.events import Kind
 from recovery.journal.history import LOST
@@ -165,11 +166,11 @@ class _Telling:
             self._looked(line, Shown.FAILED, line.text("error"))
 
     def looked(self, line: _Line) -> None:
-        note = line.text("reason") or line.text("saw") or line.text("value")
+        note = line.text("reason") or told_of(line.body)
         self._looked(line, Shown(line.kind.capitalize()), note)
 
     def saw(self, line: _Line) -> None:
-        self._looked(line, Shown.LOOKED, line.text("saw"))
+        self._looked(line, Shown.LOOKED, told_of(line.body))
 
     def verdict(self, line: _Line) -> None:
         self.asked_at[line.key] = line.at
@@ -301,14 +302,16 @@ class _Telling:
         exchanges: dict[str, list[Exchange]] = {}
         for exchange in self.exchanges:
             exchanges.setdefault(exchange.step.removeprefix(UNDO_PREFIX), []).append(exchange)
-        results = {harmless(key): step for key, step in self.reading.history.steps.items()}
+        history = self.reading.history
+        results = {harmless(key): value_of(body) for key, body in history.seen.items()}
+        results |= {harmless(key): step.result for key, step in history.steps.items()}
         return [
             self._step(
                 key,
                 rows.get(key),
                 spans.get(key, []),
                 exchanges.get(key, []),
-                harmless(results[key].result) if key in results else None,
+                harmless(results.get(key)),
             )
             for key in sorted(self.order, key=self.order.__getitem__)
         ]
@@ -333,7 +336,8 @@ class _Telling:
                 attempt=last.attempt if last else 0,
                 started_at=last.started.isoformat() if last else "",
                 ended_at=last.ended.isoformat() if last else "",
-                error=last.note if last else "",
+                error=last.note if last and result is None else "",
+                result=result,
                 spans=spans,
                 exchanges=exchanges,
             )

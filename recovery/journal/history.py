@@ -81,6 +81,7 @@ class AttemptRecord:
     ended_at: str = ""
     ended_as: str = ""
     error: str = ""
+    result: Any = None
 
 
 @dataclass
@@ -199,6 +200,8 @@ def _close_attempt(history: History, event: Event, ended_as: str, error: str = "
 
 def _attempt_ended(history: History, event: Event, body: dict[str, Any]) -> None:
     _close_attempt(history, event, body.get("as", ""), body.get("error", ""))
+    if history.attempts:
+        history.attempts[-1].result = body.get("result")
     history.is_undone = body.get("as") == RecoveryState.UNDONE
 
 

@@ -39,8 +39,8 @@ class AofDamage:
         if not self.lost_bytes:
             return "redis-check-aof finds no fault"
         return (
-            f"redis-check-aof can read {self.good_bytes} of {self.size_bytes} bytes of {self.name} "
-            f"({self.said})"
+            f"redis-check-aof can read {self.good_bytes} of {self.size_bytes} bytes of {self.name}"
+            + (f" ({self.said})" if self.said else "")
         )
 
 

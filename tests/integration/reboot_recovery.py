@@ -56,7 +56,8 @@ def note_and_reboot(
 
 def main(verb: str, *url: str) -> None:
     if verb == "run":
-        arguments = ["run", "note-and-reboot", "--set", f"host={url[0]}", "--break-glass", "test"]
+        arguments = ["run", "note-and-reboot", "--set", f"host={url[0]}"]
+        arguments += ["--break-glass", "test", "--by", "tester"]
     else:
         with contextlib.closing(open_journal()) as journal:
             (recovery_id,) = journal.recovery_ids()

@@ -231,7 +231,7 @@ def test_a_destructive_recovery_wants_the_hash_of_its_plan(recover):
 
     assert plan["hash"] in asked["error"]["message"]
     assert recover.made() == []
-    recover("run", "overwrite-files", *wanted, "--approve", "0" * 16, exits=4)
+    recover("run", "overwrite-files", *wanted, "--approve", "0" * 16, "--by", "Ada", exits=4)
     done = recover.json("run", "overwrite-files", *wanted, "--approve", plan["hash"], "--by", "Ada")
     assert done["approvals"][0]["by"] == "Ada"
     assert recover.made() == ["a"]

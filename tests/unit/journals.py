@@ -75,8 +75,8 @@ class Writer:
         self.write(Kind.ATTEMPT_STARTED, body)
         return self
 
-    def end(self, ended_as, error=""):
-        body = {"as": ended_as, "result": None}
+    def end(self, ended_as, error="", result=None):
+        body = {"as": ended_as, "result": result}
         if error:
             body |= {"error": error, "error_type": "CommandFailed"}
         self.write(Kind.ATTEMPT_ENDED, body)

@@ -112,6 +112,7 @@ def test_the_handover_says_what_is_safe_and_what_is_not(journal, writer, tmp_pat
     assert "refuse_if_target_is_foreign" in text[seen:tried]
     assert "`load[user]`: In doubt" in text[tried:safe]
     assert f"recover resume {RECOVERY}" in text[safe:forbidden]
+    assert f"recover undo {RECOVERY} --by NAME" in text[safe:forbidden]
     assert "Do not repeat `load[user]` by hand" in text[forbidden:]
     assert "It was to send `INSERT INTO user`" in text[forbidden:]
 

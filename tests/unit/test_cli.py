@@ -4,23 +4,26 @@ import json
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
 import flows
-from operate import catalogue, doctor, screens
+from operate import catalogue, doctor, runs, screens
 from operate.cli import app
 from operate.completion import recovery_ids, recovery_names
-from operate.endings import as_document, exit_code_of, text_of
+from operate.endings import Answer, as_document, exit_code_of, text_of
 from operate.outcomes import ToldError, ended_of
-from operate.progress import Progress
+from operate.progress import Progress, ToldStage
 from operate.settlement import Settlement
 from operate.settling import settle
 from recovery import errors
 from recovery.errors import BadInput, Fenced, NeedsPerson, Refused, TargetTaken, Unreachable
+from recovery.evidence.status import status_of
 from recovery.journal.events import Kind
 from recovery.journal.opening import open_journal
 
@@ -228,6 +231,102 @@ def test_a_recovery_of_another_release_is_named(failed):
     assert document["id"] == failed
 
 
+@pytest.fixture
+def recovered(journal):
+    """The id of a recovery that decided, looked, and came to a result."""
+    recovery_id, about = "ba9876543210", {"kind": "act", "target": "db1"}
+    opened = {"format": 1, "flow": "cure", "target": "db1", "danger": "destructive"}
+    due = {"kind": "decision", "value": {"finding": "not-running", "saw": "inactive (dead)"}}
+    journal.append(recovery_id, Kind.OPENED, opened)
+    journal.append(recovery_id, Kind.ATTEMPT_STARTED, {"flow_run_id": "run"}, attempt=1)
+    journal.append(recovery_id, Kind.DECIDED, due, step="cure_due", attempt=1)
+    journal.append(recovery_id, Kind.INTENDED, about, step="start", attempt=1)
+    journal.append(recovery_id, Kind.DONE, {"how": "acted"}, step="start", attempt=1)
+    saw = {"kind": "probe", "saw": "Notes()", "value": ["3 sessions"]}
+    journal.append(recovery_id, Kind.SAW, saw, step="for_l3", attempt=1)
+    ended = {"as": "recovered", "result": {"finding": "not-running", "notes": ["3 sessions"]}}
+    journal.append(recovery_id, Kind.ATTEMPT_ENDED, ended, attempt=1)
+    return recovery_id
+
+
+def test_status_tells_what_the_steps_found_and_what_came_of_it(recovered):
+    lines = run("status", recovered).stdout.splitlines()
+
+    assert "  cure_due  finding: not-running, saw: inactive (dead)" in lines
+    assert "  for_l3  3 sessions" in lines
+    assert lines[lines.index("outcome") :][:3] == [
+        "outcome", "  finding: not-running", "  notes: 3 sessions",
+    ]  # fmt: skip
+
+
+def test_the_end_of_a_run_is_told_in_short(journal, failed):
+    text = shown(screens.show_summary, status_of(journal, failed))
+
+    assert "load[b]" in text
+    assert "load[a]" not in text
+    assert f"3 steps: 1 done, 1 in-doubt, 1 failed; 1 attempt; `recover status {failed}`" in text
+
+
+def test_of_a_recovery_at_work_no_total_is_claimed(failed):
+    assert run("status").stdout.splitlines()[1].split()[-1] == "1"
+
+
+@pytest.mark.parametrize("how", [("--approve", "0" * 16), ("--break-glass", "it burns")])
+def test_consent_is_given_by_name(recovered, how):
+    for command in (("run", "recover-redis", "--set", "host=h"), ("resume", recovered)):
+        ended = run(*command, *how)
+
+        assert (ended.exit_code, ended.stdout) == (2, "")
+        assert f"--by: {how[0]} is given by name" in ended.stderr
+
+
+def test_a_refused_command_that_came_to_nothing_prints_its_sentence_alone(
+    journal, recovered, capsys
+):
+    answer = Answer(as_json=False, debug=False)
+    answer.known(recovered)
+
+    assert answer.fail(NeedsPerson("db1", "it was recovered", "Type this instead")) == 4
+
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == "needs a person: db1: it was recovered. Type this instead.\n"
+
+
+def test_a_refused_undo_prints_its_sentence_alone(journal, recovered, capsys):
+    answer = Answer(as_json=False, debug=False, goes_back=True)
+    answer.known(recovered)
+    ended = {"as": "refused", "error": "refused on db1: nothing to undo."}
+    journal.append(recovered, Kind.ATTEMPT_STARTED, {"goes": "back"}, attempt=2)
+    journal.append(recovered, Kind.ATTEMPT_ENDED, ended, attempt=2)
+
+    answer.fail(Refused("db1", "nothing to undo", "See its report"))
+
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "refused on db1: nothing to undo. See its report.\n")
+
+
+def test_a_plan_that_failed_is_made_again_and_nothing_is_resumed(monkeypatch):
+    def gone(*_):
+        raise Unreachable("db1", "log in", "no route")
+
+    monkeypatch.setattr(runs, "launch", gone)
+
+    ended = run("plan", "recover-redis", "--set", "host=ssh://root@h")
+
+    told = ended.stderr.splitlines()
+    assert told[-2].endswith("can be reached from this worker, then try again.")
+    assert told[-1] == "next: mend that, then `recover plan recover-redis` again"
+
+
+def test_doctor_refuses_hosts_that_are_none():
+    for hosts, told in (("", "HOSTS: it is empty"), ("?keyfile=x", "bad input: hosts: ")):
+        ended = run("doctor", hosts)
+
+        assert ended.exit_code == 2
+        assert told in ended.stderr
+
+
 def test_status_is_shown_to_people_with_what_to_do_next(failed):
     ended = run("status", failed[:4])
 
@@ -297,6 +396,43 @@ def test_a_plan_keeps_its_commands_in_one_piece_on_a_narrow_terminal():
     assert command in text
     assert "DESTRUCTIVE" in text
     assert text.endswith("REFUSED no\n")
+
+
+def planned(**more):
+    act = {"key": "start", "kind": "act", "target": "db1", "danger": "change", "commands": []}
+    look = {"key": "cure_due", "kind": "decision", "found": "saw: inactive (dead)", "commands": []}
+    steps = [look, {**act, **more}]
+    return {"hash": "ab", "flow": "f", "target": "db1", "refusals": [], "steps": steps}
+
+
+def test_a_plan_shows_what_was_found_and_the_first_line_of_a_long_command():
+    plan = planned(commands=["sh -c 'set -eu\ncp a b\nsync'", "systemctl start x"])
+
+    text = shown(screens.show_plan, plan)
+
+    assert "decision cure_due  saw: inactive (dead)" in text
+    assert "… 2 more lines (--full shows them)" in text
+    assert "cp a b" not in text
+    assert "cp a b" in shown(partial(screens.show_plan, is_full=True), plan)
+
+
+def test_a_plan_with_nothing_to_do_says_that_it_is_well():
+    text = shown(screens.show_plan, planned(is_already_so=True))
+
+    assert "it is well: nothing to do" in text
+    assert "saw: inactive (dead)" in text
+
+
+def test_a_step_back_that_several_acts_share_is_told_for_each():
+    out = StringIO()
+    acts = [SimpleNamespace(key="renew[a]"), SimpleNamespace(key="drop[a]")]
+    step = SimpleNamespace(kind="undo")
+    back = SimpleNamespace(key="undo renew[a]", step=step, undoes=acts, outcome=None)
+    stage = SimpleNamespace(put_on=lambda _: None)
+
+    ToldStage(stage, Progress(console=Console(file=out))).put_on(back)
+
+    assert [line.split()[-1] for line in out.getvalue().splitlines()] == ["renew[a]", "drop[a]"]
 
 
 def test_progress_off_a_terminal_is_plain_lines():

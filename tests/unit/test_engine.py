@@ -593,6 +593,41 @@ def test_a_plan_has_the_same_hash_whoever_makes_it_and_changes_nothing(lab):
     assert lab.done == []
 
 
+def test_a_plan_tells_what_its_looks_found_and_has_the_hash_of_its_acts_alone(lab):
+    seen = iter(["not-running", "stopped"])
+
+    @decision
+    def cure_due() -> dict[str, str]:
+        return {"finding": next(seen)}
+
+    start = lab.make("start")
+
+    def flow():
+        cure_due(), start()
+
+    first, second = (lab.run(flow, plan_only=True).plan for _ in range(2))
+
+    assert first.as_plain()["steps"][0]["found"] == "finding: not-running"
+    assert second.as_plain()["steps"][0]["found"] == "finding: stopped"
+    assert first.hash == second.hash
+    assert "found" not in first.as_plain()["steps"][1]
+
+
+def test_what_is_asked_again_is_told_shortly(lab, caplog):
+    answers = iter([Unreachable("db1", "log in", "no route"), None])
+
+    @probe
+    def look() -> int:
+        if (error := next(answers)) is not None:
+            raise error
+        return 5
+
+    ended = lab.run(look)
+
+    assert ended.state == "recovered"
+    assert "look: db1: no route; asked again in 0 s" in caplog.text
+
+
 def test_a_destructive_recovery_waits_for_the_consent_to_its_plan_and_to_no_other(lab):
     many = lab.make("many", each=("n",), danger=Danger.DESTRUCTIVE)
     names = ["a"]

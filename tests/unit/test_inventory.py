@@ -23,6 +23,14 @@ def test_the_label_is_the_same_whoever_logs_in():
     assert hosts_named("ssh://root@cp1").label == hosts_named("ssh://ops@cp1").label == "cp1"
 
 
+def test_what_names_no_host_is_refused_with_what_would():
+    with pytest.raises(BadInput) as refused:
+        hosts_named("foo")
+
+    remedy = "Give the path of an inventory file on the worker or ssh://"
+    assert refused.value.remedy.startswith(remedy)
+
+
 @pytest.fixture
 def written(tmp_path):
     def write(text):

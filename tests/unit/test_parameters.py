@@ -107,6 +107,10 @@ def test_a_text_becomes_a_value_of_the_declared_type(setting, value):
     assert type(given[name]) is type(value)
 
 
+def test_numbers_in_a_list_of_texts_are_texts():
+    assert typed("skip=[1, 5, 25%]")["skip"] == ["1", "5", "25%"]
+
+
 def test_what_is_not_given_has_its_default():
     given = typed()
 
@@ -119,8 +123,8 @@ def test_what_is_not_given_has_its_default():
     [
         ("days=soon", "days", "'soon' is not a whole number"),
         ("reboot=perhaps", "reboot", "'perhaps' is not true or false"),
-        ("skip=session", "skip", "'session' is not a list of texts, such as [a, b]"),
-        ("skip=[a", "skip", "'[a' is not a list of texts"),
+        ("skip=session", "skip", "'session' is not a list, such as [a, b]"),
+        ("skip=[a", "skip", "'[a' is not a list"),
         ("speed=warp", "speed", "'warp' is not one of slow, fast"),
         ("window={hour: late}", "window", "hour: Input should be a valid integer"),
         ("grace=soon", "grace", "a duration such as 00:10:00"),

@@ -11,7 +11,7 @@ import pytest
 
 from blocks.postgres_answer import ConnectionAnswer, answer_in, greet, parse_error
 from blocks.postgres_server import PostgresServer
-from blocks.postgres_session import not_connected, quote_name, quote_text, translated
+from blocks.postgres_session import message_of, not_connected, quote_name, quote_text, translated
 from recovery.errors import BadInput, CommandFailed, Unreachable
 from tests.lab.ports import LOOPBACK, free_port
 
@@ -234,6 +234,20 @@ def test_a_greeting_tells_what_is_no_server():
 )
 def test_who_is_not_let_in_is_told_by_kind_of_error(answer, error):
     assert isinstance(not_connected(answer, "so it is", "db", "connect"), error)
+
+
+def test_a_host_that_does_not_exist_is_not_asked_again():
+    said = "failed to resolve host 'nowhere': [Errno -2] Name or service not known"
+
+    assert not not_connected(ConnectionAnswer.NAME_NOT_RESOLVED, said, "db", "connect").is_retried
+
+
+def test_what_libpq_says_twice_is_told_once():
+    line = 'connection to server at "h" (::1), port 5432 failed: FATAL:  no password'
+
+    assert message_of(psycopg.OperationalError(f"connection failed: {line}\n{line}")) == (
+        'connection to server at "h" (::1), port 5432 failed: FATAL: no password'
+    )
 
 
 def test_an_error_within_a_session_is_told_by_its_code():

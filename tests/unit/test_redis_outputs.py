@@ -4,6 +4,7 @@ Redis 7.0.15, systemd 252, iproute2 6.1, Debian 12, unless another version is na
 """
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -184,6 +185,12 @@ def test_a_cut_off_aof_tells_how_much_is_lost():
     )  # fmt: skip
     assert damage.loss == "aof-bytes:30"
     assert "Expected to read 7 bytes, got 2 bytes" in str(damage)
+
+
+def test_damage_of_which_nothing_is_said_has_no_empty_brackets():
+    damage = parse_aof_check(AOF_CUT, has_failed=True)
+
+    assert str(replace(damage, said="")).endswith(f"bytes of {damage.name}")
 
 
 def test_a_sound_aof_has_lost_nothing():

@@ -17,7 +17,13 @@ from recovery.evidence.report import (
     markdown_report,
     timeline_svg,
 )
-from recovery.evidence.report_markdown import MARKDOWN_BYTES_MAX, code, fenced, inline
+from recovery.evidence.report_markdown import (
+    MARKDOWN_BYTES_MAX,
+    code,
+    fenced,
+    inline,
+    markdown_of,
+)
 from recovery.evidence.telling import read_evidence
 from recovery.evidence.timeline import (
     PLOT_LEFT,
@@ -217,6 +223,40 @@ def test_what_a_probe_saw_is_told_with_its_time(journal, writer):
     (span,) = steps(journal)["days_left"].spans
 
     assert (span.shown, span.note, span.seconds) == (Shown.LOOKED, "29.5", pytest.approx(0.5))
+
+
+def found_and_started(writer):
+    """A decision, an act that returns something, a look with no value, and an outcome."""
+    writer.open().start()
+    due = {"finding": "not-running", "unit": "redis-server", "saw": "inactive (dead)"}
+    writer.decide("cure_due", due)
+    writer.act("start")
+    writer.look("for_l3", Kind.SAW, saw="ForL3(lines=['x'])", value={"notes": ["3 sessions"]})
+    result = {"finding": "not-running", "now": {"role": "master", "keys": 5}, "copy": ""}
+    writer.end("recovered", result=result)
+
+
+def test_what_the_steps_found_and_what_came_of_it_is_told_in_words(journal, writer):
+    found_and_started(writer)
+
+    markdown, page = markdown_report(journal, RECOVERY), html_report(journal, RECOVERY)
+
+    outcome = markdown[markdown.index("## Outcome") : markdown.index("## What the steps found")]
+    assert "- finding: not-running\n- copy: none\n- now: keys: 5, role: master\n" in outcome
+    told = "- `cure_due`: finding: not-running, saw: inactive (dead), unit: redis-server"
+    assert told in markdown
+    assert "- `for_l3`: notes: 3 sessions" in markdown
+    assert "ForL3(" not in markdown + page
+    assert "<summary>finding: not-running, saw: inactive (dead), unit: redis-server" in page
+    assert "&#34;unit&#34;: &#34;redis-server&#34;" in page
+
+
+def test_what_was_cut_is_had_by_a_command_that_gives_it(journal, writer):
+    found_and_started(writer)
+
+    cut = markdown_of(read_evidence(journal, RECOVERY), 3000)
+
+    assert f"All of it: `recover report {RECOVERY} --html FILE`." in cut
 
 
 def test_what_a_step_in_doubt_was_to_send_is_shown(journal, writer):

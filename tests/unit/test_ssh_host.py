@@ -4,24 +4,27 @@ import base64
 import hashlib
 import hmac
 import pickle
+import socket
 import threading
+from types import SimpleNamespace
 
 import paramiko
 import pytest
 from pydantic import ValidationError
 
 from blocks.known_hosts import HostKeyVerdict, fingerprint, judge, parse_known_hosts
-from blocks.ssh_command import Answer, BoundedOutput, require_exit_code
+from blocks.ssh_command import Answer, BoundedOutput, Order, require_exit_code
 from blocks.ssh_connection import (
     AnswerLost,
     Deadline,
     HostKeyRefused,
     LoginRefused,
     Server,
+    _places,
 )
 from blocks.ssh_credentials import CredentialReferences, SecretReference, gather
 from blocks.ssh_deadline import call_within
-from blocks.ssh_files import parse_sha256sum
+from blocks.ssh_files import parse_sha256sum, start_sftp
 from blocks.ssh_host import SshHost, path_in_url
 from blocks.ssh_host_key import refuse_unless_known
 from recovery.errors import BadInput, CommandFailed, Unreachable, UnreadableOutput
@@ -308,6 +311,53 @@ def test_what_is_no_hash_is_not_taken_for_one(printed):
 
 def test_a_hash_is_read_also_where_the_name_is_escaped():
     assert parse_sha256sum("\\" + "ab" * 32 + "  a\\nb\n") == "ab" * 32
+
+
+class ChannelOfNologin:
+    """What a shell says that refuses log-ins, in place of the SFTP that was asked for."""
+
+    said = b"This account is currently not available.\n"
+    closed = False
+
+    def invoke_subsystem(self, name):
+        assert name == "sftp"
+
+    def send(self, data):
+        return len(data)
+
+    def recv(self, size):
+        taken, self.said = self.said[:size], self.said[size:]
+        return taken
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_shell_that_speaks_no_sftp_is_named_with_a_remedy():
+    connection = SimpleNamespace(is_active=lambda: True, lost_because="")
+    order = Order("sftp", "nobody@db1", Deadline(5), is_change=False)
+
+    with pytest.raises(CommandFailed) as failed:
+        start_sftp(connection, ChannelOfNologin(), order)
+
+    assert (failed.value.target, failed.value.command) == ("nobody@db1", "sftp")
+    assert failed.value.tail == "what came back is no SFTP (Garbage packet received)"
+    assert "nologin" in failed.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("code", "is_retried"), [(socket.EAI_NONAME, False), (socket.EAI_AGAIN, True)]
+)
+def test_a_name_that_does_not_exist_is_asked_for_once(monkeypatch, code, is_retried):
+    def look_up(*_args, **_more):
+        raise socket.gaierror(code, "no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+    with pytest.raises(Unreachable) as unknown:
+        _places(SimpleNamespace(address="nowhere", port=22, target="root@nowhere"), Deadline(5))
+
+    assert unknown.value.is_retried is is_retried
 
 
 def test_a_call_that_hangs_is_left_behind_at_the_deadline():
