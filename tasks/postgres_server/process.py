@@ -7,6 +7,7 @@ from recovery.errors import UnreadableOutput
 from tasks.postgres_server.clusters import Cluster
 
 LOCK_FILE = "postmaster.pid"
+STOPPING = "stopping"
 STOPPED_STATES = ("T", "t")
 
 
@@ -52,6 +53,12 @@ class Holders:
     postmaster: Process | None
     others: tuple[Process, ...]
     imposter: Process | None
+
+    @property
+    def is_going_down(self) -> bool:
+        """Whether the server has taken an order to shut down (PostgreSQL 10 and later say so)."""
+        is_told = self.lock is not None and self.lock.status == STOPPING
+        return self.postmaster is not None and is_told
 
     @property
     def is_orphaned(self) -> bool:
