@@ -19,7 +19,14 @@ from tasks.postgres_server.inside import (
     told_sessions,
 )
 from tasks.postgres_server.patroni import members_of
-from tasks.postgres_server.process import Holders, holders_of, identity_of, titles_of
+from tasks.postgres_server.process import (
+    OTHER_PROCESS,
+    Holders,
+    bound,
+    holders_of,
+    identity_of,
+    titles_of,
+)
 from tasks.registry_database.causes import Finding, Remedy
 from tasks.registry_database.order import Acceptable, DatabaseOrder
 from tasks.registry_database.starting import (
@@ -164,10 +171,13 @@ def refuse_without_program(order: DatabaseOrder, finding: Finding) -> None:
         )
 
 
-def restart_commands(order: DatabaseOrder, finding: Finding) -> Iterable[str]:
-    """What restarts it: systemd, or Patroni where that supervises it."""
+def restart_commands(order: DatabaseOrder, finding: Finding, before: Standing) -> Iterable[str]:
+    """What restarts that process, by systemd or its Patroni; what starts it where it is gone."""
     host, _ = place_of(order, finding)
-    return [host.command_line(_restart_argv(finding), as_root=True)]
+    argvs = [_restart_argv(finding, before)]
+    if finding.patroni is None:
+        argvs.append(systemctl("start", finding.unit))
+    return [host.command_line(argv, as_root=True) for argv in argvs]
 
 
 def is_restarted(order: DatabaseOrder, finding: Finding, before: Standing) -> Verdict:
@@ -218,7 +228,7 @@ def restart_server(order: DatabaseOrder, finding: Finding, before: Standing) -> 
     """Restart the server by a fast shutdown, and wait until it runs as another process.
 
     Every session is ended and every open transaction rolled back; what is committed or prepared
-    stays. Done twice, the second does nothing, because the process is another one by then. One
+    stays. Done twice, or late, the second does nothing: the host compares the process itself. One
     that lets the registry in again by itself is left alone.
 
     Raises:
@@ -234,7 +244,10 @@ def restart_server(order: DatabaseOrder, finding: Finding, before: Standing) -> 
     is_gone = state is Verdict.HALF_DONE and not is_under_way(order, finding, before)
     if state is Verdict.NOT_DONE or is_gone:
         within = SHUTDOWN_WITHIN_SECONDS + 60
-        host.change(_restart_argv(finding), within_seconds=within, as_root=True)
+        argv = _restart_argv(finding, before)
+        if is_gone and finding.patroni is None:
+            argv = systemctl("start", finding.unit)  # one that starts by now stays as it is
+        host.change(argv, within_seconds=within, accept=(0, OTHER_PROCESS), as_root=True)
     ends = time.monotonic() + SHUTDOWN_WITHIN_SECONDS
     while is_restarted(order, finding, before) is not Verdict.DONE:
         if time.monotonic() >= ends:
@@ -242,10 +255,12 @@ def restart_server(order: DatabaseOrder, finding: Finding, before: Standing) -> 
         time.sleep(PAUSE_SECONDS)
 
 
-def _restart_argv(finding: Finding) -> list[str]:
-    if finding.patroni is not None:
-        return finding.patroni.restart_argv
-    return systemctl("restart", finding.unit)
+def _restart_argv(finding: Finding, before: Standing) -> list[str]:
+    if finding.cluster is None:
+        raise TypeError("a server is restarted on its host only")
+    patroni = finding.patroni
+    argv = systemctl("restart", finding.unit) if patroni is None else patroni.restart_argv
+    return bound(finding.cluster, before.identity, argv)
 
 
 def _not_restarted(

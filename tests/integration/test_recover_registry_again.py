@@ -4,18 +4,27 @@ from contextlib import contextmanager
 
 import pytest
 
+from recovery.declare import run_plainly
 from recovery.errors import Refused
 from recovery.journal.history import RecoveryState
 from recovery.journal.opening import open_journal
+from recovery.run import Options
+from tasks.postgres_server.process import OTHER_PROCESS, bound
+from tasks.registry_database import forcing, restarting
+from tasks.registry_database.causes import Cause, Finding, Reason
 from tests.integration.test_recover_registry_database import (
-    _quick as _quick,  # noqa: PLC0414 (the fixtures)
-)
-from tests.integration.test_recover_registry_database import (
+    FORCE,
+    cluster_of,
     hung,
     in_background,
     recover,
     recovering_from_a_crash,
     resume,
+    shutting_down,
+    starting_order,
+)
+from tests.integration.test_recover_registry_database import (
+    _quick as _quick,  # noqa: PLC0414 (the fixtures)
 )
 from tests.integration.test_recover_registry_database import (
     prepared as prepared,  # noqa: PLC0414
@@ -27,6 +36,7 @@ from tests.integration.test_recover_registry_database import (
     stopped as stopped,  # noqa: PLC0414
 )
 from tests.lab.processes import wait_until
+from tests.lab.registry_host import UNIT
 
 pytestmark = pytest.mark.timeout(240)  # the first use of the lab builds its root file system
 STARTUP = "pgrep -f 'postgres: 15/main: [s]tartup'"
@@ -114,3 +124,99 @@ def test_a_server_that_somebody_starts_anew_meanwhile_is_waited_for(running):
     assert told.ended.state is RecoveryState.RECOVERED, told.ended.error
     assert (running.postmaster(), running.starts()) == (server, starts)
     assert sent_by(ended) == []
+
+
+# -- orders that come late -----------------------------------------------------------------------
+
+
+def test_a_restart_that_comes_late_finds_another_process_and_does_nothing(running):
+    order = starting_order(running)
+    found = Finding.of(Reason(Cause.HUNG, "so it was"), cluster_of(running))
+    before = restarting.standing.fn(order, found)
+    running.run(f"systemctl restart {UNIT}")
+    wait_until(running.answers, "the restart of somebody else", within_seconds=30)
+    server = running.postmaster()
+
+    late = order.host.change(
+        bound(found.cluster, before.identity, restarting.systemctl("restart", UNIT)),
+        accept=(0, OTHER_PROCESS),
+        as_root=True,
+    )
+
+    assert late.exit_code == OTHER_PROCESS
+    assert running.run("systemctl list-jobs --no-legend").strip() == ""
+    assert running.postmaster() == server
+
+
+def test_a_server_is_told_from_another_one_by_boot_number_and_start(running):
+    order = starting_order(running)
+    found = Finding.of(Reason(Cause.HUNG, "so it was"), cluster_of(running))
+    boot, pid, began = restarting.standing.fn(order, found).identity.split("/")
+
+    def code(identity):
+        argv = bound(found.cluster, identity, ["true"])
+        return order.host.read(argv, accept=(0, OTHER_PROCESS), as_root=True).exit_code
+
+    assert code(f"{boot}/{pid}/{began}") == 0
+    others = (f"{boot}/{pid}/{int(began) + 1}", f"{boot}/1/{began}", f"{'0' * 36}/{pid}/{began}")
+    assert [code(other) for other in others] == [OTHER_PROCESS] * 3
+    running.run(f"systemctl stop {UNIT}")
+    assert code(f"{boot}/{pid}/{began}") == 0
+
+
+# -- the last resort -----------------------------------------------------------------------------
+
+
+def forced(registry):
+    """Force the shutdown, with consent where a plan is made."""
+    given = {"database": registry.url(), "host": registry.ssh_url(), "unit": ""}
+    planned = run_plainly(FORCE, given, Options(plan_only=True))
+    if planned.plan is None:
+        return planned
+    return run_plainly(FORCE, given, Options(approve=planned.plan.hash, approved_by="test"))
+
+
+def test_a_server_that_works_is_not_forced_down(running):
+    server = running.postmaster()
+
+    ended = forced(running)
+
+    assert isinstance(ended.error, Refused), ended
+    assert "the server is not shutting down: it takes connections" in str(ended.error)
+    assert running.postmaster() == server
+
+
+def test_a_server_that_recovers_from_a_crash_is_not_forced_down(running):
+    with recovering_from_a_crash(running):
+        server = running.postmaster()
+
+        ended = forced(running)
+
+        assert isinstance(ended.error, Refused), ended
+        assert "on its way up" in str(ended.error)
+        assert running.postmaster() == server
+    assert running.log().count("redo starts") <= 1
+
+
+def test_a_server_that_hangs_is_not_forced_down_before_a_fast_shutdown_was_tried(running):
+    server = running.postmaster()
+    with hung(running):
+        ended = forced(running)
+
+    assert isinstance(ended.error, Refused), ended
+    assert "restarts one that hangs by a fast shutdown" in str(ended.error)
+    assert running.postmaster() == server
+
+
+def test_a_server_that_was_started_again_is_not_forced_down_by_a_late_consent(running):
+    order = starting_order(running)
+    with shutting_down(running) as backend:
+        doomed = forcing.server_to_end.fn(order)
+        forcing.refuse_unless_shutting_down(order, doomed)
+        running.run(f"kill -CONT {backend}")
+    wait_until(lambda: not running.pids(), "it to be gone", within_seconds=30)
+    running.start()
+
+    with pytest.raises(Refused, match="not shutting down"):
+        forcing.refuse_unless_shutting_down(order, doomed)
+    assert forcing.is_ended(order, doomed)
