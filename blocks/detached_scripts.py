@@ -78,11 +78,14 @@ esac
 systemctl reset-failed "$unit" 2>/dev/null || :
 if [ "$ended" = 0 ]; then rm -rf "$folder"; else put_aside; fi
 """
-# Prints what is new of the output while it comes, and last a line on how far the command is. Ends
-# when the command has, after so many looks, or at the limit of what one answer holds.
+# Prints what is new of the output while it comes, in whole lines, and last a line on how far the
+# command is. Each answer is masked by itself, and half of a secret would not be known as one: half
+# of a line is printed only at the end, or where one answer holds no more. Ends when the command
+# has, after so many looks, or at the limit of what one answer holds.
 LOOK = f"""unit=$1 looks=$2 from=$3 limit=$4
 folder=/run/recover/units/$unit
 n=0 until=$3
+new() {{ [ "$count" -eq 0 ] || tail -c "+$((until + 1))" "$folder/output" | head -c "$count"; }}
 while :; do
   seen=$(systemctl show -p LoadState -p ActiveState -p SubState -p Result "$unit") || exit
   code=$(cat "$folder/exit_code" 2>/dev/null)
@@ -95,10 +98,19 @@ while :; do
   size=$(stat -c %s "$folder/output" 2>/dev/null || echo 0)
   count=$((size > until ? size - until : 0))
   left=$((limit - until + from))
-  [ "$count" -le "$left" ] || count=$left
-  [ "$count" -eq 0 ] || tail -c "+$((until + 1))" "$folder/output" | head -c "$count"
+  full=
+  if [ "$count" -ge "$left" ]; then count=$left full=yes; fi
+  if [ -z "$ended" ] || [ "$full" ] || [ "$size" -ge {OUTPUT_BYTES_MAX} ]; then
+    if [ "$(new | tail -c 1)" ]; then
+      broken=$(new | tail -n 1 | wc -c)
+      if [ -z "$full" ] || [ "$broken" -lt "$count" ] || [ "$until" -gt "$from" ]; then
+        count=$((count - broken))
+      fi
+    fi
+  fi
+  new
   until=$((until + count))
-  if [ "$ended" ] || [ "$n" -ge "$looks" ] || [ "$count" -eq "$left" ]; then break; fi
+  if [ "$ended" ] || [ "$n" -ge "$looks" ] || [ "$full" ]; then break; fi
   n=$((n + 1))
   if [ "$n" -le {FAST_LOOKS} ]; then sleep 0.1; else sleep 1; fi
 done
@@ -106,4 +118,5 @@ began=$(test -e "$folder/began" && echo yes)
 echo
 echo "{STATUS}" $seen "Began=$began ExitCode=$code Size=$size Until=$until"
 """
-READ_TAIL = 'cat "/run/recover/units/$1/tail" 2>/dev/null || :'
+# The first line may be the end of one that is left out.
+READ_TAIL = 'sed 1d "/run/recover/units/$1/tail" 2>/dev/null || :'

@@ -83,7 +83,11 @@ class Answer:
 
 
 class BoundedOutput:
-    """The head and the tail of a stream, never more than the bound."""
+    """The head and the tail of a stream, never more than the bound.
+
+    Where the middle is left out, so is the line that is broken at each side of it: half of a
+    secret would not be known as one.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._half = max(1, max_bytes // 2)
@@ -103,15 +107,21 @@ class BoundedOutput:
     @property
     def left_out_bytes(self) -> int:
         """How much of the middle is gone."""
-        return max(0, self.seen_bytes - 2 * self._half)
+        return self.seen_bytes - sum(map(len, self._kept()))
+
+    def _kept(self) -> tuple[bytes, bytes]:
+        head, tail = bytes(self._head), bytes(self._tail)
+        if self.seen_bytes <= 2 * self._half:
+            return head, tail
+        begins, line_end, _ = head.rpartition(b"\n")
+        return begins + line_end, tail[-self._half :].partition(b"\n")[2]
 
     def __str__(self) -> str:
         """What was kept; the gap is marked with its size."""
-        head = bytes(self._head)
-        tail = bytes(self._tail[-self._half :])
+        head, tail = self._kept()
         if not self.left_out_bytes:
             return (head + tail).decode(errors="replace")
-        gap = f"\n[… {self.left_out_bytes} bytes left out …]\n"
+        gap = f"[… {self.left_out_bytes} bytes left out …]\n"
         return head.decode(errors="replace") + gap + tail.decode(errors="replace")
 
 

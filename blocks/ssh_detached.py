@@ -163,6 +163,7 @@ def wait(host: SshHost, command: DetachedCommand) -> Detached:
             time.sleep(PAUSE_SECONDS)
             continue
         going_down = deadline.at_most(GOING_DOWN_SECONDS)
+        is_all = until >= size or (size >= OUTPUT_BYTES_MAX and until == offset)
         printed, offset = printed + seen.output, until
         if seen.state is DetachedState.RUNNING and deadline.is_over:
             raise NotVerified(
@@ -171,7 +172,7 @@ def wait(host: SshHost, command: DetachedCommand) -> Detached:
                 f"still running; it printed: {_last_lines(printed) or 'nothing'}",
                 f"See `systemctl status {unit}` there; resuming waits for it again",
             )
-        if seen.state is not DetachedState.RUNNING and until >= size:
+        if seen.state is not DetachedState.RUNNING and is_all:
             break
     if size >= OUTPUT_BYTES_MAX:
         printed += _tail(host, unit)
@@ -290,7 +291,7 @@ def _look(host: SshHost, unit: str, offset: int, seconds: int) -> tuple[Detached
 
 def _tail(host: SshHost, unit: str) -> str:
     tail = host.read(["sh", "-c", READ_TAIL, "tail", unit], as_root=True).stdout
-    return f"\n[… some left out …]\n{tail}" if tail else ""
+    return f"[… some left out …]\n{tail}"
 
 
 def _start_argv(command: DetachedCommand) -> list[str]:

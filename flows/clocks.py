@@ -47,7 +47,8 @@ def synchronise_clocks(  # noqa: PLR0913, PLR0917 (each is a field of the form)
         step_back_max_seconds: No clock goes back further than this unless that is accepted.
         accept: Names of what to accept, as the refusal prints them: worker-clock, step-back:HOST.
         serial: Sizes of the batches, as numbers or percentages; the last one is repeated.
-        max_fail: Hosts that may fail before no more are begun, as number or percentage.
+        max_fail: Hosts that may fail before no more are begun, as number or percentage; of etcd
+            members none may.
         within_seconds: How long each host may take to follow a source, and then to be right.
 
     Runbook: docs/runbooks/clocks.md.
@@ -63,9 +64,9 @@ def synchronise_clocks(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     found = looking.clock_found.over(inventory.hosts)
     looking.refuse_unless_clear(found, limits)
     due = looking.hosts_due(found, limits)
-    sizes = serial or ["1", "5", "25%"]
-    for clocks, its_sizes in looking.in_order(inventory, due, limits, sizes, within_seconds):
-        for batch in FanOut(clocks, its_sizes, max_fail):
+    rest = looking.Round([], serial or ["1", "5", "25%"], max_fail)
+    for each in looking.in_order(inventory, due, limits, within_seconds, rest):
+        for batch in FanOut(each.clocks, each.serial, each.max_fail):
             _mend(batch)
     apart = looking.clocks_agree(inventory.hosts, limits)
     return ClocksSynchronised(len(inventory.hosts), [each.host for each in due], apart)

@@ -72,8 +72,10 @@ def recover_registry_database(  # noqa: PLR0913, PLR0917 (each is a field of the
     if found.remedy is Remedy.START:
         starting.start_server(order, found)
     before = restarting.standing(order, found) if found.remedy is Remedy.RESTART else None
+    done: str = found.remedy
     if before is not None:
         restarting.restart_server(order, found, before)
+        done = restarting.was_restarted(order, found, before)
     if found.remedy is not Remedy.NOTHING:
         waiting.comes_up(order)
     holds = proof.takes_reads_and_writes(order, found)
@@ -81,7 +83,7 @@ def recover_registry_database(  # noqa: PLR0913, PLR0917 (each is a field of the
         proof.standbys_are_back(order, found, before)
     health = proof.registry_is_healthy(order)
     told = evidence.for_l3(order)
-    return DatabaseRecovered(found.cause, found.seen, found.remedy, holds, health, told)
+    return DatabaseRecovered(found.cause, found.seen, done, holds, health, told)
 
 
 @recovery(

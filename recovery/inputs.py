@@ -122,17 +122,21 @@ def refuse_undo_of_what_is_used(run: Run, history: History) -> None:
     """Ask for a reason before a repaired target is put back: people have used it since.
 
     Raises:
-        NeedsPerson: it was recovered, going back destroys, and no reason is given.
+        NeedsPerson: it was recovered, and no reason is given.
     """
     ended = [attempt for attempt in history.attempts if attempt.ended_as]
-    if not ended or ended[-1].ended_as != "recovered" or history.danger != Danger.DESTRUCTIVE:
+    if not ended or ended[-1].ended_as != "recovered":
         return
     if not run.options.break_glass:
+        price = (
+            "destroys what was written to it since"
+            if history.danger == Danger.DESTRUCTIVE
+            else "takes from its users what works now"
+        )
         raise NeedsPerson(
             history.target,
-            f"it was recovered at {ended[-1].ended_at}, and going back destroys what was written "
-            "to it since",
-            f"If that may be lost: `recover undo {history.recovery_id} --by NAME "
+            f"it was recovered at {ended[-1].ended_at}, and going back {price}",
+            f"If that is meant: `recover undo {history.recovery_id} --by NAME "
             "--break-glass REASON`",
         )
 

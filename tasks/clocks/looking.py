@@ -1,6 +1,7 @@
 """Looking at all clocks before anything is done, and once more at the end."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from blocks.inventory import Inventory
 from blocks.ssh_host import SshHost
@@ -13,6 +14,7 @@ from tasks.clocks.mending import DueClock, has_etcd
 from tasks.clocks.offsets import offset_of
 from tasks.clocks.sources import Following, following
 
+NONE_MAY_FAIL = "0"
 ONE_BY_ONE = ("1",)
 
 
@@ -92,27 +94,42 @@ def hosts_due(found: Sequence[Found], limits: Limits) -> list[Due]:
     return [due for due in judged if due is not None]
 
 
+@dataclass(frozen=True)
+class Round:
+    """Clocks that are mended on the same terms; those of `recovery.fan_out.FanOut`."""
+
+    clocks: list[DueClock]
+    serial: Sequence[str]
+    max_fail: str
+
+
 def in_order(
     inventory: Inventory,
     dues: Sequence[Due],
     limits: Limits,
-    serial: Sequence[str],
     within_seconds: float,
-) -> list[tuple[list[DueClock], Sequence[str]]]:
-    """The clocks due in the order they are mended, with the sizes of the batches.
+    rest: Round,
+) -> list[Round]:
+    """The clocks due in the order they are mended.
 
-    Those of etcd members come last and one by one: two that jump at once may cost the quorum.
+    Those of etcd members come last, one by one, and none after one that failed: two that jump at
+    once may cost the quorum, and so may one more once a member is lost.
+
+    Args:
+        inventory: the hosts.
+        dues: what is due on them.
+        limits: from which offset on.
+        within_seconds: how long each may take.
+        rest: the terms for hosts that are no etcd members; its clocks are not looked at.
     """
     by_host = {due.host: due for due in dues}
     clocks = [
         DueClock(host, by_host[host.label], limits, within_seconds)
         for host in inventory.named(list(by_host))
     ]
-    parts = [
-        ([clock for clock in clocks if not clock.due.has_etcd], serial),
-        ([clock for clock in clocks if clock.due.has_etcd], ONE_BY_ONE),
-    ]
-    return [(part, sizes) for part, sizes in parts if part]
+    members = Round([clock for clock in clocks if clock.due.has_etcd], ONE_BY_ONE, NONE_MAY_FAIL)
+    others = replace(rest, clocks=[clock for clock in clocks if not clock.due.has_etcd])
+    return [each for each in (others, members) if each.clocks]
 
 
 @verify

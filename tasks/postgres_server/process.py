@@ -1,5 +1,6 @@
 """The server's processes on its host: who holds the data folder, and whether the lock file lies."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blocks.ssh_host import SshHost
@@ -7,6 +8,15 @@ from recovery.errors import UnreadableOutput
 from tasks.postgres_server.clusters import Cluster
 
 LOCK_FILE = "postmaster.pid"
+STOPPING = "stopping"
+OTHER_PROCESS = 75  # EX_TEMPFAIL: another process is the server by now
+# Carries a command out only while the server of a data folder is this process, or none is.
+BOUND = (
+    'pid=$(head -n 1 -- "$1/postmaster.pid" 2>/dev/null | tr -d -); '
+    'began=$(sed "s/.*) //" "/proc/${pid:-none}/stat" 2>/dev/null | cut -d " " -f 20); '
+    '[ -z "$began" ] || [ "$(cat /proc/sys/kernel/random/boot_id)/$pid/$began" = "$2" ] || exit 75;'
+    ' shift 2; exec "$@"'
+)
 STOPPED_STATES = ("T", "t")
 
 
@@ -52,6 +62,12 @@ class Holders:
     postmaster: Process | None
     others: tuple[Process, ...]
     imposter: Process | None
+
+    @property
+    def is_going_down(self) -> bool:
+        """Whether the server has taken an order to shut down (PostgreSQL 10 and later say so)."""
+        is_told = self.lock is not None and self.lock.status == STOPPING
+        return self.postmaster is not None and is_told
 
     @property
     def is_orphaned(self) -> bool:
@@ -143,6 +159,11 @@ def identity_of(host: SshHost, process: Process | None) -> str:
         return ""
     boot = host.read(["cat", "/proc/sys/kernel/random/boot_id"]).stdout.strip()
     return f"{boot}/{process.pid}/{process.started}"
+
+
+def bound(cluster: Cluster, identity: str, argv: Sequence[str]) -> list[str]:
+    """A command that does nothing and exits with `OTHER_PROCESS` where another server runs."""
+    return ["sh", "-c", BOUND, "bound", cluster.data_folder, identity, *argv]
 
 
 def titles_of(host: SshHost, held: Holders) -> list[str]:

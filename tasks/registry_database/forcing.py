@@ -4,13 +4,19 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from blocks.postgres_answer import ConnectionAnswer
+from blocks.ssh_host import SshHost
 from recovery.errors import NotVerified, Refused
 from recovery.steps import act, decision
 from recovery.verdict import Danger
+from tasks import services
 from tasks.postgres_server.clusters import Cluster, cluster_on_port
+from tasks.postgres_server.inside import ACTIVITY, ask_inside
 from tasks.postgres_server.patroni import patroni_of
-from tasks.postgres_server.process import holders_of, identity_of, titles_of
+from tasks.postgres_server.process import Holders, holders_of, identity_of, titles_of
+from tasks.registry_database.causes import STARTING
 from tasks.registry_database.order import DatabaseOrder
+from tasks.services import UnitState
 
 GONE_WITHIN_SECONDS = 60.0
 PAUSE_SECONDS = 0.5
@@ -32,7 +38,7 @@ def server_to_end(order: DatabaseOrder) -> DoomedServer:
     """Which process is the server, told by its data folder.
 
     Raises:
-        Refused: no server runs, or Patroni supervises it.
+        Refused: no server runs, it is not shutting down, or Patroni supervises it.
         Unreachable: the host gave no answer.
 
     Runbook: docs/runbooks/registry-database.md, step 7.
@@ -54,9 +60,42 @@ def server_to_end(order: DatabaseOrder) -> DoomedServer:
             raise Refused(
                 order.label, f"no server runs on {cluster.data_folder}", "There is nothing to end"
             )
+        refuse_if_up(order, order.host, cluster, held)
         identity = identity_of(order.host, held.postmaster)
         titles = titles_of(order.host, held)
     return DoomedServer(cluster, held.postmaster.pid, identity, titles)
+
+
+def refuse_if_up(order: DatabaseOrder, host: SshHost, cluster: Cluster, held: Holders) -> None:
+    """Refuse to end a server that works, recovers from a crash, or was not told to shut down."""
+    inside = ask_inside(host, cluster, ACTIVITY, held.lock.socket_folder if held.lock else "")
+    if inside.answer is ConnectionAnswer.SHUTTING_DOWN:
+        return
+    if inside.answer in STARTING:
+        raise Refused(
+            order.label,
+            f"the server is on its way up, which a shutdown would begin anew: {inside.text}",
+            "Wait for it: `recover run recover-registry-database` shows how far it is",
+        )
+    unit = services.unit_status(host, cluster.unit)
+    is_told = held.is_going_down or unit.state is UnitState.DEACTIVATING
+    if inside.is_accepted or not is_told:
+        seen = "it takes connections" if inside.is_accepted else f"{inside.text}; {unit}"
+        raise Refused(
+            order.label,
+            f"the server is not shutting down: {seen}",
+            "Run recover-registry-database, which restarts one that hangs by a fast shutdown; only "
+            "where that does not end, this is the last resort",
+        )
+
+
+def refuse_unless_shutting_down(order: DatabaseOrder, server: DoomedServer) -> None:
+    """Refuse it once more at the moment of the act."""
+    if order.host is None:
+        raise TypeError("a server is ended on its host only")
+    with order.host.session():
+        held = holders_of(order.host, server.cluster)
+        refuse_if_up(order, order.host, server.cluster, held)
 
 
 def quit_commands(order: DatabaseOrder, server: DoomedServer) -> Iterable[str]:
@@ -74,7 +113,12 @@ def is_ended(order: DatabaseOrder, server: DoomedServer) -> bool:
     return identity_of(order.host, held.postmaster) != server.identity
 
 
-@act(commands=quit_commands, done_when=is_ended, danger=Danger.DESTRUCTIVE)
+@act(
+    commands=quit_commands,
+    done_when=is_ended,
+    refuse_if=(refuse_unless_shutting_down,),
+    danger=Danger.DESTRUCTIVE,
+)
 def shut_down_immediately(order: DatabaseOrder, server: DoomedServer) -> None:
     """End the server without a checkpoint: its next start is a crash recovery.
 
@@ -82,6 +126,7 @@ def shut_down_immediately(order: DatabaseOrder, server: DoomedServer) -> None:
     tables are emptied. Done twice, the second does nothing. It cannot be taken back.
 
     Raises:
+        Refused: it is not shutting down.
         NotVerified: it is not gone in time; it may hang in the kernel.
         CommandFailed: the host said no.
         Unreachable: no answer; it may have been done.

@@ -4,8 +4,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from blocks.postgres_answer import ConnectionAnswer
 from recovery.errors import NotVerified, Refused
-from recovery.steps import act, decision
+from recovery.steps import act, decision, probe
 from recovery.verdict import Verdict
 from tasks import services
 from tasks.postgres_server.condition import condition_of
@@ -18,10 +19,23 @@ from tasks.postgres_server.inside import (
     told_sessions,
 )
 from tasks.postgres_server.patroni import members_of
-from tasks.postgres_server.process import Holders, holders_of, identity_of, titles_of
-from tasks.registry_database.causes import Finding
+from tasks.postgres_server.process import (
+    OTHER_PROCESS,
+    Holders,
+    bound,
+    holders_of,
+    identity_of,
+    titles_of,
+)
+from tasks.registry_database.causes import Finding, Remedy
 from tasks.registry_database.order import Acceptable, DatabaseOrder
-from tasks.registry_database.starting import place_of, still_going_down, systemctl
+from tasks.registry_database.starting import (
+    place_of,
+    refuse_unstartable,
+    still_going_down,
+    systemctl,
+)
+from tasks.registry_database.triage import diagnose
 from tasks.services import UnitState
 
 SHUTDOWN_WITHIN_SECONDS = 300.0
@@ -117,6 +131,22 @@ def refuse_open_transactions(order: DatabaseOrder, finding: Finding) -> None:
         )
 
 
+def refuse_unless_restart_mends(order: DatabaseOrder, finding: Finding, before: Standing) -> None:
+    """Refuse a restart whose cause went by or became another one since it was found."""
+    if is_restarted(order, finding, before) is not Verdict.NOT_DONE:
+        if not is_under_way(order, finding, before):
+            refuse_unstartable(order, finding)
+        return
+    now = diagnose(order)
+    if now.remedy is Remedy.RESTART:
+        return
+    advice = {
+        Remedy.NOTHING: "Resume: it ends without a restart while the server answers",
+        Remedy.REFUSE: now.advice,
+    }.get(now.remedy, "Start a new recovery: it does what this cause wants, and restarts nothing")
+    raise Refused(order.label, f"no restart mends what is found now, {now}", advice)
+
+
 def refuse_without_program(order: DatabaseOrder, finding: Finding) -> None:
     """Refuse to restart behind the back of Patroni, where it cannot be asked to."""
     host, _ = place_of(order, finding)
@@ -141,10 +171,13 @@ def refuse_without_program(order: DatabaseOrder, finding: Finding) -> None:
         )
 
 
-def restart_commands(order: DatabaseOrder, finding: Finding) -> Iterable[str]:
-    """What restarts it: systemd, or Patroni where that supervises it."""
+def restart_commands(order: DatabaseOrder, finding: Finding, before: Standing) -> Iterable[str]:
+    """What restarts that process, by systemd or its Patroni; what starts it where it is gone."""
     host, _ = place_of(order, finding)
-    return [host.command_line(_restart_argv(finding), as_root=True)]
+    argvs = [_restart_argv(finding, before)]
+    if finding.patroni is None:
+        argvs.append(systemctl("start", finding.unit))
+    return [host.command_line(argv, as_root=True) for argv in argvs]
 
 
 def is_restarted(order: DatabaseOrder, finding: Finding, before: Standing) -> Verdict:
@@ -153,36 +186,53 @@ def is_restarted(order: DatabaseOrder, finding: Finding, before: Standing) -> Ve
     now = identity_of(host, holders_of(host, cluster).postmaster)
     if now and now != before.identity:
         return Verdict.DONE
-    if not now or is_under_way(order, finding):
+    if not now or is_under_way(order, finding, before):
         return Verdict.HALF_DONE
     return Verdict.NOT_DONE
 
 
-def is_under_way(order: DatabaseOrder, finding: Finding) -> bool:
-    """Whether its supervisor was told to restart it, and has not ended that."""
+def is_mended(order: DatabaseOrder, finding: Finding, before: Standing) -> Verdict:
+    """Whether it was restarted, or needs no restart any more: it lets the registry in."""
+    state = is_restarted(order, finding, before)
+    if state is Verdict.NOT_DONE and order.database.knock().answer is ConnectionAnswer.ACCEPTED:
+        return Verdict.DONE
+    return state
+
+
+def is_under_way(order: DatabaseOrder, finding: Finding, before: Standing) -> bool:
+    """Whether its supervisor was told to restart it, and has not ended that.
+
+    Where the server of before is said to start, it was told to start, or recovers from a crash.
+    """
     host, cluster = place_of(order, finding)
     if finding.patroni is not None:
         member = members_of(host, finding.patroni).named(finding.patroni.name)
-        return member is not None and member.state in {"stopping", "restarting", "starting"}
-    found = condition_of(host, cluster)
-    going = {UnitState.DEACTIVATING, UnitState.ACTIVATING}
-    return found.is_job_queued or found.unit.state in going
+        state = member.state if member is not None else ""
+        is_starting, is_going = state == "starting", state in {"stopping", "restarting"}
+    else:
+        found = condition_of(host, cluster)
+        is_starting = found.unit.state is UnitState.ACTIVATING
+        is_going = found.is_job_queued or found.unit.state is UnitState.DEACTIVATING
+    if not is_starting:
+        return is_going
+    return identity_of(host, holders_of(host, cluster).postmaster) != before.identity
 
 
 @act(
     commands=restart_commands,
-    done_when=is_restarted,
-    refuse_if=(refuse_without_program, refuse_open_transactions),
+    done_when=is_mended,
+    refuse_if=(refuse_without_program, refuse_unless_restart_mends, refuse_open_transactions),
     redo_half_done=True,
 )
 def restart_server(order: DatabaseOrder, finding: Finding, before: Standing) -> None:
     """Restart the server by a fast shutdown, and wait until it runs as another process.
 
     Every session is ended and every open transaction rolled back; what is committed or prepared
-    stays. Done twice, the second does nothing, because the process is another one by then.
+    stays. Done twice, or late, the second does nothing: the host compares the process itself. One
+    that lets the registry in again by itself is left alone.
 
     Raises:
-        Refused: transactions are open, or Patroni cannot be asked.
+        Refused: no restart mends it any more, transactions are open, or Patroni cannot be asked.
         NotVerified: the fast shutdown does not end; carries what it waits for.
         CommandFailed: systemd or Patroni said no.
         Unreachable: no answer; it may go on.
@@ -191,10 +241,13 @@ def restart_server(order: DatabaseOrder, finding: Finding, before: Standing) -> 
     """
     host, cluster = place_of(order, finding)
     state = is_restarted(order, finding, before)
-    is_gone = state is Verdict.HALF_DONE and not is_under_way(order, finding)
+    is_gone = state is Verdict.HALF_DONE and not is_under_way(order, finding, before)
     if state is Verdict.NOT_DONE or is_gone:
         within = SHUTDOWN_WITHIN_SECONDS + 60
-        host.change(_restart_argv(finding), within_seconds=within, as_root=True)
+        argv = _restart_argv(finding, before)
+        if is_gone and finding.patroni is None:
+            argv = systemctl("start", finding.unit)  # one that starts by now stays as it is
+        host.change(argv, within_seconds=within, accept=(0, OTHER_PROCESS), as_root=True)
     ends = time.monotonic() + SHUTDOWN_WITHIN_SECONDS
     while is_restarted(order, finding, before) is not Verdict.DONE:
         if time.monotonic() >= ends:
@@ -202,21 +255,44 @@ def restart_server(order: DatabaseOrder, finding: Finding, before: Standing) -> 
         time.sleep(PAUSE_SECONDS)
 
 
-def _restart_argv(finding: Finding) -> list[str]:
-    if finding.patroni is not None:
-        return finding.patroni.restart_argv
-    return systemctl("restart", finding.unit)
+def _restart_argv(finding: Finding, before: Standing) -> list[str]:
+    if finding.cluster is None:
+        raise TypeError("a server is restarted on its host only")
+    patroni = finding.patroni
+    argv = systemctl("restart", finding.unit) if patroni is None else patroni.restart_argv
+    return bound(finding.cluster, before.identity, argv)
 
 
 def _not_restarted(
     order: DatabaseOrder, finding: Finding, before: Standing, held: Holders
 ) -> NotVerified:
     host, _ = place_of(order, finding)
-    if identity_of(host, held.postmaster) == before.identity:
-        return still_going_down(order, "; ".join(titles_of(host, held)))
+    unit = str(services.unit_status(host, finding.unit)) if finding.unit else "no unit"
+    titles = "; ".join(titles_of(host, held))
+    if identity_of(host, held.postmaster) != before.identity:
+        return NotVerified(
+            order.label,
+            "a new server after the old one was gone",
+            unit,
+            f"See `journalctl -u {finding.unit}` on its host, then resume",
+        )
+    if held.is_going_down:
+        return still_going_down(order, titles)
     return NotVerified(
         order.label,
-        "a new server after the old one was gone",
-        str(services.unit_status(host, finding.unit)) if finding.unit else "none",
-        f"See `journalctl -u {finding.unit}` on its host, then resume",
+        "the server to be gone after it was to be restarted",
+        f"it runs on and does not shut down; {unit}; {titles}",
+        "See `systemctl list-jobs` and the log on its host: what holds the restart up; then resume",
     )
+
+
+@probe
+def was_restarted(order: DatabaseOrder, finding: Finding, before: Standing) -> str:
+    """What came of it: a restart, or nothing where the server answered again by itself.
+
+    Raises:
+        Unreachable: the host gave no answer.
+    """
+    if is_restarted(order, finding, before) is Verdict.DONE:
+        return Remedy.RESTART
+    return f"{Remedy.NOTHING}: it lets the registry in again without a restart"

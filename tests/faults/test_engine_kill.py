@@ -56,10 +56,10 @@ def test_a_recovery_killed_at_any_event_is_resumed_with_every_effect_made_once(w
 @pytest.mark.parametrize("n", range(1, EVENTS_OF_UNDO + 1))
 def test_an_undo_killed_at_any_event_is_undone_to_the_end_by_the_next(world, n, when):
     assert run(world).state == RecoveryState.RECOVERED
-    killed = resume(world, Job(kill_at=(when, n)), undo_by="the test")
+    killed = resume(world, Job(kill_at=(when, n)), undo_by="the test", break_glass="a test")
     assert killed.code == KILLED, killed
 
-    finished = resume(world, undo_by="the test")
+    finished = resume(world, undo_by="the test", break_glass="a test")
 
     assert finished.state == RecoveryState.UNDONE, finished
     assert world.counts() == UNDONE_ONCE

@@ -34,6 +34,7 @@ from tests.lab.session import started_or_skipped
 
 SHARDS = shards(6, in_a_sample=1)
 SERVER_SHARDS = shards(3, in_a_sample=1)
+BACK = {"undo_by": "fault test", "break_glass": "a test"}
 POINTS = 7  # of each shard in an ordinary run; all of them with FAULTS=all
 BEGUN = """
 import sys
@@ -276,16 +277,16 @@ def test_an_undo_killed_at_any_event_ends_with_what_was_there(make_table, runs):
     """
     first = make_table()
     runs.run(first)
-    whole = first.resume(runs, undo_by="fault test")
+    whole = first.resume(runs, **BACK)
     assert whole.answer["state"] == "undone", whole.answer
     assert first.table.indexes() == {}
 
     for point in sampled(kill_points(whole.events), POINTS, "undo"):
         world = make_table()
         runs.run(world)
-        killed = runs.run(world, kill=point, resume=the_recovery(world), undo_by="fault test")
+        killed = runs.run(world, kill=point, resume=the_recovery(world), **BACK)
         assert killed.exit_code == -9, (point, killed)
-        again = world.resume(runs, undo_by="fault test")
+        again = world.resume(runs, **BACK)
 
         assert again.answer["state"] == "undone", (point, again.answer)
         assert world.table.indexes() == {}, point

@@ -200,8 +200,11 @@ def test_a_running_recovery_is_neither_resolved_nor_resumed_nor_its_target_given
 def test_an_undo_goes_back_by_name_and_a_second_one_has_nothing_to_do(recover):
     recovery_id = recover.touch()["id"]
     recover("undo", recovery_id, exits=2)
+    recover("undo", recovery_id, "--by", "Ada", exits=4)
+    assert recover.made()
+    by = ("--by", "Ada", "--break-glass", "the wrong folder")
 
-    stdout, stderr = recover("undo", recovery_id, "--by", "Ada", "--json")
+    stdout, stderr = recover("undo", recovery_id, *by, "--json")
 
     assert json.loads(stdout)["state"] == "undone"
     assert [line.split()[0] for line in stderr.splitlines()] == ["Undone"] * 3

@@ -176,8 +176,9 @@ def test_the_way_back_puts_the_copied_files_in_place_and_keeps_the_newer_ones(
     redis.cli("FLUSHALL")
     redis.cli("SET", "newer", "1")
 
-    undone = recover.redis(redis, resume=ended.recovery_id, undo_by="test")
-    again = recover.redis(redis, resume=ended.recovery_id, undo_by="test")
+    back = {"resume": ended.recovery_id, "undo_by": "test", "break_glass": "a test"}
+    undone = recover.redis(redis, **back)
+    again = recover.redis(redis, **back)
 
     assert undone.state is RecoveryState.UNDONE, undone.error
     assert again.state in {RecoveryState.UNDONE, RecoveryState.REFUSED}, again.error
@@ -191,7 +192,8 @@ def test_nothing_is_put_back_over_a_replica(recover, redis):
     ended = recover.redis(redis, restart=True)
     redis.cli("REPLICAOF", "127.0.0.1", "6999")
 
-    undone = recover.redis(redis, resume=ended.recovery_id, undo_by="test")
+    back = {"resume": ended.recovery_id, "undo_by": "test", "break_glass": "a test"}
+    undone = recover.redis(redis, **back)
 
     assert "it is a replica of 127.0.0.1:6999 now" in str(undone.error)
     assert redis.cli("DBSIZE") == "10"

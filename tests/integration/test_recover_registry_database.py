@@ -79,12 +79,12 @@ def refused(registry, cause, **parameters):
 
 
 @contextmanager
-def in_background(registry, **parameters):
+def in_background(registry, options=None, **parameters):
     """Recover beside the test; what it ended with is in `.ended` when the block has ended."""
     told = SimpleNamespace(ended=None)
 
     def work():
-        told.ended = recover(registry, **parameters)
+        told.ended = recover(registry, options, **parameters)
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -394,7 +394,7 @@ def test_what_others_build_is_waited_for_and_not_undone(table, in_background):
 
     assert told.ended.state is RecoveryState.RECOVERED, told.ended.error
     assert len([s for s in statements_of(told.ended.recovery_id, "CREATE") if "mobile" in s]) == 0
-    undone = resume(table, told.ended.recovery_id, undo_by="test")
+    undone = resume(table, told.ended.recovery_id, undo_by="test", break_glass="a test")
     assert undone.state is RecoveryState.UNDONE, undone.error
     assert set(table.indexes()) == {NAMES["mobile"]}
 
@@ -421,7 +421,7 @@ def test_undo_drops_what_was_made_and_keeps_what_was_there(table):
     made = run(table)
     assert made.state is RecoveryState.RECOVERED, made.error
 
-    undone = resume(table, made.recovery_id, undo_by="test")
+    undone = resume(table, made.recovery_id, undo_by="test", break_glass="a test")
 
     assert undone.state is RecoveryState.UNDONE, undone.error
     assert table.indexes() == {NAMES["osid"]: before}

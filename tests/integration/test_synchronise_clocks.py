@@ -70,7 +70,14 @@ def run(clients, *, user="root", resume="", undo_by="", plan_only=False, **param
         **parameters,
     }
     return run_plainly(
-        declared, given, Options(resume=resume, undo_by=undo_by, plan_only=plan_only)
+        declared,
+        given,
+        Options(
+            resume=resume,
+            undo_by=undo_by,
+            plan_only=plan_only,
+            break_glass="a test" if undo_by else "",
+        ),
     )
 
 

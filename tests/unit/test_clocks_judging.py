@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from blocks.inventory import hosts_named
 from recovery.errors import BadInput, Refused, UnreadableOutput
+from recovery.fan_out import FanOut
 from tasks.clocks import looking
 from tasks.clocks.daemons import Daemon, DaemonKind
-from tasks.clocks.judging import Found, Limits, agreeing, due_of, objections, widest
+from tasks.clocks.judging import Due, Found, Limits, agreeing, due_of, objections, widest
 from tasks.clocks.offsets import Offset, Sample, parse_now, quickest
 from tasks.clocks.sources import Following, Source
 
@@ -227,3 +229,21 @@ def test_a_date_without_fractions_is_no_time(printed):
 
 def test_a_time_is_read_to_the_microsecond():
     assert parse_now("1795240997.643985772\n") == pytest.approx(1795240997.643986, abs=1e-6)
+
+
+def test_members_of_etcd_come_last_one_by_one_and_none_of_them_may_fail():
+    inventory = hosts_named("ssh://root@cp1 ssh://root@db1 ssh://root@cp2 ssh://root@db2")
+    dues = [
+        Due(host.label, "chrony.service", "chronyd", steps=True, has_etcd="cp" in host.label)
+        for host in inventory.hosts
+    ]
+
+    others, members = looking.in_order(
+        inventory, dues, LIMITS, 300.0, looking.Round([], ["50%"], "50%")
+    )
+
+    assert [clock.due.host for clock in others.clocks] == [dues[1].host, dues[3].host]
+    assert (others.serial, others.max_fail) == (["50%"], "50%")
+    assert [clock.due.host for clock in members.clocks] == [dues[0].host, dues[2].host]
+    assert FanOut(members.clocks, members.serial, members.max_fail).fail_max == 0
+    assert [len(batch.targets) for batch in FanOut(members.clocks, members.serial)] == [1, 1]

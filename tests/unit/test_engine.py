@@ -454,7 +454,7 @@ def test_an_undo_goes_back_last_first_tries_every_step_and_says_what_failed(lab)
         one(), two(), three()
 
     first = lab.run(flow)
-    ended = lab.run(flow, resume=first.recovery_id, undo_by="me")
+    ended = lab.run(flow, resume=first.recovery_id, undo_by="me", break_glass="a test")
 
     assert back == ["three", "two", "one"]
     assert isinstance(ended.error, UndoFailed)
@@ -484,7 +484,31 @@ def test_the_way_back_asks_no_probe_that_the_half_changed_target_cannot_answer(l
     first = lab.run(flow)
     answers.clear()
 
-    assert lab.run(flow, resume=first.recovery_id, undo_by="me").state == "undone"
+    undone = lab.run(flow, resume=first.recovery_id, undo_by="me", break_glass="a test")
+    assert undone.state == "undone"
+    assert lab.there == set()
+
+
+@pytest.mark.parametrize(("danger", "price"), [
+    (Danger.CHANGE, "takes from its users what works now"),
+    (Danger.DESTRUCTIVE, "destroys what was written to it since"),
+])  # fmt: skip
+def test_what_was_recovered_is_undone_only_for_a_reason_whatever_its_danger(lab, danger, price):
+    @undo
+    def take() -> None:
+        lab.there.clear()
+
+    one = lab.make("one", undo=take)
+    first = lab.run(one, danger=danger, break_glass="a test")
+
+    unasked = lab.run(one, danger=danger, resume=first.recovery_id, undo_by="me")
+
+    assert isinstance(unasked.error, NeedsPerson)
+    assert price in str(unasked.error)
+    assert "--break-glass REASON" in str(unasked.error)
+    assert lab.there == {"one"}
+    terms = {"resume": first.recovery_id, "undo_by": "me", "break_glass": "it was the wrong one"}
+    assert lab.run(one, danger=danger, **terms).state == "undone"
     assert lab.there == set()
 
 

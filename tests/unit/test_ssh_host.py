@@ -28,6 +28,8 @@ from blocks.ssh_files import parse_sha256sum, start_sftp
 from blocks.ssh_host import SshHost, path_in_url
 from blocks.ssh_host_key import refuse_unless_known
 from recovery.errors import BadInput, CommandFailed, Unreachable, UnreadableOutput
+from recovery.secrecy.redaction import redact
+from recovery.secrecy.secret import Secret
 
 PIN = "SHA256:" + "aB+/" * 10 + "xyz"
 ED25519 = b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(range(32))
@@ -261,11 +263,36 @@ def test_a_file_that_is_no_key_is_refused_and_a_locked_key_says_what_to_do(tmp_p
 def test_output_over_its_bound_keeps_head_and_tail_and_says_what_is_missing():
     output = BoundedOutput(10)
 
-    for chunk in (b"01", b"23456789", b"abcdefghijklmnopqrstuvwxyz", b"END"):
+    for chunk in (b"01\n", b"23456789", b"abcdefghijklmnopqrstuvwxyz", b"\nEND"):
         output.add(chunk)
 
-    assert output.left_out_bytes == 39 - 10
-    assert str(output) == "01234\n[… 29 bytes left out …]\nyzEND"
+    assert output.left_out_bytes == 41 - 6
+    assert str(output) == "01\n[… 35 bytes left out …]\nEND"
+
+
+@pytest.mark.parametrize("before", range(490, 521))
+def test_no_part_of_a_secret_is_shown_where_the_middle_of_an_output_is_left_out(before):
+    """The gap lies inside of it, before it or behind it; masking comes after the cut."""
+    secret = Secret("Zq9-hunter2-Kx7vPw4")
+    parts = {secret.reveal()[at : at + 6] for at in range(len(secret.reveal()) - 5)}
+    line = b"password=" + secret.reveal().encode() + b"\n"
+    for lines in (b"x" * 400 + b"\n" + b"y" * (before - 401) + line + b"z\n" * 400,
+                  b"z\n" * 400 + line + b"y" * (before - 401) + b"\n" + b"x" * 400):  # fmt: skip
+        output = BoundedOutput(1000)
+
+        output.add(lines)
+
+        shown = redact(str(output))
+        assert output.left_out_bytes
+        assert not [part for part in parts if part in shown]
+
+
+def test_of_one_endless_line_nothing_is_kept():
+    output = BoundedOutput(10)
+
+    output.add(b"x" * 30)
+
+    assert (str(output), output.left_out_bytes) == ("[… 30 bytes left out …]\n", 30)
 
 
 @pytest.mark.parametrize("size", [0, 1, 9, 10])
