@@ -44,6 +44,7 @@ def ours(server: MariadbServer, source: Path, database: str, state: Path) -> lis
         str(Path(sys.executable).with_name("recover")), "run", "move-grafana-to-mysql", "--json",
         "--set", f"source={source}", "--set", f"target={database}",
         "--set", 'accept=["truncated-fraction:*"]', "--break-glass", "benchmark",
+        "--by", "benchmark",
     ]  # fmt: skip
 
 

@@ -19,7 +19,9 @@ _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:\+00:00|Z)
 
 
 def told(value: object, chars_max: int = LINE_CHARS_MAX) -> str:
-    """What a step returned in one line, secrets masked."""
+    """What a step returned in one line, secrets masked; empty where it returned nothing."""
+    if value is None:
+        return ""
     try:
         plain = to_plain(value)
     except TypeError:

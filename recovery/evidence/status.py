@@ -147,7 +147,8 @@ def status_of(journal: Journal, recovery_id: str) -> dict[str, Any]:
     Steps that only look have states of their own in the journal; here a guard that passed and a
     verification that held are `done`, a guard that refused is `failed`, and `verdict` says which.
     An act that is intended while no attempt is at work is `in-doubt`. An attempt that never ended
-    and does not hold its lease ended as `lost`, when it was last heard of.
+    and does not hold its lease ended as `lost`, when it was last heard of. `found` tells what the
+    steps returned, `result` what came of it at the end.
 
     Raises:
         BadInput: there is no such recovery.

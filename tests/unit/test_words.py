@@ -54,6 +54,7 @@ def test_a_value_of_a_type_of_ours_is_told_without_the_type():
     assert told(Seen(datetime(2027, 3, 1, tzinfo=UTC), ("a", "b"))) == (
         "seen_at: 2027-03-01 00:00:00Z, names: a, b"
     )
+    assert told(None) == ""
 
 
 def test_a_result_is_told_field_by_field():
