@@ -8,6 +8,7 @@ from typing import Any
 from recovery.secrecy.secret import Secret
 
 CONDITIONS_MAX = 8
+SECRET_FIELDS = ("data", "stringData")
 COUNTS = (
     "observedGeneration",
     "replicas",
@@ -32,8 +33,11 @@ def learn_secrets(read: Mapping[str, Any]) -> None:
         if kind != "Secret":
             continue
         for value in (each.get("stringData") or {}).values():
-            Secret(str(value))
+            if not isinstance(value, Secret):
+                Secret(str(value))
         for encoded in (each.get("data") or {}).values():
+            if isinstance(encoded, Secret):
+                continue
             Secret(str(encoded))
             try:
                 Secret(base64.b64decode(str(encoded)).decode())
