@@ -12,7 +12,7 @@ from recovery.secrecy.secret import Secret, isolated_registry
 
 PLAIN = "s3cret-of-the-lab"
 ENCODED = base64.b64encode(PLAIN.encode()).decode()
-ONE_SECRET = "/api/v1/namespaces/divoc/secrets/divoc-secrets"
+PLACE = "/api/v1/namespaces/divoc/secrets/divoc-secrets"
 CONFIG_MAP = "/api/v1/namespaces/divoc/configmaps/divoc-config"
 
 
@@ -26,17 +26,13 @@ def _no_secret_is_known():
 @pytest.mark.parametrize(
     "write",
     [
-        lambda v: text.patch_text(ONE_SECRET, [text.tested("/data/KEY", v)]),
-        lambda v: text.patch_text(ONE_SECRET, [{"op": "replace", "path": "/data/KEY", "value": v}]),
-        lambda v: text.patch_text(
-            ONE_SECRET, [{"op": "add", "path": "/data", "value": {"KEY": v}}]
-        ),
-        lambda v: text.patch_text(
-            ONE_SECRET, [{"op": "add", "path": "", "value": {"data": {"K": v}}}]
-        ),
-        lambda v: text.merge_text(ONE_SECRET, {"data": {"KEY": v}}),
-        lambda v: text.merge_text(ONE_SECRET, {"stringData": {"KEY": v}}),
-        lambda v: text.create_text(ONE_SECRET.rpartition("/")[0], {"data": {"KEY": v}}),
+        lambda v: text.patch_text(PLACE, [text.tested("/data/KEY", v)]),
+        lambda v: text.patch_text(PLACE, [{"op": "replace", "path": "/data/KEY", "value": v}]),
+        lambda v: text.patch_text(PLACE, [{"op": "add", "path": "/data", "value": {"KEY": v}}]),
+        lambda v: text.patch_text(PLACE, [{"op": "add", "path": "", "value": {"data": {"K": v}}}]),
+        lambda v: text.merge_text(PLACE, {"data": {"KEY": v}}),
+        lambda v: text.merge_text(PLACE, {"stringData": {"KEY": v}}),
+        lambda v: text.create_text(PLACE.rpartition("/")[0], {"data": {"KEY": v}}),
     ],
 )
 def test_no_text_of_a_change_to_a_secret_holds_its_contents(write, value):
@@ -48,7 +44,7 @@ def test_no_text_of_a_change_to_a_secret_holds_its_contents(write, value):
 
 
 def test_what_a_change_would_write_into_a_secret_becomes_known_to_redaction():
-    text.patch_text(ONE_SECRET, [{"op": "replace", "path": "/data/KEY", "value": ENCODED}])
+    text.patch_text(PLACE, [{"op": "replace", "path": "/data/KEY", "value": ENCODED}])
 
     assert redact(f"webhook said: {PLAIN} or {ENCODED}") == "webhook said: *** or ***"
 
@@ -66,9 +62,7 @@ def test_a_secret_in_a_config_map_is_masked_and_its_other_values_are_not():
 
 
 def test_what_is_not_contents_of_a_secret_stands_in_the_text():
-    written = text.patch_text(
-        ONE_SECRET, [*text.tests(uid="u1"), {"op": "remove", "path": "/data/K"}]
-    )
+    written = text.patch_text(PLACE, [*text.tests(uid="u1"), {"op": "remove", "path": "/data/K"}])
 
     assert '"path":"/metadata/uid","value":"u1"' in written
     assert '{"op":"remove","path":"/data/K"}' in written
