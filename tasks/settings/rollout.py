@@ -20,6 +20,7 @@ from tasks.settings.finding import ConfigFound
 from tasks.settings.order import ConfigOrder
 from tasks.workloads import evidence, restarting
 from tasks.workloads.evidence import Captured
+from tasks.workloads.pods import read_pod
 from tasks.workloads.restarting import HowItWent, Went
 
 
@@ -133,12 +134,16 @@ def is_seen(order: ConfigOrder, found: ConfigFound, kept: str, late: list[str]) 
             "and begin a new recovery once the value is known to be good",
         )
     refuse_other_value(order, kept)
-    seen = []
+    seen, mine = [], current_fence().recovery_id  # which restarted after it had seen the value
     with order.cluster.session() as session:
         read = session.get(order.path)
         for one in found.consumers:
             pods = session.objects(one.workload.pods_path, labels=one.workload.selector)
-            older = [pod["metadata"]["name"] for pod in pods if not is_newer(pod, order, read)]
+            older = [
+                pod["metadata"]["name"]
+                for pod in pods
+                if read_pod(pod).mark != mine and not is_newer(pod, order, read)
+            ]
             if older or not pods:
                 raise NotVerified(
                     order.label,
