@@ -172,7 +172,7 @@ def _restarted(order: ConfigOrder, found: ConfigFound, kept: str) -> list[str]:
             return [f"{consumer} is no better, and the value stays: {went.seen}"]
         changing.put_value_back(order, found, kept)
         for changed in found.consumers[: n + 1]:
-            rollout.restart_back(order, changed)
+            rollout.restart_back(order, changed, is_late=changed is consumer)
             rollout.is_back(order, changed)
         return [f"{consumer} did not come up with it, and the value was put back: {went.seen}"]
     return []

@@ -6,7 +6,7 @@ from typing import Any
 from blocks import kubernetes_text as text
 from blocks.kubernetes_session import KubernetesSession
 from blocks.kubernetes_text import Operation
-from recovery.errors import NotVerified
+from recovery.errors import NotVerified, Refused
 from recovery.steps import act, undo
 from recovery.verdict import Verdict
 from recovery.walk import current_fence
@@ -22,8 +22,8 @@ from tasks.settings.contents import (
 from tasks.settings.finding import ConfigFound
 from tasks.settings.keeping import AFTER, BEFORE, kept_contents, kept_path
 from tasks.settings.order import ConfigOrder
+from tasks.workloads import restarting
 from tasks.workloads.pods import pods_of
-from tasks.workloads.restarting import stuck_pods
 from tasks.workloads.state import TEMPLATE_MARK, read_state
 from tasks.workloads.waiting import not_out, rollout_end
 
@@ -103,6 +103,21 @@ def back_commands(order: ConfigOrder, found: ConfigFound, kept: str) -> list[str
         return [text.patch_text(order.path, back_operations(session, order, found, kept))]
 
 
+def refuse_if_added(order: ConfigOrder, found: ConfigFound) -> None:
+    """Refuse to write over a key that somebody added meanwhile, which no patch can test for.
+
+    Raises:
+        Refused: it is there now.
+    """
+    if found.is_there:
+        return
+    with order.cluster.session() as session:
+        data = session.get(order.path).get("data") or {}
+    if order.key in data or (data and not found.has_data):
+        reason = f"somebody added {', '.join(sorted(data))[:200]} since it was looked at"
+        raise Refused(order.label, reason, "Look at it, and begin a new recovery")
+
+
 @undo
 def value_put_back(order: ConfigOrder, found: ConfigFound, kept: str) -> None:
     """Write the former value back, and then restart every consumer that was restarted for it."""
@@ -119,6 +134,7 @@ def value_put_back(order: ConfigOrder, found: ConfigFound, kept: str) -> None:
 @act(
     commands=set_commands,
     done_when=is_set,
+    refuse_if=[refuse_if_added],
     undo=value_put_back,
     lasts_until="put_value_back",
     redo_stale=False,
@@ -130,6 +146,7 @@ def set_value(order: ConfigOrder, found: ConfigFound, kept: str) -> None:
     mounted volumes after a minute or so. Done twice, the second does nothing.
 
     Raises:
+        Refused: the key was added meanwhile.
         ClusterConflict: the value, or the object, is not the one that was looked at.
         ClusterForbidden, ClusterRejected, Unreachable: see there.
 
@@ -161,8 +178,14 @@ def has_mark(order: ConfigOrder, consumer: Consumer, mark: str) -> bool:
         return read_state(workload, session.get(workload.path)).mark == mark
 
 
-def restart_back_operations(consumer: Consumer) -> list[Operation]:
-    """Restart a consumer that this recovery has restarted, once more."""
+def restart_back_operations(consumer: Consumer, *, is_late: bool = False) -> list[Operation]:
+    """Restart a consumer that this recovery has restarted, once more.
+
+    One that is late goes back to its former template instead: the pods of that which still run
+    have read the former value, and no image is pulled again.
+    """
+    if is_late:
+        return restarting.back_operations(consumer.found)
     return [
         *text.tests(uid=consumer.workload.uid),
         text.tested(TEMPLATE_MARK, current_fence().recovery_id),
@@ -170,11 +193,12 @@ def restart_back_operations(consumer: Consumer) -> list[Operation]:
     ]
 
 
-def send_restart_back(order: ConfigOrder, consumer: Consumer) -> None:
+def send_restart_back(order: ConfigOrder, consumer: Consumer, *, is_late: bool = False) -> None:
     """Restart a consumer once more; pods that keep a StatefulSet from going back are deleted."""
     with order.cluster.session() as session:
-        stuck = stuck_pods(session, consumer.found)
-        session.patch(consumer.workload.path, restart_back_operations(consumer))
+        stuck = restarting.stuck_pods(session, consumer.found)
+        operations = restart_back_operations(consumer, is_late=is_late)
+        session.patch(consumer.workload.path, operations)
         for path, uid in stuck:
             session.delete(path, uid)
 
@@ -187,7 +211,8 @@ def wait_until_back(order: ConfigOrder, consumer: Consumer) -> str:
     """
     workload = consumer.workload
     with order.cluster.session() as session:
-        is_out = rollout_end(session, workload, back_mark(), order.within_seconds)
+        mark = read_state(workload, session.get(workload.path)).mark
+        is_out = rollout_end(session, workload, mark, order.within_seconds)
         state = read_state(workload, session.get(workload.path))
         if not is_out:
             pods = pods_of(session, workload)

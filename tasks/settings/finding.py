@@ -96,8 +96,13 @@ def config_found(order: ConfigOrder) -> ConfigFound:
         is_equal,
         before if isinstance(before, str) and not order.is_secret else "",
         due,
-        [*owners, *left_out, *told],
+        [*owners, *left_out, *told, *_who_else(due)],
     )
+
+
+def _who_else(due: list[Consumer]) -> list[str]:
+    """Who else changes what is restarted, or holds its pods."""
+    return [f"{one}: {other}" for one in due for other in one.found.others]
 
 
 def _object(session: KubernetesSession, order: ConfigOrder) -> Mapping[str, Any]:

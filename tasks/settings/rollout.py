@@ -43,9 +43,12 @@ def is_restarted_back(order: ConfigOrder, consumer: Consumer) -> Verdict:
     return Verdict.of(not has_mark(order, consumer, current_fence().recovery_id))
 
 
-def restart_back_commands(order: ConfigOrder, consumer: Consumer) -> Iterable[str]:
-    """What restarts a consumer once more."""
-    commands = [text.patch_text(consumer.workload.path, restart_back_operations(consumer))]
+def restart_back_commands(
+    order: ConfigOrder, consumer: Consumer, *, is_late: bool
+) -> Iterable[str]:
+    """What restarts a consumer once more, or takes its restart back."""
+    operations = restart_back_operations(consumer, is_late=is_late)
+    commands = [text.patch_text(consumer.workload.path, operations)]
     with order.cluster.session() as session:
         stuck = restarting.stuck_pods(session, consumer.found)
     return [*commands, *(text.delete_text(path, uid) for path, uid in stuck)]
@@ -90,8 +93,10 @@ def consumer_went(order: ConfigOrder, consumer: Consumer) -> Went:
 
 
 @act(each=("consumer",), commands=restart_back_commands, done_when=is_restarted_back)
-def restart_back(order: ConfigOrder, consumer: Consumer) -> None:
-    """Restart a consumer once more, so that it reads the former value.
+def restart_back(order: ConfigOrder, consumer: Consumer, *, is_late: bool) -> None:
+    """Restart a consumer once more, so that it reads the former value; one that is late goes back.
+
+    Done twice, the second does nothing.
 
     Raises:
         ClusterConflict: somebody changed the workload meanwhile.
@@ -99,7 +104,7 @@ def restart_back(order: ConfigOrder, consumer: Consumer) -> None:
 
     Runbook: docs/runbooks/config-value.md, step 7.
     """
-    send_restart_back(order, consumer)
+    send_restart_back(order, consumer, is_late=is_late)
 
 
 @verify(each=("consumer",))

@@ -10,8 +10,10 @@ import pytest
 
 from tests.faults.conftest import flaws_of, kill_points, sampled, the_recovery
 from tests.integration.config_runs import CONFIG, MARK, Settings, encoded
+from tests.lab.kubernetes_node import UNREADY, Image
 
 POINTS = 6  # of an ordinary run; all of them with FAULTS=all
+POINTS_BACK = 3
 TIMES_RESUMED = 3
 LIMIT = "CERTIFICATE_UPDATE_LIMIT"
 OLD, NEW = "old-0f-the-lab-17", "new-0f-the-lab-42"
@@ -24,6 +26,7 @@ class World:
 
     settings: Settings
     given: dict
+    within_seconds: int = 30
 
     module = "flows.config_values"
     flow = "set-config-value"
@@ -35,7 +38,7 @@ class World:
     @property
     def parameters(self):
         place = {"cluster": self.settings.api.url, "namespace": self.settings.namespace}
-        return {**place, **self.given, "within_seconds": 30}
+        return {**place, **self.given, "within_seconds": self.within_seconds}
 
     @property
     def environment(self):
@@ -47,9 +50,18 @@ class World:
         for _ in range(TIMES_RESUMED):
             recovery_id = the_recovery(self)
             resumed = runs.run(self, **({"resume": recovery_id} if recovery_id else {}))
-            if resumed.answer.get("state") == "recovered":
+            if resumed.answer.get("state") in {"recovered", "failed"}:
                 break
         return resumed
+
+    def assert_back(self, at):
+        settings = self.settings
+        assert self.value() == "100", at
+        marks = [settings.mark(name) for name in READERS]
+        assert marks == [f"{the_recovery(self)}-back", ""], at
+        for name in READERS:
+            settings.api.wait_until_out(settings.namespace, name)
+        assert flaws_of(self) == [], at
 
     def value(self):
         kind, _, name = self.given["config"].partition("/")
@@ -118,3 +130,40 @@ def test_a_worker_killed_at_any_event_sets_the_value_and_restarts_each_once(
         world.assert_set_once(wanted, at)
         kept = b"".join(path.read_bytes() for path in world.folder.glob("journal.sqlite*"))
         assert not [value for value in (OLD, NEW) if value.encode() in kept], at
+
+
+@pytest.mark.timeout(300)
+def test_a_worker_killed_while_it_goes_back_ends_with_the_former_value(make_world, runs):
+    """Goal: a value that a consumer cannot start with is not left behind by a kill.
+
+    Method: the second consumer never becomes ready with it; kill -9 the worker at an event from the
+    putting back on, resume, and look at the value and at the marks of both.
+    """
+    broken = Image(UNREADY)
+
+    def prepared():
+        world = make_world(is_secret=False)
+        world.within_seconds = 8
+        api, namespace = world.settings.api, world.settings.namespace
+        api.node.images[f"{namespace}/web"] = broken
+        return world
+
+    undisturbed = prepared()
+    whole = runs.run(undisturbed)
+    assert whole.answer["state"] == "failed", whole.answer
+    undisturbed.assert_back("undisturbed")
+    first = next(
+        n for n, event in enumerate(whole.events, 1) if event[1].startswith("put_value_back")
+    )
+    points = [point for point in kill_points(whole.events) if point[0] >= first]
+    assert points
+
+    for point in sampled(points, POINTS_BACK, "set-config-value-back"):
+        world = prepared()
+        killed = runs.run(world, kill=point)
+        at = (point, whole.events[min(point[0], len(whole.events)) - 1])
+        if killed.exit_code != 0:
+            assert killed.exit_code == -9, (at, killed)
+            resumed = world.resume(runs)
+            assert resumed.answer["state"] == "failed", (at, resumed.answer)
+        world.assert_back(at)

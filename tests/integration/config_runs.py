@@ -55,6 +55,12 @@ class Settings:
         pod["volumes"] = read.pop("volumes", [])
         pod["containers"][0].update(read)
         body["kind"] = kind
+        if kind != "Deployment":
+            del body["spec"]["progressDeadlineSeconds"]
+        if kind == "StatefulSet":
+            body["spec"]["serviceName"] = name
+        if kind == "DaemonSet":
+            del body["spec"]["replicas"]
         self.api.apply(body, self.namespace)
         if kind == "Deployment" and replicas:
             self.api.wait_until_out(self.namespace, name)

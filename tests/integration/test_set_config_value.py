@@ -1,12 +1,16 @@
 """set-config-value against a Kubernetes API: what holds afterwards is asked of the API."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
 from recovery.errors import BadInput, CommandFailed, NotVerified, Refused
 from recovery.stage import PlainStage
+from tasks.settings import changing
 from tests.integration.config_runs import CONFIG, Settings
 from tests.lab.kubernetes_node import UNREADY, Image
+from tests.lab.processes import wait_until
 
 LIMIT = "CERTIFICATE_UPDATE_LIMIT"
 
@@ -119,12 +123,13 @@ def test_a_value_that_a_consumer_cannot_start_with_is_put_back(settings):
     settings.api.node.images[f"{settings.namespace}/web"] = Image(UNREADY)
     before = {p["metadata"]["name"] for p in settings.api.pods(settings.namespace)}
 
-    settings.api.node.holds_deletions = False
     ended = settings.run(value="200", within_seconds=6)
 
     assert isinstance(ended.error, NotVerified), ended.error
     assert settings.value() == "100"
-    assert settings.mark("api") == settings.mark("web") == f"{ended.recovery_id}-back"
+    assert settings.mark("api") == f"{ended.recovery_id}-back"
+    assert settings.mark("web") == ""
+    settings.api.wait_until_out(settings.namespace, "web")
     assert before & {p["metadata"]["name"] for p in settings.api.pods(settings.namespace)}
 
 
@@ -143,6 +148,66 @@ def test_what_is_not_restarted_is_told(settings):
     assert "deployment/idle is scaled to 0 and reads it when it starts" in unread.result.told
     assert "deployment/web keeps the value it has read until it is restarted" in unread.result.told
     assert settings.revision() == "2"
+
+
+def test_what_runs_by_itself_is_told_and_sets_of_pods_are_restarted(settings):
+    settings.reader("db", kind="StatefulSet")
+    settings.reader("agent", kind="DaemonSet")
+    source = [{"configMapRef": {"name": "divoc-config"}}]
+    web = {"name": "web", "image": f"{settings.namespace}/web", "envFrom": source}
+    bare = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bare"}}
+    settings.api.apply({**bare, "spec": {"containers": [web]}}, settings.namespace)
+    template = {"spec": {"containers": [web], "restartPolicy": "Never"}}
+    cron = {"schedule": "0 3 * * *", "jobTemplate": {"spec": {"template": template}}}
+    body = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "nightly"}}
+    settings.api.apply({**body, "spec": cron}, settings.namespace)
+    wait_until(
+        lambda: (
+            len(settings.api.pods(settings.namespace, **{"k8s-app": "db"})) == 2
+            and all(
+                pod["status"].get("containerStatuses")
+                and pod["status"]["containerStatuses"][0]["ready"]
+                for pod in settings.api.pods(settings.namespace)
+            )
+        ),
+        "the pods of the sets",
+        within_seconds=30,
+    )
+    wait_until(
+        lambda: (
+            settings.api.client.get(
+                settings.api.path("apps/v1", "statefulsets", settings.namespace, "db")
+            )["status"].get("availableReplicas")
+            == 2
+        ),
+        "the set",
+        within_seconds=30,
+    )
+
+    ended = settings.run(value="200")
+
+    assert ended.error is None, ended.error
+    assert ended.result.done == "set; restarted: daemonset/agent, statefulset/db"
+    assert "cronjob/nightly reads it at its next run" in ended.result.told
+    assert "pod/bare is of no workload: replace it by hand" in ended.result.told
+
+
+def test_a_key_added_meanwhile_is_not_written_over(settings, monkeypatch):
+    path = settings.api.path("v1", "configmaps", settings.namespace, "divoc-config")
+    plain = changing.is_set
+
+    def added_meanwhile(order, kept):
+        verdict = plain(order, kept)
+        settings.api.client.patch(path, {"data": {"NEW": "theirs"}})
+        return verdict
+
+    terms = replace(changing.set_value.terms, done_when=added_meanwhile)
+    monkeypatch.setattr(changing.set_value, "terms", terms)
+
+    ended = settings.run(key="NEW", value="ours", add=True)
+
+    assert "somebody added" in refused(ended)
+    assert settings.value("NEW") == "theirs"
 
 
 def test_files_of_a_volume_are_read_anew_by_a_restart(settings):
