@@ -7,7 +7,7 @@ import yaml
 
 from recovery.errors import BadInput, CommandFailed, NotVerified, Refused
 from recovery.stage import PlainStage
-from tasks.settings import changing
+from tasks.settings import changing, rollout
 from tests.integration.config_runs import CONFIG, Settings
 from tests.lab.kubernetes_node import UNREADY, Image
 from tests.lab.processes import wait_until
@@ -252,6 +252,31 @@ def test_an_immutable_object_is_refused(settings):
 
     assert "it is immutable" in refused(ended)
     assert "Create one of another name" in refused(ended)
+
+
+def test_binary_data_is_refused(settings):
+    settings.config_map("binary", binaryData={LIMIT: "AAEC"}, data={})
+
+    ended = settings.run(config="configmap/binary", value="200")
+
+    assert "holds binary data" in refused(ended)
+
+
+def test_a_value_that_somebody_takes_back_at_once_is_not_verified(settings, monkeypatch):
+    settings.reader(replicas=1)
+    path = settings.api.path("v1", "configmaps", settings.namespace, "divoc-config")
+    plain = rollout.captured.fn
+
+    def taken_back(order, consumer):
+        settings.api.client.patch(path, {"data": {LIMIT: "50"}})
+        return plain(order, consumer)
+
+    monkeypatch.setattr(rollout.captured, "fn", taken_back)
+
+    ended = settings.run(value="200")
+
+    assert isinstance(ended.error, NotVerified)
+    assert "Somebody took it back" in str(ended.error)
 
 
 @pytest.mark.parametrize(

@@ -186,11 +186,13 @@ def test_the_limit_is_raised_also_where_its_key_is_missing_and_never_lowered(set
     settings.config_map(data={"REGISTRY_URL": "http://registry:8081"})
     settings.reader("vaccination-api", replicas=1)
 
+    none = settings.run("raise-certificate-update-limit", limit=0)
     below = settings.run("raise-certificate-update-limit", limit=99)
     raised = settings.run("raise-certificate-update-limit", limit=200)
     lower = settings.run("raise-certificate-update-limit", limit=150)
     same = settings.run("raise-certificate-update-limit", limit=200)
 
+    assert isinstance(none.error, BadInput)
     assert "the limit is 100 now, and 99 would lower it" in str(below.error)
     assert raised.error is None, raised.error
     assert "the limit is 200 now" in str(lower.error)
@@ -198,3 +200,11 @@ def test_the_limit_is_raised_also_where_its_key_is_missing_and_never_lowered(set
     assert settings.value("CERTIFICATE_UPDATE_LIMIT") == "200"
     pods = settings.api.pods(settings.namespace, **{"k8s-app": "vaccination-api"})
     assert [pod["metadata"]["annotations"][MARK] for pod in pods] == [raised.recovery_id]
+
+
+def test_a_limit_that_is_no_number_is_told(settings):
+    settings.config_map(data={"CERTIFICATE_UPDATE_LIMIT": "many"})
+
+    ended = settings.run("raise-certificate-update-limit", limit=200)
+
+    assert "'many' now, which is no whole number" in str(ended.error)

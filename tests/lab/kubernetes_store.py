@@ -142,6 +142,9 @@ class Store:
                 bump = new.get("spec") != old.get("spec")
                 new["metadata"]["generation"] = old["metadata"]["generation"] + bump
             new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+            if old.get("immutable") and new.get("data") != old.get("data"):
+                said = "data: Forbidden: field is immutable when `immutable` is set"
+                raise Refusal(422, "Invalid", said)
             if new != old:
                 note_fields(old, new, key, manager)
                 self._put(key, new, "MODIFIED")
