@@ -8,6 +8,10 @@ from typing import Any
 from recovery.secrecy.secret import Secret
 
 CONDITIONS_MAX = 8
+SECRET_FIELDS = ("data", "stringData")
+PLAIN_WORDS = {"true", "false", "none", "null"}
+PLAIN_DIGITS_MAX = 5
+TELLING_CHARACTERS_MIN = 4
 COUNTS = (
     "observedGeneration",
     "replicas",
@@ -24,6 +28,13 @@ COUNTS = (
 )
 
 
+def is_telling(value: str) -> bool:
+    """Whether a value gives anything away: `true`, a port and a flag stand everywhere."""
+    if len(value) < TELLING_CHARACTERS_MIN or value.lower() in PLAIN_WORDS:
+        return False
+    return not value.isdigit() or len(value) > PLAIN_DIGITS_MAX
+
+
 def learn_secrets(read: Mapping[str, Any]) -> None:
     """Make the values of a Secret, or of a list of them, known to redaction."""
     items = read.get("items") if str(read.get("kind", "")).endswith("List") else None
@@ -32,13 +43,20 @@ def learn_secrets(read: Mapping[str, Any]) -> None:
         if kind != "Secret":
             continue
         for value in (each.get("stringData") or {}).values():
-            Secret(str(value))
+            _learn(value)
         for encoded in (each.get("data") or {}).values():
-            Secret(str(encoded))
             try:
-                Secret(base64.b64decode(str(encoded)).decode())
+                plain = base64.b64decode(str(encoded)).decode()
             except (binascii.Error, UnicodeDecodeError):  # binary: its base64 form is known
-                continue
+                plain = str(encoded)
+            if is_telling(plain):
+                _learn(encoded)
+                _learn(plain)
+
+
+def _learn(value: object) -> None:
+    if not isinstance(value, Secret) and is_telling(str(value)):
+        Secret(str(value))
 
 
 def told(read: Mapping[str, Any]) -> str:

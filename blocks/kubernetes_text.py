@@ -6,12 +6,20 @@ what they mean is fixed: `"as read"` is the version that the session read right 
 after it found that everything the text tests for still holds; `"this attempt"` is the fence. What
 the object must still be like (its uid, its replicas, its revision) is tested by value, stands in
 the text, and is what an approval is bound to. Nothing else of a text is filled in later.
+
+A secret never stands in a text. A value of type `Secret` shows as its mask and is written out only
+on the wire, and whatever is sent to the path of a Secret has its contents masked here, of whichever
+type they are, and made known to redaction. `_shown` is the one place that does this.
 """
 
 import copy
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from blocks.kubernetes_path import asked_by
+from blocks.kubernetes_seen import SECRET_FIELDS, learn_secrets
+from recovery.secrecy.secret import MASK, Secret
 
 Object = dict[str, Any]
 Operation = dict[str, Any]
@@ -43,17 +51,17 @@ def pointer_to(*parts: str) -> str:
 
 def patch_text(path: str, operations: Sequence[Operation]) -> str:
     """What `KubernetesSession.patch` sends."""
-    return f"PATCH {path} {_json(fenced(operations))}"
+    return f"PATCH {path} {_shown(path, fenced(operations))}"
 
 
 def merge_text(path: str, body: Mapping[str, Any]) -> str:
     """What `KubernetesSession.merge` sends."""
-    return f"PATCH {path} {_json(fenced_merge(body))} (application/merge-patch+json)"
+    return f"PATCH {path} {_shown(path, fenced_merge(body))} (application/merge-patch+json)"
 
 
 def create_text(path: str, body: Mapping[str, Any]) -> str:
     """What `KubernetesSession.create` sends."""
-    return f"POST {path} {_json(fenced_body(body))}"
+    return f"POST {path} {_shown(path, fenced_body(body))}"
 
 
 def delete_text(path: str, uid: str, propagation: str = "Background") -> str:
@@ -127,10 +135,14 @@ def changed_since(read: Mapping[str, Any], operations: Sequence[Operation]) -> s
     for operation in operations:
         if operation["op"] != "test":
             continue
-        seen = value_at(dict(read), operation["path"])
-        if seen != operation["value"]:
-            now = "not there" if seen is MISSING else _json(seen)[:200]
-            return f"{operation['path']} is {now}, and was {_json(operation['value'])[:200]}"
+        seen, wanted = value_at(dict(read), operation["path"]), operation["value"]
+        if seen == (wanted.reveal() if isinstance(wanted, Secret) else wanted):
+            continue
+        if isinstance(wanted, Secret) or (read.get("kind") == "Secret" and _is_content(operation)):
+            now = "not there" if seen is MISSING else "another value"
+            return f"{operation['path']} is {now}, and not what it was"
+        now = "not there" if seen is MISSING else _json(seen)[:200]
+        return f"{operation['path']} is {now}, and was {_json(wanted)[:200]}"
     return ""
 
 
@@ -168,5 +180,48 @@ def filled_body(
     return whole
 
 
+def _shown(path: str, sent: object) -> str:
+    """What is sent, without anything secret in it; the one place that decides what a text holds."""
+    asked = asked_by("GET", path)
+    if asked is None or (asked.group, asked.resource) != ("", "secrets"):
+        return _json(sent)
+    if isinstance(sent, list):
+        return _json([_masked_operation(operation) for operation in sent])
+    whole = dict(sent) if isinstance(sent, Mapping) else {}
+    for field in SECRET_FIELDS:
+        if field in whole:
+            _learn(whole[field])
+            contents_of = whole[field] if isinstance(whole[field], Mapping) else {}
+            whole[field] = {
+                name: value if value is None else MASK for name, value in contents_of.items()
+            }
+    return _json(whole)
+
+
+def _masked_operation(operation: Operation) -> Operation:
+    if "value" not in operation or not _is_content(operation):
+        return operation
+    _learn(operation["value"])
+    return {**operation, "value": MASK}
+
+
+def _is_content(operation: Mapping[str, Any]) -> bool:
+    """Whether an operation on a Secret holds, or may hold, its contents."""
+    parts = str(operation["path"]).split("/")
+    return len(parts) == 1 or parts[1] in SECRET_FIELDS
+
+
+def _learn(value: object) -> None:
+    contents = value if isinstance(value, Mapping) else {"": value}
+    plain = {name: one for name, one in contents.items() if isinstance(one, str)}
+    learn_secrets({"kind": "Secret", "data": plain})
+
+
 def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=_masked)
+
+
+def _masked(value: object) -> str:
+    if isinstance(value, Secret):
+        return MASK
+    raise TypeError(f"{type(value).__name__} has no place in a request")

@@ -20,6 +20,7 @@ from urllib3.exceptions import (
 from blocks.kubernetes_access import Access
 from blocks.kubernetes_answer import Answer
 from recovery.errors import AnswerLost, CommandFailed, Unreachable
+from recovery.secrecy.secret import Secret
 
 ANSWER_MAX_BYTES = 256 << 20
 CHUNK_BYTES = 1 << 16
@@ -103,7 +104,7 @@ class Wire:
         response = client.rest_client.pool_manager.request(
             sent.method,
             self.access.server + sent.path,
-            body=None if sent.body is None else json.dumps(sent.body).encode(),
+            body=None if sent.body is None else json.dumps(sent.body, default=_revealed).encode(),
             headers=lines,
             timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, within), read=within),
             retries=False,
@@ -137,6 +138,13 @@ class Wire:
             is_slow = isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError)
             seen = f"silent for {sent.within_seconds:g} s" if is_slow else _plainly(error)
             raise kind(self.label, sent.command, seen) from error
+
+
+def _revealed(value: object) -> str:
+    """Write out a secret: here, and in no text of the request."""
+    if isinstance(value, Secret):
+        return value.reveal()
+    raise TypeError(f"{type(value).__name__} has no place in a request")
 
 
 def _plainly(error: BaseException) -> str:

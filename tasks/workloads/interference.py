@@ -53,7 +53,7 @@ def interference_with(
 
     What the account may not read is a finding as well: it could be there.
     """
-    found = [*_in_metadata(read)]
+    found = [*owners_in(read)]
     for look in (_autoscalers, _scaled_objects, _budgets):
         try:
             found += look(session, workload, read)
@@ -63,7 +63,8 @@ def interference_with(
     return found
 
 
-def _in_metadata(read: Mapping[str, Any]) -> list[Interference]:
+def owners_in(read: Mapping[str, Any]) -> list[Interference]:
+    """Who an object's metadata says it belongs to, and who would take changes to it back."""
     meta = read["metadata"]
     labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
     both = {**labels, **annotations}
@@ -82,7 +83,7 @@ def _in_metadata(read: Mapping[str, Any]) -> list[Interference]:
     for owner in meta.get("ownerReferences") or []:
         if owner.get("controller"):
             name = f"{owner['kind']}/{owner['name']}"
-            found.append(Interference(Interferer.OPERATOR, name, "it owns the workload"))
+            found.append(Interference(Interferer.OPERATOR, name, "it owns it"))
     for entry in meta.get("managedFields") or []:
         fields = (entry.get("fieldsV1") or {}).get("f:spec") or {}
         if REPLICAS_FIELD in fields and entry.get("subresource") == "scale":

@@ -85,7 +85,7 @@ def back_commands(order: WorkloadOrder, found: Found) -> Iterable[str]:
     """What takes a restart back."""
     commands = [text.patch_text(found.workload.path, back_operations(found))]
     with order.cluster.session() as session:
-        stuck = _stuck(session, found)
+        stuck = stuck_pods(session, found)
     return [*commands, *(text.delete_text(path, uid) for path, uid in stuck)]
 
 
@@ -202,13 +202,13 @@ def _mark(order: WorkloadOrder, found: Found) -> str:
 
 def _take_back(order: WorkloadOrder, found: Found) -> None:
     with order.cluster.session() as session:
-        stuck = _stuck(session, found)
+        stuck = stuck_pods(session, found)
         session.patch(found.workload.path, back_operations(found))
         for path, uid in stuck:
             session.delete(path, uid)
 
 
-def _stuck(session: KubernetesSession, found: Found) -> list[tuple[str, str]]:
+def stuck_pods(session: KubernetesSession, found: Found) -> list[tuple[str, str]]:
     """Pods that keep a StatefulSet from going back: it waits for each to be ready first."""
     if found.workload.kind is not WorkloadKind.STATEFULSET:
         return []

@@ -165,7 +165,7 @@ class StandInApi:
             store.delete(key, body.get("deleteOptions") or {})
             return request.send(201, {"kind": "Status", "status": "Success"})
         if method == "POST":
-            return request.send(201, store.create(key, body))
+            return request.send(201, store.create(key, body, request.manager))
         if method == "DELETE":
             return request.send(200, store.delete(key, body or {}))
         old = store.get(key)
@@ -184,7 +184,9 @@ class StandInApi:
         else:
             raise Refusal(415, "UnsupportedMediaType", f"{content_type} is not supported")
         # A patch without a version is applied to whatever is there, as the API does it.
-        return request.send(200, store.replace(key, new, is_status=sub == "status"))
+        is_status = sub == "status"
+        new = store.replace(key, new, is_status=is_status, manager=request.manager)
+        return request.send(200, new)
 
     def _watch(self, request, key, query):
         store = self.store
@@ -245,6 +247,8 @@ class Handler(BaseHTTPRequestHandler):
         size = int(self.headers.get("Content-Length") or 0)
         self.body = json.loads(self.rfile.read(size) or "null")
         self.place, self.query = parts.path, dict(parse_qsl(parts.query))
+        agent = (self.headers.get("User-Agent") or "").partition("/")[0]
+        self.manager = agent or "unknown"
         self.user = self.headers.get("Impersonate-User", "admin")
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self.send(401, status_of(Refusal(401, "Unauthorized", "Unauthorized")))

@@ -90,7 +90,7 @@ class Store:
                 if k.resource == resource and namespace in {"", k.namespace}
             ]
 
-    def create(self, key, body):
+    def create(self, key, body, manager="unknown"):
         with self.changed:
             is_there = Key("v1", "namespaces", "", key.namespace) in self.objects
             if key.namespace and not is_there:
@@ -113,10 +113,11 @@ class Store:
                 body["spec"].setdefault("replicas", 1)
             if key.resource == "pods":
                 body.setdefault("status", {}).setdefault("phase", "Pending")
+            note_fields({}, body, key, manager)
             self._put(key, body, "ADDED")
             return copy.deepcopy(body)
 
-    def replace(self, key, body, *, is_status=False):
+    def replace(self, key, body, *, is_status=False, manager="unknown"):
         """Put an object in place of the one that is there, if that is of the stated version."""
         with self.changed:
             old = self.objects.get(key)
@@ -141,7 +142,11 @@ class Store:
                 bump = new.get("spec") != old.get("spec")
                 new["metadata"]["generation"] = old["metadata"]["generation"] + bump
             new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+            if old.get("immutable") and new.get("data") != old.get("data"):
+                said = "data: Forbidden: field is immutable when `immutable` is set"
+                raise Refusal(422, "Invalid", said)
             if new != old:
+                note_fields(old, new, key, manager)
                 self._put(key, new, "MODIFIED")
             return copy.deepcopy(self.objects[key])
 
@@ -184,6 +189,25 @@ class Store:
         self.objects[key] = copy.deepcopy(body)
         self.events.append((self.version, kind, key, copy.deepcopy(body)))
         self.changed.notify_all()
+
+
+def note_fields(old, new, key, manager):
+    """Note who wrote which key last, of what holds settings; of managedFields there is no more."""
+    if key.resource not in {"configmaps", "secrets"}:
+        return
+    before, now_is = old.get("data") or {}, new.get("data") or {}
+    written = {f"f:{name}": {} for name in now_is if before.get(name) != now_is[name]}
+    gone = {f"f:{name}" for name in before if name not in now_is}
+    kept = {
+        entry["manager"]: {**entry, "fieldsV1": {"f:data": {
+            name: {} for name in entry["fieldsV1"]["f:data"] if name not in {*written, *gone}
+        }}}
+        for entry in old.get("metadata", {}).get("managedFields") or []
+    }  # fmt: skip
+    mine = kept.get(manager, {"fieldsV1": {"f:data": {}}})["fieldsV1"]["f:data"]
+    kept[manager] = {"manager": manager, "operation": "Update", "apiVersion": key.version,
+                     "time": now(), "fieldsV1": {"f:data": {**mine, **written}}}  # fmt: skip
+    new["metadata"]["managedFields"] = list(kept.values())
 
 
 def drop_empty_maps(body):

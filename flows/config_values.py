@@ -1,0 +1,178 @@
+"""Change one key of a ConfigMap or Secret, and restart those who read it, one after the other."""
+
+from dataclasses import dataclass
+
+from recovery.declare import recovery
+from recovery.errors import BadInput
+from tasks.settings import changing, divoc, finding, keeping, rollout
+from tasks.settings.finding import ConfigFound
+from tasks.settings.order import ConfigOrder, ValueSource, Wishes, config_order, config_target
+
+DIVOC_CONFIG = "configmap/divoc-config"
+
+
+@dataclass(frozen=True)
+class ConfigChanged:
+    """What was found, what was done, and what now holds.
+
+    Attributes:
+        found: how the setting stood.
+        done: nothing, or what was set and restarted.
+        holds: what each consumer sees now.
+        told: who else reads or owns it.
+        kept: the Secret that holds the values of before and after, where they are secret.
+    """
+
+    found: str
+    done: str
+    holds: list[str]
+    told: list[str]
+    kept: str
+
+
+@recovery(runbook="docs/runbooks/config-value.md", target=config_target)
+def set_config_value(  # noqa: PLR0913, PLR0917 (fields of the form)
+    cluster: str,
+    config: str,
+    key: str,
+    value: str = "",
+    namespace: str = "",
+    value_file: str = "",
+    value_env: str = "",
+    value_type: str = "",
+    add: bool = False,  # noqa: FBT001, FBT002 (a field of the form)
+    restart: bool = True,  # noqa: FBT001, FBT002 (a field of the form)
+    consumers: list[str] | None = None,
+    accept: list[str] | None = None,
+    within_seconds: int = 600,
+) -> ConfigChanged:
+    """Set one key of a ConfigMap or Secret, and restart the workloads that read it.
+
+    Each is waited for until it is really out; where one fails, the former value is put back.
+
+    Args:
+        cluster: kubeconfig:///path?context=NAME, in-cluster:, or the name of a saved block.
+        config: configmap/NAME or secret/NAME.
+        key: Which key of it.
+        value: The new value, in the open; never for Secrets.
+        namespace: Empty: the one of the block or the context.
+        value_file: File of mode 0600 on the worker that holds a secret value.
+        value_env: Environment variable of the worker that holds one.
+        value_type: number, boolean, url, json or text; empty: as the old value looks.
+        add: Add the key where it is missing.
+        restart: Restart those who read it; without, they keep what they have read.
+        consumers: Restart these alone, in this order, as vaccination-api; empty: all.
+        accept: Names of what is refused otherwise, as helm or other-type.
+        within_seconds: How long the pods of each may take to come up.
+
+    Runbook: docs/runbooks/config-value.md, steps 1 to 8.
+    """
+    source = ValueSource(value, value_file, value_env)
+    wishes = Wishes(value_type, add, restart, consumers or (), accept or (), within_seconds)
+    return _changed(config_order((cluster, namespace, config), key, source, wishes))
+
+
+@recovery(runbook="docs/runbooks/config-value.md", target=config_target)
+def raise_certificate_update_limit(  # noqa: PLR0913, PLR0917 (fields of the form)
+    cluster: str,
+    limit: int,
+    namespace: str = "",
+    config: str = DIVOC_CONFIG,
+    consumers: list[str] | None = None,
+    accept: list[str] | None = None,
+    within_seconds: int = 600,
+) -> ConfigChanged:
+    """Raise how many times a certificate of DIVOC may be updated, and restart who counts that.
+
+    Args:
+        cluster: kubeconfig:///path?context=NAME, in-cluster:, or the name of a saved block.
+        limit: The new limit, above that of now (100, where the key is missing).
+        namespace: Empty: the one of the block or the context.
+        config: What holds the key CERTIFICATE_UPDATE_LIMIT.
+        consumers: Who is restarted; empty: vaccination-api, which alone uses the limit.
+        accept: Names of what is refused otherwise, as helm.
+        within_seconds: How long its pods may take to come up.
+
+    Runbook: docs/runbooks/config-value.md, "The certificate update limit".
+    """
+    if limit < 1:
+        raise BadInput("limit", f"{limit}", "Give a whole number above the limit of now")
+    wishes = Wishes(
+        value_type="number",
+        is_added=True,
+        consumers=consumers or [divoc.LIMIT_CONSUMER],
+        accept=accept or (),
+        within_seconds=within_seconds,
+    )
+    source = ValueSource(str(limit))
+    order = config_order((cluster, namespace, config), divoc.LIMIT_KEY, source, wishes)
+    divoc.refuse_unless_raised(order)
+    return _changed(order)
+
+
+@recovery(runbook="docs/runbooks/config-value.md", target=config_target)
+def rotate_sms_key(  # noqa: PLR0913, PLR0917 (fields of the form)
+    cluster: str,
+    key_file: str,
+    namespace: str = "",
+    config: str = DIVOC_CONFIG,
+    consumers: list[str] | None = None,
+    accept: list[str] | None = None,
+    within_seconds: int = 600,
+) -> ConfigChanged:
+    """Give DIVOC a new key of the SMS provider, and restart who sends the messages.
+
+    The old key is to be revoked at the provider only when a message was sent with the new one.
+
+    Args:
+        cluster: kubeconfig:///path?context=NAME, in-cluster:, or the name of a saved block.
+        key_file: File of mode 0600 on the worker that holds the new key.
+        namespace: Empty: the one of the block or the context.
+        config: What holds the key SMS_AUTH_KEY, as secret/divoc-secrets in older manifests.
+        consumers: Who is restarted; empty: notification-service.
+        accept: Names of what is refused otherwise, as sms-is-off.
+        within_seconds: How long its pods may take to come up.
+
+    Runbook: docs/runbooks/config-value.md, "The SMS key".
+    """
+    wishes = Wishes(
+        consumers=consumers or [divoc.SMS_CONSUMER],
+        accept=accept or (),
+        within_seconds=within_seconds,
+    )
+    source = ValueSource(file=key_file)
+    order = config_order((cluster, namespace, config), divoc.SMS_KEY, source, wishes)
+    divoc.refuse_if_sms_is_off(order)
+    return _changed(order)
+
+
+def _changed(order: ConfigOrder) -> ConfigChanged:
+    """Look, refuse, keep, set, restart, verify: the same for every key."""
+    found = finding.config_found(order)
+    if found.is_so:
+        return ConfigChanged(found.seen, "nothing", [found.seen], found.told, "")
+    kept = keeping.keep_values(order) if order.is_secret and not found.is_equal else ""
+    changing.set_value(order, found, kept)
+    late = _restarted(order, found, kept)
+    holds = rollout.is_seen(order, found, kept, late)
+    restarted = ", ".join(map(str, found.consumers)) or "none"
+    return ConfigChanged(found.seen, f"set; restarted: {restarted}", holds, found.told, kept)
+
+
+def _restarted(order: ConfigOrder, found: ConfigFound, kept: str) -> list[str]:
+    """Restart the consumers one after the other; return why not all, where one did not come up."""
+    for n, consumer in enumerate(found.consumers):
+        rollout.captured(order, consumer)
+        rollout.restart_consumer(order, consumer)
+        went = rollout.consumer_went(order, consumer)
+        if not rollout.is_late(went):
+            continue
+        rollout.captured(order, consumer)
+        if not went.is_taken_back or found.is_equal:
+            return [f"{consumer} is no better, and the value stays: {went.seen}"]
+        changing.put_value_back(order, found, kept)
+        for changed in found.consumers[: n + 1]:
+            rollout.restart_back(order, changed, is_late=changed is consumer)
+            rollout.is_back(order, changed)
+        return [f"{consumer} did not come up with it, and the value was put back: {went.seen}"]
+    return []

@@ -1,0 +1,248 @@
+"""Writing the value, and writing the former one back, with the recovery's name beside it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from blocks import kubernetes_text as text
+from blocks.kubernetes_session import KubernetesSession
+from blocks.kubernetes_text import Operation
+from recovery.errors import NotVerified, Refused
+from recovery.steps import act, undo
+from recovery.verdict import Verdict
+from recovery.walk import current_fence
+from tasks.settings.consumers import Consumer
+from tasks.settings.contents import (
+    Content,
+    as_it_stands,
+    is_same,
+    pointer,
+    set_by_name,
+    standing,
+)
+from tasks.settings.finding import ConfigFound
+from tasks.settings.keeping import AFTER, BEFORE, kept_contents, kept_path
+from tasks.settings.order import ConfigOrder
+from tasks.workloads import restarting
+from tasks.workloads.pods import pods_of
+from tasks.workloads.state import TEMPLATE_MARK, read_state
+from tasks.workloads.waiting import not_out, rollout_end
+
+
+def back_mark() -> str:
+    """What marks that a recovery has put back what it did."""
+    return f"{current_fence().recovery_id}-back"
+
+
+def wanted(session: KubernetesSession, order: ConfigOrder, kept: str) -> Content:
+    """The new value, as it stands at the key."""
+    if kept and session.find(kept_path(order, kept)) is not None:
+        return kept_contents(session, order, kept, AFTER)
+    return as_it_stands(order, order.source.read())
+
+
+def former(
+    session: KubernetesSession, order: ConfigOrder, found: ConfigFound, kept: str
+) -> Content:
+    """The value of before, as it stood at the key."""
+    return kept_contents(session, order, kept, BEFORE) if kept else found.before
+
+
+def set_operations(
+    session: KubernetesSession, order: ConfigOrder, found: ConfigFound, kept: str
+) -> list[Operation]:
+    """Write the value, if the object and the value of before are those that were looked at."""
+    value = wanted(session, order, kept)
+    operations = text.tests(uid=found.uid)
+    if found.is_there:
+        before = standing(order, session.get(order.path)) if kept else found.before
+        operations.append(text.tested(pointer(order), before))
+    where, what = (pointer(order), value) if found.has_data else ("/data", {order.key: value})
+    return [
+        *operations,
+        {"op": "add", "path": where, "value": what},
+        _set_by(order, current_fence().recovery_id),
+    ]
+
+
+def back_operations(
+    session: KubernetesSession, order: ConfigOrder, found: ConfigFound, kept: str
+) -> list[Operation]:
+    """Write the former value back, or remove the key again, if the value is still the new one."""
+    mine = text.tested(pointer(order), wanted(session, order, kept))
+    back: Operation = {"op": "remove", "path": pointer(order)}
+    if found.is_there:
+        value = former(session, order, found, kept)
+        back = {"op": "replace", "path": pointer(order), "value": value}
+    return [*text.tests(uid=found.uid), mine, back, _set_by(order, back_mark())]
+
+
+def is_set(order: ConfigOrder, kept: str) -> Verdict:
+    """Whether the value is the wanted one."""
+    with order.cluster.session() as session:
+        now = standing(order, session.get(order.path))
+        return Verdict.of(is_same(now, wanted(session, order, kept)))
+
+
+def is_put_back(order: ConfigOrder, found: ConfigFound, kept: str) -> Verdict:
+    """Whether the value is the former one, or the key is gone again."""
+    with order.cluster.session() as session:
+        now = standing(order, session.get(order.path))
+        before = former(session, order, found, kept) if found.is_there else None
+        return Verdict.of(is_same(now, before))
+
+
+def set_commands(order: ConfigOrder, found: ConfigFound, kept: str) -> list[str]:
+    """What writes the value."""
+    with order.cluster.session() as session:
+        return [text.patch_text(order.path, set_operations(session, order, found, kept))]
+
+
+def back_commands(order: ConfigOrder, found: ConfigFound, kept: str) -> list[str]:
+    """What writes the former value back."""
+    with order.cluster.session() as session:
+        return [text.patch_text(order.path, back_operations(session, order, found, kept))]
+
+
+def refuse_if_added(order: ConfigOrder, found: ConfigFound) -> None:
+    """Refuse to write over a key that somebody added meanwhile, which no patch can test for.
+
+    Raises:
+        Refused: it is there now.
+    """
+    if found.is_there:
+        return
+    with order.cluster.session() as session:
+        data = session.get(order.path).get("data") or {}
+    if order.key in data or (data and not found.has_data):
+        reason = f"somebody added {', '.join(sorted(data))[:200]} since it was looked at"
+        raise Refused(order.label, reason, "Look at it, and begin a new recovery")
+
+
+@undo
+def value_put_back(order: ConfigOrder, found: ConfigFound, kept: str) -> None:
+    """Write the former value back, and then restart every consumer that was restarted for it."""
+    if is_put_back(order, found, kept) is not Verdict.DONE:
+        with order.cluster.session() as session:
+            session.patch(order.path, back_operations(session, order, found, kept))
+    for one in found.consumers:
+        if has_mark(order, one, current_fence().recovery_id):
+            send_restart_back(order, one)
+        if has_mark(order, one, back_mark()):
+            wait_until_back(order, one)
+
+
+@act(
+    commands=set_commands,
+    done_when=is_set,
+    refuse_if=[refuse_if_added],
+    undo=value_put_back,
+    lasts_until="put_value_back",
+    redo_stale=False,
+)
+def set_value(order: ConfigOrder, found: ConfigFound, kept: str) -> None:
+    """Write the one key; all others are left as they are.
+
+    Nothing that runs sees it yet, but pods that start by themselves from now on, and files of
+    mounted volumes after a minute or so. Done twice, the second does nothing.
+
+    Raises:
+        Refused: the key was added meanwhile.
+        ClusterConflict: the value, or the object, is not the one that was looked at.
+        ClusterForbidden, ClusterRejected, Unreachable: see there.
+
+    Runbook: docs/runbooks/config-value.md, step 5.
+    """
+    with order.cluster.session() as session:
+        session.patch(order.path, set_operations(session, order, found, kept))
+
+
+@act(commands=back_commands, done_when=is_put_back, redo_stale=False)
+def put_value_back(order: ConfigOrder, found: ConfigFound, kept: str) -> None:
+    """Write the former value back. Done twice, the second does nothing.
+
+    Raises:
+        ClusterConflict: somebody has changed the value since.
+        NotVerified: what was kept of the former value is gone.
+        Unreachable: no answer.
+
+    Runbook: docs/runbooks/config-value.md, step 7.
+    """
+    with order.cluster.session() as session:
+        session.patch(order.path, back_operations(session, order, found, kept))
+
+
+def has_mark(order: ConfigOrder, consumer: Consumer, mark: str) -> bool:
+    """Whether a consumer's pod template has a mark."""
+    workload = consumer.workload
+    with order.cluster.session() as session:
+        return read_state(workload, session.get(workload.path)).mark == mark
+
+
+def restart_back_operations(consumer: Consumer, *, is_late: bool = False) -> list[Operation]:
+    """Restart a consumer that this recovery has restarted, once more.
+
+    One that is late goes back to its former template instead: the pods of that which still run
+    have read the former value, and no image is pulled again.
+    """
+    if is_late:
+        return restarting.back_operations(consumer.found)
+    return [
+        *text.tests(uid=consumer.workload.uid),
+        text.tested(TEMPLATE_MARK, current_fence().recovery_id),
+        {"op": "replace", "path": TEMPLATE_MARK, "value": back_mark()},
+    ]
+
+
+def send_restart_back(order: ConfigOrder, consumer: Consumer, *, is_late: bool = False) -> None:
+    """Restart a consumer once more; pods that keep a StatefulSet from going back are deleted."""
+    with order.cluster.session() as session:
+        stuck = restarting.stuck_pods(session, consumer.found)
+        operations = restart_back_operations(consumer, is_late=is_late)
+        session.patch(consumer.workload.path, operations)
+        for path, uid in stuck:
+            session.delete(path, uid)
+
+
+def wait_until_back(order: ConfigOrder, consumer: Consumer) -> str:
+    """How a consumer stands once all its pods have read the former value.
+
+    Raises:
+        NotVerified: not in time; says why its pods are not ready.
+    """
+    workload = consumer.workload
+    with order.cluster.session() as session:
+        mark = read_state(workload, session.get(workload.path)).mark
+        is_out = rollout_end(session, workload, mark, order.within_seconds)
+        state = read_state(workload, session.get(workload.path))
+        if not is_out:
+            pods = pods_of(session, workload)
+            raise not_out(order.workload_order(workload), workload, state, pods)
+    return str(state)
+
+
+def told_value(order: ConfigOrder, read: Mapping[str, Any]) -> str:
+    """The value of now as a report may show it."""
+    now = standing(order, read)
+    if now is None:
+        return f"{order.key} is not there"
+    return f"{order.key} is {'the new value' if order.is_secret else repr(now)}"
+
+
+def refuse_other_value(order: ConfigOrder, kept: str) -> None:
+    """Say so where the value is not the wanted one.
+
+    Raises:
+        NotVerified: it is not.
+    """
+    if is_set(order, kept) is not Verdict.DONE:
+        raise NotVerified(
+            order.label,
+            f"the new value at {order.key}",
+            "another one",
+            "Somebody took it back: see who owns the object, and begin a new recovery",
+        )
+
+
+def _set_by(order: ConfigOrder, mark: str) -> Operation:
+    where = text.pointer_to("metadata", "annotations", set_by_name(order))
+    return {"op": "add", "path": where, "value": mark}
