@@ -60,14 +60,14 @@ def reference_put_back(order: VolumeOrder, found: Found) -> None:
     """Give the volume the reference it had; it is Released again.
 
     Raises:
-        Refused: it is bound, since its claim could not be removed.
+        Refused: it stays bound, since its claim could not be removed.
         ClusterConflict: it is of another claim by now.
     """
     with order.cluster.session() as session:
         volume = read_volume(session.get(order.path))
         if volume.reference == found.volume.reference:
             return
-        if volume.phase == BOUND:
+        if _claim(session, order, found.claim) or not _is_let_go(session, order):
             remedy = f"Remove claim {found.claim} first, then undo again"
             raise Refused(order.label, f"volume {volume} is bound", remedy)
         operations: list[Operation] = [
@@ -226,6 +226,17 @@ def _again(order: VolumeOrder, replaced: ClaimSeen) -> Any:
 def _claim(session: KubernetesSession, order: VolumeOrder, name: str) -> ClaimSeen | None:
     read = session.find(order.claim_path(name))
     return None if read is None else read_claim(read)
+
+
+def _is_let_go(session: KubernetesSession, order: VolumeOrder) -> bool:
+    """Wait until the volume is not bound: its controller sees a moment later that a claim went."""
+
+    def is_free(listed: list[dict[str, Any]]) -> bool | None:
+        return None if any(read_volume(one).phase == BOUND for one in listed) else True
+
+    named, within = f"metadata.name={order.volume}", order.within_seconds
+    path = order.path.rpartition("/")[0]
+    return bool(wait_for(session, path, is_free, fields=named, within_seconds=within))
 
 
 def _wait_until_gone(session: KubernetesSession, order: VolumeOrder, claim: ClaimSeen) -> None:

@@ -284,6 +284,7 @@ def test_a_claim_whose_volume_would_go_with_it_does_not_give_way(volumes):
         accept=["replaced-claim:data-db-0"],
     )
 
+    assert "its claims are data-db-NUMBER" in refusal(volumes.run(old, "db", claim="data-web-0"))
     assert f"of volume {volumes.namespace}-new, of claim data-db-0, is Delete" in refusal(ended)
 
 

@@ -37,12 +37,13 @@ class Volumes:
         self.api.apply(body)
         return body["metadata"]["name"]
 
-    def claim(self, name, volume=""):
+    def claim(self, name, volume="", **others):
         """Make a claim, on a volume or on any; the storage class is that of the namespace."""
         spec = {
             "accessModes": ["ReadWriteOnce"],
             "resources": {"requests": {"storage": SIZE}},
             "storageClassName": self.namespace,
+            **others,
         }
         if volume:
             spec["volumeName"] = volume

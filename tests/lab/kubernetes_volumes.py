@@ -55,7 +55,7 @@ def _find_volume(store, claim):
     if wanted:
         free = [v for v in free if v["metadata"]["name"] == wanted]
     mine = [v for v in free if v["spec"].get("claimRef")]
-    fitting = [v for v in mine or free if _fits(v, claim)]
+    fitting = mine if mine and wanted else [v for v in mine or free if _fits(v, claim)]
     for volume in sorted(fitting, key=_size_of)[:1]:
         _join(store, volume, claim)
 
