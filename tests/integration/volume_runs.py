@@ -103,7 +103,7 @@ class Volumes:
         self.api.wait_until_out(self.namespace, name)
 
     def stateful_set(self, name="db", replicas=2, **spec):
-        """Run a StatefulSet, whose claims it makes itself."""
+        """Run a StatefulSet, whose claims it makes itself: there must be a volume for each."""
         body = deployment(name, f"{self.namespace}/{name}", replicas=replicas)
         body["kind"] = "StatefulSet"
         del body["spec"]["progressDeadlineSeconds"]
@@ -116,6 +116,12 @@ class Volumes:
         body["spec"].update(serviceName=name, volumeClaimTemplates=[template], **spec)
         self.api.apply(body, self.namespace)
         self.wait_until_ready(name, replicas)
+        for n in range(replicas):  # the node of the lab runs pods whose claims are not bound yet
+            wait_until(lambda n=n: self.is_held(f"data-{name}-{n}"), "claim", within_seconds=30)
+
+    def is_held(self, claim):
+        """Whether a claim has a volume."""
+        return [one["status"]["phase"] for one in self.claims(claim)] == ["Bound"]
 
     def wait_until_ready(self, name, replicas):
         path = self.api.path("apps/v1", "statefulsets", self.namespace, name)
