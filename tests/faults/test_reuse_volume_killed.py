@@ -4,14 +4,15 @@ What counts is the API: the volume is bound to the claim that the workload uses,
 and the workload has the replicas it had.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import flaws_of, kill_points, sampled, the_recovery
+from tests.faults.conftest import flaws_of, kill_points, sampled, shards, the_recovery
 from tests.integration.volume_runs import Volumes
 
+SHARDS = shards(3, in_a_sample=1)
 POINTS = 4  # of an ordinary run; all of them with FAULTS=all
 TIMES_RESUMED = 3
 NOTE = "recovery-pipelines.io/replicas"
@@ -26,7 +27,6 @@ class World:
     volume: str
     replicas: int
     given: dict
-    options: dict = field(default_factory=dict)
 
     module = "flows.volumes"
     flow = "reuse-released-volume"
@@ -96,9 +96,12 @@ def make_world(kubernetes, tmp_path):
     return make
 
 
+@pytest.mark.parametrize("shard", SHARDS)
 @pytest.mark.parametrize("kind", ["deployment", "statefulset"])
 @pytest.mark.timeout(300)
-def test_a_worker_killed_at_any_event_ends_on_the_volume_with_all_replicas(make_world, runs, kind):
+def test_a_worker_killed_at_any_event_ends_on_the_volume_with_all_replicas(
+    make_world, runs, kind, shard
+):
     """Goal: no instruction is a point of no return, and none leaves the workload scaled down.
 
     Method: kill -9 the worker before and after an event of the journal, resume in another process,
@@ -107,7 +110,7 @@ def test_a_worker_killed_at_any_event_ends_on_the_volume_with_all_replicas(make_
     undisturbed = make_world(kind)
     whole = runs.run(undisturbed)
     assert whole.answer["state"] == "recovered", whole.answer
-    points = kill_points(whole.events)
+    points = kill_points(whole.events)[shard :: len(SHARDS)]
     assert points
 
     for point in sampled(points, POINTS, f"reuse-{kind}"):
@@ -119,13 +122,15 @@ def test_a_worker_killed_at_any_event_ends_on_the_volume_with_all_replicas(make_
         resumed = killed if is_past else world.run_to_its_end(runs)
 
         assert resumed.answer["state"] == "recovered", (at, resumed.answer)
-        claims = [world.volumes.reference(world.volume)["name"]]
-        world.assert_reused(claims[0], at)
+        world.assert_reused(world.volumes.reference(world.volume)["name"], at)
 
 
+@pytest.mark.parametrize("shard", SHARDS)
 @pytest.mark.parametrize("kind", ["deployment", "statefulset"])
 @pytest.mark.timeout(300)
-def test_a_worker_killed_on_the_way_back_gives_everybody_what_they_had(make_world, runs, kind):
+def test_a_worker_killed_on_the_way_back_gives_everybody_what_they_had(
+    make_world, runs, kind, shard
+):
     """Goal: the way back is as safe to break as the way there.
 
     Method: recover, kill -9 the worker that undoes it at an event of the journal, order it again,
@@ -143,7 +148,7 @@ def test_a_worker_killed_on_the_way_back_gives_everybody_what_they_had(make_worl
     world, before = recovered()
     whole = runs.run(world, resume=the_recovery(world), **back)
     assert whole.answer["state"] == "undone", whole.answer
-    points = kill_points(whole.events)
+    points = kill_points(whole.events)[shard :: len(SHARDS)]
     assert points
 
     for point in sampled(points, POINTS - 2, f"back-{kind}"):
