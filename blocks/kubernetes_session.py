@@ -27,7 +27,7 @@ from blocks.kubernetes_path import Asked, asked_by, path_of, with_query
 from blocks.kubernetes_seen import learn_secrets, told
 from blocks.kubernetes_text import Object, Operation
 from blocks.kubernetes_wire import Sent, Wire
-from recovery.commands import changing, reading
+from recovery.commands import Call, changing, reading
 from recovery.errors import UnreadableOutput
 from recovery.walk import Fence, current_fence
 
@@ -256,21 +256,16 @@ class KubernetesSession:
             Fenced, AnswerLost and the rest: as of `patch`.
         """
         with changing(text.delete_text(path, uid, propagation), self.label) as call:
-            fence = self._fence(path)
-            for n in range(TRIES):
-                try:
-                    read = self._read_to_change(path, call.command, fence)
-                    if why := text.changed_since(read, text.tests(uid=uid)):
-                        raise ClusterConflict(self.label, call.command, 409, why, CHANGED)
-                    version = str(read["metadata"]["resourceVersion"])
-                    body = text.delete_options(uid, propagation, version)
-                    sent = self._sent("DELETE", path, call.command, body)
-                    if self._change(sent, is_last_try=n == TRIES - 1) is not None:
-                        call.exit_code, call.answer = 200, "deleted, or being deleted"
-                        return
-                except ClusterNotFound:
-                    call.exit_code, call.answer = 404, "it is gone"
-                    return
+            self._delete(call, path, text.tests(uid=uid), propagation)
+
+    def delete_where(self, path: str, operations: Sequence[Operation]) -> None:
+        """Delete whichever object of this name every `test` holds for; as `delete` for the rest.
+
+        For what is not there yet when its plan is made, as a pod. Its text is
+        `kubernetes_text.delete_where_text`.
+        """
+        with changing(text.delete_where_text(path, operations), self.label) as call:
+            self._delete(call, path, operations, "Background")
 
     def evict(self, path: str, uid: str) -> None:
         """Evict the pod at a path, as its budget allows; its text is `kubernetes_text.evict_text`.
@@ -285,6 +280,25 @@ class KubernetesSession:
             call.exit_code, call.answer = answer.status, "evicted"
 
     # -- below the gate --------------------------------------------------------------------------
+
+    def _delete(
+        self, call: Call, path: str, operations: Sequence[Operation], propagation: str
+    ) -> None:
+        fence = self._fence(path)
+        for n in range(TRIES):
+            try:
+                read = self._read_to_change(path, call.command, fence)
+                if why := text.changed_since(read, operations):
+                    raise ClusterConflict(self.label, call.command, 409, why, CHANGED)
+                uid, version = (str(read["metadata"][it]) for it in ("uid", "resourceVersion"))
+                body = text.delete_options(uid, propagation, version)
+                sent = self._sent("DELETE", path, call.command, body)
+                if self._change(sent, is_last_try=n == TRIES - 1) is not None:
+                    call.exit_code, call.answer = 200, "deleted, or being deleted"
+                    return
+            except ClusterNotFound:
+                call.exit_code, call.answer = 404, "it is gone"
+                return
 
     def _fence(self, path: str) -> Fence:
         return current_fence().at(f"{self.label}{path}")

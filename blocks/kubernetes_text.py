@@ -69,6 +69,12 @@ def delete_text(path: str, uid: str, propagation: str = "Background") -> str:
     return f"DELETE {path} {_json(delete_options(uid, propagation))}"
 
 
+def delete_where_text(path: str, operations: Sequence[Operation]) -> str:
+    """What `KubernetesSession.delete_where` sends: which object it is shows only then."""
+    body = delete_options(AS_READ, "Background")
+    return f"DELETE {path} {_json(body)} where {_json(list(operations))}"
+
+
 def evict_text(path: str, uid: str) -> str:
     """What `KubernetesSession.evict` sends for the pod at this path."""
     return f"POST {path}/eviction {_json(eviction(path, uid))}"

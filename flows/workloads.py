@@ -64,9 +64,7 @@ def restart_service(
     went = restarting.how_it_went(order, found)
     if went.how is not restarting.HowItWent.OUT:
         evidence.captured(order, found.workload)
-    done = "restarted"
-    if went.is_taken_back:
-        restarting.roll_back(order, found)
-        done = f"restarted, and rolled back: {went.seen}"
+    restarting.roll_back(order, found, went)
+    done = f"restarted, and rolled back: {went.seen}" if went.is_taken_back else "restarted"
     holds = waiting.is_out(order, found.workload, went.seconds_more(order))
     return ServiceRestarted(found.seen, done, holds, went.images, found.others, before)

@@ -130,11 +130,12 @@ class PlanWalk(Walk):
         scaled back), or has to start first what would answer.
         """
         if call.step.name in self._to_be_ended or call.terms.done_when is None:
-            return Verdict.NOT_DONE
-        try:
-            verdict = Verdict.of(ask(call.terms.done_when, call.arguments))
-        except Unreachable:
-            return Verdict.UNKNOWN
+            verdict = Verdict.NOT_DONE
+        else:
+            try:
+                verdict = Verdict.of(ask(call.terms.done_when, call.arguments))
+            except Unreachable:
+                return Verdict.UNKNOWN
         if verdict is not Verdict.DONE and call.terms.lasts_until:
             self._to_be_ended.add(call.terms.lasts_until)
         return verdict

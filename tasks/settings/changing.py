@@ -196,11 +196,10 @@ def restart_back_operations(consumer: Consumer, *, is_late: bool = False) -> lis
 def send_restart_back(order: ConfigOrder, consumer: Consumer, *, is_late: bool = False) -> None:
     """Restart a consumer once more; pods that keep a StatefulSet from going back are deleted."""
     with order.cluster.session() as session:
-        stuck = restarting.stuck_pods(session, consumer.found)
         operations = restart_back_operations(consumer, is_late=is_late)
         session.patch(consumer.workload.path, operations)
-        for path, uid in stuck:
-            session.delete(path, uid)
+        for path in restarting.stuck_pods(session, consumer.found):
+            session.delete_where(path, restarting.of_this_restart())
 
 
 def wait_until_back(order: ConfigOrder, consumer: Consumer) -> str:

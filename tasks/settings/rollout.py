@@ -43,15 +43,14 @@ def is_restarted_back(order: ConfigOrder, consumer: Consumer) -> Verdict:
     return Verdict.of(not has_mark(order, consumer, current_fence().recovery_id))
 
 
-def restart_back_commands(
-    order: ConfigOrder, consumer: Consumer, *, is_late: bool
-) -> Iterable[str]:
+def restart_back_commands(consumer: Consumer, *, is_late: bool) -> Iterable[str]:
     """What restarts a consumer once more, or takes its restart back."""
     operations = restart_back_operations(consumer, is_late=is_late)
-    commands = [text.patch_text(consumer.workload.path, operations)]
-    with order.cluster.session() as session:
-        stuck = restarting.stuck_pods(session, consumer.found)
-    return [*commands, *(text.delete_text(path, uid) for path, uid in stuck)]
+    in_the_way = restarting.may_be_stuck(consumer.found)
+    return [
+        text.patch_text(consumer.workload.path, operations),
+        *(text.delete_where_text(path, restarting.of_this_restart()) for path in in_the_way),
+    ]
 
 
 @act(

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from blocks.kubernetes_session import KubernetesSession
+from blocks.kubernetes_text import pointer_to
 from tasks.workloads.target import Workload
 
 MARK = "recovery-pipelines.io/restarted-by"
+MARK_POINTER = pointer_to("metadata", "annotations", MARK)
 NEVER_STARTED = {
     "ErrImagePull",
     "ImagePullBackOff",

@@ -1,6 +1,5 @@
 """Restarting a workload once, finding out how that went, and taking it back where it did harm."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -10,7 +9,7 @@ from blocks.kubernetes_text import Operation
 from recovery.steps import act, decision, undo
 from recovery.verdict import Verdict
 from recovery.walk import current_fence
-from tasks.workloads.pods import PodSeen, pods_of
+from tasks.workloads.pods import MARK_POINTER, PodSeen, pods_of
 from tasks.workloads.state import REVISION_OF, TEMPLATE_MARK, read_state
 from tasks.workloads.target import WorkloadKind, WorkloadOrder
 from tasks.workloads.triage import Found
@@ -29,11 +28,15 @@ class HowItWent(StrEnum):
 
 @dataclass(frozen=True)
 class Went:
-    """How a restart went, what told so, and which images are others than before."""
+    """How a restart went, what told so, and which images are others than before.
+
+    `epoch` is that of the attempt that waited for it.
+    """
 
     how: HowItWent
     seen: str
     images: list[str]
+    epoch: int = 0
 
     @property
     def is_taken_back(self) -> bool:
@@ -41,8 +44,12 @@ class Went:
         return self.how is HowItWent.CAUSED
 
     def seconds_more(self, order: WorkloadOrder) -> int:
-        """How long it is waited for from here: where it was in vain already, a last look."""
-        return LAST_LOOK_SECONDS if self.how is HowItWent.NOT_CAUSED else order.within_seconds
+        """How long it is waited for from here: a last look, where this attempt waited in vain.
+
+        An attempt that resumes waits anew: somebody mended the cause, and pods take their time.
+        """
+        is_waited = self.how is HowItWent.NOT_CAUSED and self.epoch == current_fence().epoch
+        return LAST_LOOK_SECONDS if is_waited else order.within_seconds
 
 
 def restart_operations(found: Found) -> list[Operation]:
@@ -76,24 +83,36 @@ def is_restarted(order: WorkloadOrder, found: Found) -> Verdict:
     return Verdict.of(_mark(order, found) == current_fence().recovery_id)
 
 
-def is_taken_back(order: WorkloadOrder, found: Found) -> Verdict:
-    """Whether the pod template has not, or no longer, the mark of this recovery."""
-    return Verdict.of(_mark(order, found) != current_fence().recovery_id)
+def is_taken_back(order: WorkloadOrder, found: Found, went: Went) -> Verdict:
+    """Whether nothing is to be taken back, or the pod template no longer has this mark.
 
-
-def back_commands(order: WorkloadOrder, found: Found) -> Iterable[str]:
-    """What takes a restart back."""
-    commands = [text.patch_text(found.workload.path, back_operations(found))]
+    Half done: pods of the restart still keep a StatefulSet from going back.
+    """
+    if not went.is_taken_back:
+        return Verdict.DONE
+    if _mark(order, found) == current_fence().recovery_id:
+        return Verdict.NOT_DONE
     with order.cluster.session() as session:
-        stuck = stuck_pods(session, found)
-    return [*commands, *(text.delete_text(path, uid) for path, uid in stuck)]
+        return Verdict.HALF_DONE if stuck_pods(session, found) else Verdict.DONE
+
+
+def back_commands(found: Found) -> list[str]:
+    """What takes a restart back: the patch; for a StatefulSet, the pods that may be in the way."""
+    return [
+        text.patch_text(found.workload.path, back_operations(found)),
+        *(text.delete_where_text(path, of_this_restart()) for path in may_be_stuck(found)),
+    ]
+
+
+def of_this_restart() -> list[Operation]:
+    """What holds for a pod of this recovery's template alone."""
+    return [text.tested(MARK_POINTER, current_fence().recovery_id)]
 
 
 @undo
 def restart_taken_back(order: WorkloadOrder, found: Found) -> None:
     """Go back to the pod template of before, where this recovery's is still the newest."""
-    if is_taken_back(order, found) is not Verdict.DONE:
-        _take_back(order, found)
+    _take_back(order, found)
 
 
 @act(
@@ -135,22 +154,27 @@ def how_it_went(order: WorkloadOrder, found: Found) -> Went:
     mark = current_fence().recovery_id
     with order.cluster.session() as session:
         if read_state(found.workload, session.get(found.workload.path)).mark != mark:
-            return Went(HowItWent.OUT, "there is another rollout than that of this recovery", [])
+            seen = "there is another rollout than that of this recovery"
+            return Went(HowItWent.OUT, seen, [], current_fence().epoch)
         is_done = rollout_end(session, found.workload, mark, order.within_seconds)
         state = read_state(found.workload, session.get(found.workload.path))
         pods = pods_of(session, found.workload)
     fresh = [pod for pod in pods if pod.mark == mark]
     images = changed_images(found.pods, fresh)
     if is_done:
-        return Went(HowItWent.OUT, str(state), images)
+        return Went(HowItWent.OUT, str(state), images, current_fence().epoch)
     why = worse_by(found, fresh, images, state.available)
     how = HowItWent.CAUSED if why else HowItWent.NOT_CAUSED
-    return Went(how, f"{state}; {why or 'it fails as it failed before'}", images)
+    seen = f"{state}; {why or 'it fails as it failed before'}"
+    return Went(how, seen, images, current_fence().epoch)
 
 
-@act(commands=back_commands, done_when=is_taken_back)
-def roll_back(order: WorkloadOrder, found: Found) -> None:
-    """Go back to the pod template of before this recovery.
+@act(commands=back_commands, done_when=is_taken_back, redo_half_done=True)
+def roll_back(order: WorkloadOrder, found: Found, went: Went) -> None:
+    """Go back to the pod template of before this recovery, where the restart made it worse.
+
+    A plan shows it always, since only the restart can tell whether it is needed: consent to a
+    restart is consent to taking it back.
 
     Pods of that template that still run are kept. New ones pull a moving tag again: the report
     names the image that ran before. Done twice, the second does nothing.
@@ -161,6 +185,7 @@ def roll_back(order: WorkloadOrder, found: Found) -> None:
 
     Runbook: docs/runbooks/restart-service.md, step 6.
     """
+    del went  # asked by the probe
     _take_back(order, found)
 
 
@@ -202,19 +227,29 @@ def _mark(order: WorkloadOrder, found: Found) -> str:
 
 def _take_back(order: WorkloadOrder, found: Found) -> None:
     with order.cluster.session() as session:
-        stuck = stuck_pods(session, found)
-        session.patch(found.workload.path, back_operations(found))
-        for path, uid in stuck:
-            session.delete(path, uid)
+        if _mark(order, found) == current_fence().recovery_id:
+            session.patch(found.workload.path, back_operations(found))
+        for path in stuck_pods(session, found):
+            session.delete_where(path, of_this_restart())
 
 
-def stuck_pods(session: KubernetesSession, found: Found) -> list[tuple[str, str]]:
-    """Pods that keep a StatefulSet from going back: it waits for each to be ready first."""
+def may_be_stuck(found: Found) -> list[str]:
+    """The pods of a StatefulSet, which have the same names before and after a restart."""
     if found.workload.kind is not WorkloadKind.STATEFULSET:
         return []
-    mark = current_fence().recovery_id
-    return [
-        (f"{found.workload.pods_path}/{pod.name}", pod.uid)
+    numbered = {f"{found.workload.name}-{n}" for n in range(found.state.wanted)}
+    names = numbered | {pod.name for pod in found.pods}
+    return [f"{found.workload.pods_path}/{name}" for name in sorted(names)]
+
+
+def stuck_pods(session: KubernetesSession, found: Found) -> list[str]:
+    """Pods that keep a StatefulSet from going back: it waits for each to be ready first."""
+    mark, may_be = current_fence().recovery_id, set(may_be_stuck(found))
+    if not may_be:
+        return []
+    paths = {
+        f"{found.workload.pods_path}/{pod.name}"
         for pod in pods_of(session, found.workload)
         if pod.mark == mark and not pod.is_ready and not pod.is_terminating
-    ]
+    }
+    return sorted(paths & may_be)

@@ -8,6 +8,7 @@ from recovery.verdict import Verdict
 from recovery.walk import current_fence
 from tasks.workloads.state import read_state
 from tasks.workloads.target import Workload, WorkloadOrder
+from tasks.workloads.waiting import no_pods_left
 
 REPLICAS = "recovery-pipelines.io/replicas"
 REPLICAS_POINTER = text.pointer_to("metadata", "annotations", REPLICAS)
@@ -70,6 +71,24 @@ def is_back(order: WorkloadOrder, workload: Workload, original: int) -> Verdict:
 
 
 @undo
+def scale_down_again(order: WorkloadOrder, workload: Workload, original: int) -> None:
+    """Scale down once more and wait for the pods, so that what came before can be taken back.
+
+    The way back of the first scaling down then scales up.
+
+    Raises:
+        NotVerified: pods are left; names them.
+        ClusterConflict: somebody scaled it meanwhile.
+    """
+    if original == 0:
+        return
+    if is_back(order, workload, original) is Verdict.DONE:
+        with order.cluster.session() as session:
+            session.patch(workload.path, down_operations(workload, original))
+    no_pods_left(order, workload)
+
+
+@undo
 def scale_up_again(order: WorkloadOrder, workload: Workload, original: int) -> None:
     """Scale back, where it is still down by this recovery."""
     if is_back(order, workload, original) is not Verdict.DONE:
@@ -106,6 +125,7 @@ def scale_down(order: WorkloadOrder, workload: Workload, original: int) -> None:
         text.patch_text(workload.path, back_operations(workload, original))
     ],
     done_when=is_back,
+    undo=scale_down_again,
 )
 def scale_back(order: WorkloadOrder, workload: Workload, original: int) -> None:
     """Want as many pods of it as there were, and remove the note.

@@ -100,6 +100,18 @@ def test_a_deletion_is_bound_to_one_object(session, namespace):
     assert session.find(maps(namespace, "settings")) is None
 
 
+def test_a_deletion_of_whatever_has_a_name_is_bound_to_what_must_hold(session, namespace):
+    session.create(maps(namespace), a_map("settings", limit="5"))
+    path = maps(namespace, "settings")
+
+    with pytest.raises(ClusterConflict, match=r'/data/limit is "5", and was "7"'):
+        session.delete_where(path, [text.tested("/data/limit", "7")])
+    session.delete_where(path, [text.tested("/data/limit", "5")])
+    session.delete_where(path, [text.tested("/data/limit", "5")])
+
+    assert session.find(path) is None
+
+
 def test_what_is_not_there_is_told_from_what_may_not_be_seen(api, session, namespace):
     limited = KubernetesCluster.named(api.url_as("nobody"))
 

@@ -8,6 +8,7 @@ import threading
 from datetime import UTC, datetime
 
 from tests.lab.kubernetes_store import Key, Refusal, now
+from tests.lab.kubernetes_volumes import bind, with_claims
 
 HASH = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"
@@ -46,7 +47,7 @@ class Controllers:
                 self._reconcile(namespace)
 
     def _reconcile(self, namespace):
-        for each in (self._collect_garbage, self._deployments, self._replica_sets,
+        for each in (self._volumes, self._collect_garbage, self._deployments, self._replica_sets,
                      self._stateful_sets, self._daemon_sets, self._jobs):  # fmt: skip
             with contextlib.suppress(Refusal):  # it changed in between: the next round has it
                 each(namespace)
@@ -60,6 +61,9 @@ class Controllers:
             owners = body["metadata"].get("ownerReferences") or []
             if owners and not any(o["uid"] in alive for o in owners):
                 self.store.delete(key, {})
+
+    def _volumes(self, _):
+        bind(self.store)
 
     # -- Deployments -----------------------------------------------------------------------------
 
@@ -183,7 +187,8 @@ class Controllers:
                 self.store.delete(key_of(pods[extra]), {})
             for each in names:
                 if each not in pods:
-                    self._create_pod(one, each, {"controller-revision-hash": digest})
+                    marks = {"controller-revision-hash": digest}
+                    self._create_pod(with_claims(self.store, one, each), each, marks)
                     break
                 if not is_ready(pods[each]):
                     break

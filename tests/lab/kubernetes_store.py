@@ -37,13 +37,16 @@ RESOURCES = {
     "authorization.k8s.io/v1": {"selfsubjectaccessreviews": "SelfSubjectAccessReview"},
     "storage.k8s.io/v1": {
         "volumeattachments": "VolumeAttachment", "storageclasses": "StorageClass",
+        "csinodes": "CSINode", "csidrivers": "CSIDriver",
     },
 }  # fmt: skip
 OF_THE_CLUSTER = {
     "namespaces", "nodes", "persistentvolumes", "clusterroles", "clusterrolebindings",
-    "selfsubjectaccessreviews", "volumeattachments", "storageclasses",
+    "selfsubjectaccessreviews", "volumeattachments", "storageclasses", "csinodes", "csidrivers",
 }  # fmt: skip
 EVENTS_KEPT = 5000
+HAVE_PHASES = {"pods", "persistentvolumes", "persistentvolumeclaims"}
+IN_USE = "kubernetes.io/pvc-protection"
 LISTS = {"containers", "volumes", "env", "volumeMounts", "initContainers"}
 
 
@@ -111,9 +114,11 @@ class Store:
             body.update(apiVersion=key.version, kind=RESOURCES[key.version][key.resource])
             if key.resource in {"deployments", "statefulsets", "replicasets"}:
                 body["spec"].setdefault("replicas", 1)
-            if key.resource == "pods":
+            if key.resource in HAVE_PHASES:
                 body.setdefault("status", {}).setdefault("phase", "Pending")
             note_fields({}, body, key, manager)
+            if key.resource == "persistentvolumeclaims":
+                metadata.setdefault("finalizers", [IN_USE])
             self._put(key, body, "ADDED")
             return copy.deepcopy(body)
 
@@ -170,6 +175,11 @@ class Store:
                     new["metadata"].update(deletionTimestamp=now(), deletionGracePeriodSeconds=30)
                     self._put(key, new, "MODIFIED")
                 return copy.deepcopy(self.objects[key])
+            if old["metadata"].get("finalizers"):
+                new = copy.deepcopy(old)
+                new["metadata"].setdefault("deletionTimestamp", now())
+                self._put(key, new, "MODIFIED")
+                return copy.deepcopy(new)
             self.version += 1
             del self.objects[key]
             old["metadata"]["resourceVersion"] = str(self.version)
