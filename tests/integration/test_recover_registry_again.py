@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 
 from recovery.declare import run_plainly
-from recovery.errors import Refused
+from recovery.errors import Refused, TargetTaken
 from recovery.journal.history import RecoveryState
 from recovery.journal.opening import open_journal
 from recovery.run import Options
@@ -15,6 +15,7 @@ from tasks.registry_database.causes import Cause, Finding, Reason
 from tests.integration.test_recover_registry_database import (
     FORCE,
     cluster_of,
+    has_decided,
     hung,
     in_background,
     recover,
@@ -124,6 +125,18 @@ def test_a_server_that_somebody_starts_anew_meanwhile_is_waited_for(running):
     assert told.ended.state is RecoveryState.RECOVERED, told.ended.error
     assert (running.postmaster(), running.starts()) == (server, starts)
     assert sent_by(ended) == []
+
+
+def test_another_database_of_a_server_that_is_being_recovered_is_refused(running):
+    with recovering_from_a_crash(running), in_background(running) as told:
+        wait_until(has_decided, "the first to find the cause", within_seconds=30)
+
+        other = recover(running, database=running.url(database="postgres"))
+
+        assert isinstance(other.error, TargetTaken), other
+        running.run(f"kill -CONT $({STARTUP})")
+
+    assert told.ended.state is RecoveryState.RECOVERED, told.ended.error
 
 
 # -- orders that come late -----------------------------------------------------------------------
