@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 
 from recovery.declare import run_plainly
-from recovery.errors import Refused, TargetTaken
+from recovery.errors import Refused, TargetTaken, Unreachable
 from recovery.journal.history import RecoveryState
 from recovery.journal.opening import open_journal
 from recovery.run import Options
@@ -123,6 +123,32 @@ def test_a_server_that_somebody_starts_anew_meanwhile_is_waited_for(running):
             running.run(f"kill -CONT $({STARTUP})")
 
     assert told.ended.state is RecoveryState.RECOVERED, told.ended.error
+    assert (running.postmaster(), running.starts()) == (server, starts)
+    assert sent_by(ended) == []
+
+
+def test_a_server_that_is_starting_by_then_is_not_said_to_shut_down(running, monkeypatch):
+    """Method: cut the first attempt off before it knows the process, then let the server crash."""
+    asked = restarting.ask_inside
+
+    def cut(*_args):
+        raise Unreachable("db1", "ask", "the network was cut")
+
+    with hung(running):
+        monkeypatch.setattr(restarting, "ask_inside", cut)
+        ended = recover(running)
+        assert isinstance(ended.error, Unreachable), ended
+    monkeypatch.setattr(restarting, "ask_inside", asked)
+    with recovering_from_a_crash(running):
+        server, starts = running.postmaster(), running.starts()
+        resumed = resume(running, ended)
+
+        assert isinstance(resumed.error, Refused), resumed
+        assert "no restart mends what is found now, " in str(resumed.error)
+        assert "shut down" not in str(resumed.error).replace("shut down at", "")
+    wait_until(running.answers, "the redo to end", within_seconds=60)
+
+    assert resume(running, ended).state is RecoveryState.RECOVERED
     assert (running.postmaster(), running.starts()) == (server, starts)
     assert sent_by(ended) == []
 
