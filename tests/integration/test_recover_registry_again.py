@@ -58,9 +58,13 @@ def refused_while_hung(registry):
         ended = recover(registry)
     assert isinstance(ended.error, Refused), ended
     assert "idle in transaction" in str(ended.error)
+    calm_down(registry)
+    return ended
+
+
+def calm_down(registry):
     registry.psql("SELECT pg_reload_conf()")
     wait_until(registry.answers, "the trouble to pass by itself", within_seconds=30)
-    return ended
 
 
 @contextmanager
@@ -110,23 +114,6 @@ def test_a_server_that_recovers_from_a_lost_backend_is_not_restarted_by_a_resume
     assert running.log().count("redo starts") == 1
 
 
-def test_a_server_that_somebody_starts_anew_meanwhile_is_waited_for(running):
-    ended = refused_while_hung(running)
-    with recovering_from_a_crash(running):
-        server, starts = running.postmaster(), running.starts()
-        with in_background(running, {"resume": ended.recovery_id}) as told:
-            wait_until(
-                lambda: any(e.kind == "done" for e in open_journal().events(ended.recovery_id)),
-                "it to see that another process runs",
-                within_seconds=30,
-            )
-            running.run(f"kill -CONT $({STARTUP})")
-
-    assert told.ended.state is RecoveryState.RECOVERED, told.ended.error
-    assert (running.postmaster(), running.starts()) == (server, starts)
-    assert sent_by(ended) == []
-
-
 def test_a_server_that_is_starting_by_then_is_not_said_to_shut_down(running, monkeypatch):
     """Method: cut the first attempt off before it knows the process, then let the server crash."""
     asked = restarting.ask_inside
@@ -139,6 +126,7 @@ def test_a_server_that_is_starting_by_then_is_not_said_to_shut_down(running, mon
         ended = recover(running)
         assert isinstance(ended.error, Unreachable), ended
     monkeypatch.setattr(restarting, "ask_inside", asked)
+    calm_down(running)
     with recovering_from_a_crash(running):
         server, starts = running.postmaster(), running.starts()
         resumed = resume(running, ended)
