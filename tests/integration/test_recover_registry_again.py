@@ -73,10 +73,7 @@ def recovering_from_a_lost_backend(registry):
     with registry.connect() as connection:
         connection.execute("CREATE TABLE big AS SELECT n, repeat('x', 500) FROM "
                            "generate_series(1, 200000) AS n")  # fmt: skip
-        registry.run(
-            f"kill -9 {connection.info.backend_pid};"
-            f"for n in $(seq 20000); do pid=$({STARTUP}) && break; done; kill -STOP $pid"
-        )
+        registry.stop_redo(f"kill -9 {connection.info.backend_pid}")
     assert registry.run("ps -o stat= -C postgres").count("T") == 1
     yield
     registry.run(f"kill -CONT $({STARTUP}) 2>/dev/null || true")
