@@ -147,6 +147,22 @@ def _inventory(label: str, urls: Sequence[str], field: str) -> Inventory:
     return Inventory(label or ",".join(sorted(places)), tuple(hosts))
 
 
+def leased_places(hosts: Sequence[SshHost], field: str = "hosts") -> list[str]:
+    """What a recovery of these hosts leases with its target: each by every name known of it.
+
+    Raises:
+        BadInput: two of them are one machine.
+    """
+    named: dict[str, SshHost] = {}
+    for host in hosts:
+        for place in host.places:
+            other = named.setdefault(place, host)
+            if other is not host:
+                seen = f"{place_of(other)} and {place_of(host)} are one host, {place}"
+                raise BadInput(field, seen, "Give each host once, or correct the names")
+    return list(named)
+
+
 def place_of(host: SshHost) -> str:
     """A host without the account that logs in: whoever does, it is the same host."""
     return host.target.rpartition("@")[2]

@@ -12,6 +12,7 @@ from psycopg.conninfo import make_conninfo
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from blocks import postgres_answer
+from blocks.machines import names_of
 from blocks.postgres_answer import ConnectionAnswer
 from blocks.postgres_session import (
     NAME_BYTES_MAX,
@@ -28,6 +29,7 @@ from recovery.secrecy.secret import Secret
 from recovery.walk import current_fence
 
 PORT = 5432
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SSL_MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
 OPTIONS = ("password_file", "password_env", "sslmode", "tls_ca_file", "via")
 PATHS = ("password_file", "tls_ca_file")
@@ -160,6 +162,17 @@ class PostgresServer(Block):
         host = f"[{self.host}]" if ":" in self.host else quote(self.host, safe="")
         label = f"postgresql://{host}:{self.port}/{quote(self.database, safe='')}"
         return f"{label} via {SshHost.from_url(self.via).target}" if self.via else label
+
+    @property
+    def places(self) -> list[str]:
+        """The server, whatever database on it is meant, by all the names that are known of it."""
+        names: tuple[str, ...] = (self.host,)
+        if not self.via:
+            names = names_of(self.host)
+        elif self.host in LOOPBACK:
+            via = SshHost.from_url(self.via)
+            names = (via.address,) if via.jump else names_of(via.address)
+        return [f"postgresql server {name} port {self.port}" for name in names]
 
     def password(self) -> Secret | None:
         """The password, read now; `None` where no source is named: libpq then looks in ~/.pgpass.

@@ -11,6 +11,7 @@ from typing import Self
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from blocks.known_hosts import STANDARD_PORT, KnownKey, fingerprint, parse_known_hosts
+from blocks.machines import names_of
 from blocks.ssh_connection import Connection, Via, connect, shake_hands
 from blocks.ssh_credentials import CredentialReferences, SecretReference, gather
 from blocks.ssh_deadline import Deadline
@@ -149,7 +150,16 @@ class SshEndpoint(BaseModel):
     @property
     def place(self) -> str:
         """Where it is: `host` or `host:port`, whoever logs in."""
-        place = f"[{self.address}]" if ":" in self.address else self.address
+        return self._placed(self.address)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where it is by all the names that are known of it, the one that was given first."""
+        names = (self.address,) if self.jump else names_of(self.address)
+        return tuple(map(self._placed, names))
+
+    def _placed(self, address: str) -> str:
+        place = f"[{address}]" if ":" in address else address
         return place if self.port == STANDARD_PORT else f"{place}:{self.port}"
 
     @property

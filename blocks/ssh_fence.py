@@ -5,10 +5,11 @@ evidence show the command alone. The guard lets it run only if the host has not 
 attempt, and holds a lock while it runs. Before the first command of an attempt, also one that only
 looks, the host is told of it, and whatever an earlier attempt left running there is waited for.
 
-Epochs are compared per lease target and journal; of two journals, which know nothing of each
-other, the attempt that came to the host last goes on. What is kept lies in /var/lib/recover where
-the login is root or may become it, else in the home of the account; accounts without sudo do not
-see each other's.
+Epochs are compared per lease target and journal; a host that is leased by several names (see
+`blocks.machines`) is fenced under each, one guard around the other. Of two journals, which know
+nothing of each other, the attempt that came to the host last goes on. What is kept lies in
+/var/lib/recover where the login is root or may become it, else in the home of the account; accounts
+without sudo do not see each other's.
 """
 
 import hashlib

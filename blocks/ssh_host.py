@@ -44,6 +44,7 @@ __all__ = ["SshHost", "path_in_url"]
 
 NO_SUDO = 127
 SECRET_SECONDS = 30.0
+FENCES_MAX = 3  # a guard around a guard: as it was named, and its first two addresses
 FENCE_EXIT_CODES = (0, EXIT_CODE, NO_SUDO)
 
 
@@ -320,39 +321,47 @@ class SshHost(SshEndpoint, Block):
 
     def _sent(self, order: Order) -> Answer:
         """Send it, in a recovery fenced at the host."""
-        fence = self._tell_host(order)
-        if fence is None or not order.is_change:
+        fences = self._tell_host(order)
+        if not fences or not order.is_change:
             return send(self.way(), order)
-        answer = self._guarded(order, fence)
+        answer = self._guarded(order, fences)
         if is_unheard_of(answer):  # its files are gone, as what is in memory is after a reboot
-            self._fence().forget(fence)
-            answer = self._guarded(order, fence)
-        refuse_fenced(answer, fence)
+            self._forget(fences)
+            answer = self._guarded(order, fences)
+        refuse_fenced(answer, fences[0])
         return answer
 
-    def _guarded(self, order: Order, fence: Fence) -> Answer:
-        raised = self._raised(fence, order.deadline)
+    def _guarded(self, order: Order, fences: Sequence[Fence]) -> Answer:
+        text = order.command
+        for fence in fences:
+            text = guarded(text, fence, self._raised(fence, order.deadline))
         try:
-            return send(self.way(), replace(order, sent=guarded(order.command, fence, raised)))
+            return send(self.way(), replace(order, sent=text))
         except AnswerLost:
-            self._fence().forget(fence)  # it may run still: whoever comes next must wait for it
+            self._forget(fences)  # it may run still: whoever comes next must wait for it
             raise
 
-    def _tell_host(self, order: Order) -> Fence | None:
+    def _forget(self, fences: Sequence[Fence]) -> None:
+        for fence in fences:
+            self._fence().forget(fence)
+
+    def _tell_host(self, order: Order) -> list[Fence]:
         """Have the host know of the attempt that is running before anything is asked of it.
 
-        A look goes on where that cannot be kept there; a change does not.
+        By each name under which it is leased: another attempt may know it by one of them only. A
+        look goes on where that cannot be kept there; a change does not.
         """
-        fence = current_fence().at(self.place)
-        if fence.epoch < 1:
-            return None
-        if order.is_change or not self._fence().is_broken(fence):
-            try:
-                self._raised(fence, order.deadline)
-            except CommandFailed:
-                if order.is_change:
-                    raise
-        return fence
+        if current_fence().epoch < 1:
+            return []
+        fences = current_fence().over(self.places)[:FENCES_MAX]
+        for fence in fences:
+            if order.is_change or not self._fence().is_broken(fence):
+                try:
+                    self._raised(fence, order.deadline)
+                except CommandFailed:
+                    if order.is_change:
+                        raise
+        return fences
 
     def _fence(self) -> HostFence:
         return self.way().fact("fence", HostFence)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from blocks.inventory import hosts_named, place_of
+from blocks.inventory import hosts_named, leased_places
 from recovery.declare import recovery
 from recovery.verdict import Danger
 from tasks import reboot as rebooting
@@ -52,7 +52,7 @@ class Order:
 @recovery(
     runbook="docs/runbooks/kubeadm-certificates.md",
     target=lambda hosts: hosts_named(hosts).label,
-    parts=lambda hosts: [place_of(host) for host in hosts_named(hosts).hosts],
+    parts=lambda hosts: leased_places(hosts_named(hosts).hosts),
     answers=["KubeClientCertificateExpiration", "KubeletClientCertificateExpiration"],
     danger=Danger.DESTRUCTIVE,
 )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from blocks.inventory import hosts_named, place_of
+from blocks.inventory import hosts_named, leased_places
 from recovery.declare import recovery
 from recovery.fan_out import Batch, FanOut
 from tasks.clocks import looking, mending
@@ -21,7 +21,7 @@ class ClocksSynchronised:
 @recovery(
     runbook="docs/runbooks/clocks.md",
     target=lambda hosts: hosts_named(hosts).label,
-    parts=lambda hosts: [place_of(host) for host in hosts_named(hosts).hosts],
+    parts=lambda hosts: leased_places(hosts_named(hosts).hosts),
     answers=["NodeClockSkewDetected", "NodeClockNotSynchronising"],
 )
 def synchronise_clocks(  # noqa: PLR0913, PLR0917 (each is a field of the form)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from blocks.postgres_server import PostgresServer
 from recovery.declare import recovery
 from recovery.verdict import Danger
+from tasks.postgres_server.leased import server_and_host
 from tasks.registry_database import (
     evidence,
     forcing,
@@ -35,6 +36,7 @@ class DatabaseRecovered:
 @recovery(
     runbook="docs/runbooks/registry-database.md",
     target=lambda database: PostgresServer.named(database).label,
+    parts=server_and_host,
     answers=["PostgresqlDown"],
 )
 def recover_registry_database(  # noqa: PLR0913, PLR0917 (each is a field of the form)
@@ -89,6 +91,7 @@ def recover_registry_database(  # noqa: PLR0913, PLR0917 (each is a field of the
 @recovery(
     runbook="docs/runbooks/registry-database.md",
     target=lambda database: PostgresServer.named(database).label,
+    parts=server_and_host,
     danger=Danger.DESTRUCTIVE,
 )
 def force_registry_database_shutdown(database: str, host: str, unit: str = "") -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from blocks.inventory import host_named
 from blocks.postgres_server import PostgresServer
 from recovery.declare import recovery
+from tasks.postgres_server.leased import server_and_host
 from tasks.registry_indexes import building, lookups, preflight
 from tasks.registry_indexes.lookups import Lookup
 from tasks.registry_indexes.wanted import index_repair
@@ -23,6 +24,7 @@ class IndexesRepaired:
 @recovery(
     runbook="docs/runbooks/registry-indexes.md",
     target=lambda database: PostgresServer.named(database).label,
+    parts=server_and_host,
     answers=["PostgresqlInvalidIndex"],
 )
 def repair_registry_indexes(  # noqa: PLR0913, PLR0917 (each is a field of the form)

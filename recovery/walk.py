@@ -110,6 +110,10 @@ class Fence:
             return self
         return Fence(self.recovery_id, self.parts[part], part, journal=self.journal)
 
+    def over(self, names: Sequence[str]) -> list["Fence"]:
+        """The fences at a part that is leased by several names; that of the target where none."""
+        return [self.at(name) for name in names if name in self.parts] or [self]
+
 
 @dataclass(frozen=True)
 class Outcome:

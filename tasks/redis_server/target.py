@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from blocks.inventory import host_named, place_of
+from blocks.inventory import host_named, leased_places, place_of
 from blocks.redis_session import Login, RedisSaidNo, RedisSession, open_session
 from blocks.ssh_host import SshHost
 from recovery.errors import BadInput, Refused, Unreachable, UnreadableOutput
@@ -154,7 +154,7 @@ def redis_target(host: str, port: int) -> str:
 
 def redis_host(host: str) -> list[str]:
     """What is leased along with it: its host, so that nobody reboots that meanwhile."""
-    return [place_of(host_named(host))]
+    return leased_places([host_named(host)])
 
 
 def parse_listeners(printed: str) -> list[Listener]:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 
 from recovery.declare import run_plainly
-from recovery.errors import Refused
+from recovery.errors import Refused, TargetTaken, Unreachable
 from recovery.journal.history import RecoveryState
 from recovery.journal.opening import open_journal
 from recovery.run import Options
@@ -15,6 +15,7 @@ from tasks.registry_database.causes import Cause, Finding, Reason
 from tests.integration.test_recover_registry_database import (
     FORCE,
     cluster_of,
+    has_decided,
     hung,
     in_background,
     recover,
@@ -57,9 +58,13 @@ def refused_while_hung(registry):
         ended = recover(registry)
     assert isinstance(ended.error, Refused), ended
     assert "idle in transaction" in str(ended.error)
+    calm_down(registry)
+    return ended
+
+
+def calm_down(registry):
     registry.psql("SELECT pg_reload_conf()")
     wait_until(registry.answers, "the trouble to pass by itself", within_seconds=30)
-    return ended
 
 
 @contextmanager
@@ -68,10 +73,7 @@ def recovering_from_a_lost_backend(registry):
     with registry.connect() as connection:
         connection.execute("CREATE TABLE big AS SELECT n, repeat('x', 500) FROM "
                            "generate_series(1, 200000) AS n")  # fmt: skip
-        registry.run(
-            f"kill -9 {connection.info.backend_pid};"
-            f"for n in $(seq 20000); do pid=$({STARTUP}) && break; done; kill -STOP $pid"
-        )
+        registry.stop_redo(f"kill -9 {connection.info.backend_pid}")
     assert registry.run("ps -o stat= -C postgres").count("T") == 1
     yield
     registry.run(f"kill -CONT $({STARTUP}) 2>/dev/null || true")
@@ -109,21 +111,43 @@ def test_a_server_that_recovers_from_a_lost_backend_is_not_restarted_by_a_resume
     assert running.log().count("redo starts") == 1
 
 
-def test_a_server_that_somebody_starts_anew_meanwhile_is_waited_for(running):
-    ended = refused_while_hung(running)
+def test_a_server_that_is_starting_by_then_is_not_said_to_shut_down(running, monkeypatch):
+    """Method: cut the first attempt off before it knows the process, then let the server crash."""
+    asked = restarting.ask_inside
+
+    def cut(*_args):
+        raise Unreachable("db1", "ask", "the network was cut")
+
+    with hung(running):
+        monkeypatch.setattr(restarting, "ask_inside", cut)
+        ended = recover(running)
+        assert isinstance(ended.error, Unreachable), ended
+    monkeypatch.setattr(restarting, "ask_inside", asked)
+    calm_down(running)
     with recovering_from_a_crash(running):
         server, starts = running.postmaster(), running.starts()
-        with in_background(running, {"resume": ended.recovery_id}) as told:
-            wait_until(
-                lambda: any(e.kind == "done" for e in open_journal().events(ended.recovery_id)),
-                "it to see that another process runs",
-                within_seconds=30,
-            )
-            running.run(f"kill -CONT $({STARTUP})")
+        resumed = resume(running, ended)
 
-    assert told.ended.state is RecoveryState.RECOVERED, told.ended.error
+        assert isinstance(resumed.error, Refused), resumed
+        assert "no restart mends what is found now, " in str(resumed.error)
+        assert "shut down" not in str(resumed.error).replace("shut down at", "")
+    wait_until(running.answers, "the redo to end", within_seconds=60)
+
+    assert resume(running, ended).state is RecoveryState.RECOVERED
     assert (running.postmaster(), running.starts()) == (server, starts)
     assert sent_by(ended) == []
+
+
+def test_another_database_of_a_server_that_is_being_recovered_is_refused(running):
+    with recovering_from_a_crash(running), in_background(running) as told:
+        wait_until(has_decided, "the first to find the cause", within_seconds=30)
+
+        other = recover(running, database=running.url(database="postgres"))
+
+        assert isinstance(other.error, TargetTaken), other
+        running.run(f"kill -CONT $({STARTUP})")
+
+    assert told.ended.state is RecoveryState.RECOVERED, told.ended.error
 
 
 # -- orders that come late -----------------------------------------------------------------------

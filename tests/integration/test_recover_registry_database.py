@@ -250,11 +250,7 @@ def recovering_from_a_crash(registry):
         connection.execute("CREATE TABLE big AS SELECT n, repeat('x', 500) FROM "
                            "generate_series(1, 200000) AS n")  # fmt: skip
     registry.kill()
-    registry.run(
-        f"systemctl start --no-block {UNIT}; "
-        "for n in $(seq 20000); do pid=$(pgrep -f 'postgres: 15/main: [s]tartup') && break; done;"
-        "kill -STOP $pid"
-    )
+    registry.stop_redo(f"systemctl start --no-block {UNIT}")
     assert registry.run("ps -o stat= -C postgres").count("T") == 1
     yield
     registry.run("kill -CONT $(pgrep -f 'postgres: 15/main: [s]tartup') 2>/dev/null || true")

@@ -316,6 +316,32 @@ def test_a_flood_of_output_is_bounded_at_the_host_and_keeps_its_head_and_tail(ma
     assert int(machine.run(f"du -sk {UNITS}/{job.unit}").split()[0]) < 300
 
 
+def test_no_half_of_a_line_is_told_while_it_comes_nor_beside_what_is_left_out(machine, host):
+    """Goal: each answer is masked by itself, so that none may hold a part of a secret."""
+    machine.run("rm -f /root/go")
+    text = "while [ ! -e /root/go ]; do sleep 0.1; done; echo ter2; sleep 600"
+    slow = shell(f"printf 'password=Zq9-hun'; {text}", name="slow")
+    detached.start(host, slow)
+    wait_until(
+        lambda: "hun" in machine.run(f"cat {UNITS}/{slow.unit}/output"),
+        "the first half",
+        within_seconds=20,
+    )
+    assert detached.look(host, slow).output == ""
+    machine.run("touch /root/go")
+    wait_until(
+        lambda: detached.look(host, slow).output == "password=Zq9-hunter2\n",
+        "the whole line",
+        within_seconds=20,
+    )
+    machine.run(f"systemctl stop {slow.unit}")
+
+    line = "password=Zq9-hunter2"
+    flood = detached.run(host, shell(f"yes {line} 2>&- | head -n 30000; printf 'no end'"))
+
+    assert set(flood.output.splitlines()) == {line, "[… some left out …]", "no end"}
+
+
 def test_output_longer_than_one_look_is_read_whole(machine):
     host = machine.block(output_max_bytes=4000)
 

@@ -246,6 +246,30 @@ def test_two_targets_on_one_host_do_not_disturb_each_other(host, world):
     assert said(world) == ["redis7", "postgres2", "redis7", "redis8", "postgres2"]
 
 
+def test_a_host_leased_by_name_and_by_address_is_fenced_under_both(sshd, world):
+    """Goal: who knows the host by another name is fenced all the same.
+
+    Method: act by name, act later by address alone, and let the first attempt go on.
+    """
+    by_name = sshd.block(address="localhost", host_key=sshd.host_fingerprint)
+    by_address = sshd.block()
+    name, address = by_name.place, by_address.place
+    assert {name, address} <= set(by_name.places)
+    with attempt(5, target="a", parts={name: 5, address: 1}) as gate:
+        say(by_name, world, "it's first")
+    with attempt(2, recovery="newer", target="b", parts={address: 2}):
+        say(by_address, world, "newer")
+
+    with attempt(5, target="a", parts={name: 5, address: 1}), pytest.raises(Fenced, match="newer"):
+        say(by_name, world, "late")
+
+    assert said(world) == ["it's", "first", "newer"]
+    assert len(fence_files(sshd)) == 2
+    assert [call.command for call in gate.sent] == [
+        by_name.command_line(["sh", "-c", 'echo "$1" >>"$0"', str(world), "it's first"])
+    ]
+
+
 def test_of_two_journals_the_one_that_came_last_goes_on(host, world):
     with attempt(9, recovery="aaaa", journal="laptop"):
         say(host, world, "laptop9")

@@ -1,5 +1,6 @@
 """A host of the lab on which the database of a registry runs, put back to new between tests."""
 
+import shlex
 from contextlib import contextmanager, suppress
 from urllib.parse import quote
 
@@ -21,6 +22,24 @@ log_startup_progress_interval = 200ms
 authentication_timeout = 10s
 """
 HBA = "\nhost all all samenet scram-sha-256\nhost replication all samenet scram-sha-256\n"
+
+# Runs what makes a server replay its log, and stops the process that does so; nothing is forked in
+# between, since a redo of this size is soon over.
+STOP_STARTUP = r"""
+import os, signal, subprocess, sys, time
+subprocess.run(sys.argv[1], shell=True, check=True)
+ends = time.monotonic() + 30
+while time.monotonic() < ends:
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as title:
+                is_startup = title.read().startswith(b"postgres: 15/main: startup")
+        except OSError:
+            continue
+        if is_startup:
+            sys.exit(os.kill(int(pid), signal.SIGSTOP))
+sys.exit("no redo was seen")
+"""
 
 
 class RegistryHost:
@@ -143,6 +162,11 @@ class RegistryHost:
         """Whether nothing runs and the unit is not on its way: Debian's own stop cleans up."""
         state = self.run(f"systemctl show -p ActiveState --value {UNIT}").strip()
         return not self.pids() and state in {"failed", "inactive"}
+
+    def stop_redo(self, trigger):
+        """Do what makes the server replay its log, and hold it in the middle of that."""
+        self.host.write("root/stop_startup.py", STOP_STARTUP)
+        self.run(f"python3 /root/stop_startup.py {shlex.quote(trigger)}")
 
     def log(self):
         return self.run(f"cat {LOG}* 2>/dev/null || true")

@@ -1,7 +1,7 @@
 """What a block sees of a recovery that runs: its gate and its fence, without journal or flow."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from recovery.commands import Call
 from recovery.walk import Fence, Gate, Outcome, StepCall, Walk, gated
@@ -44,9 +44,13 @@ class RecordingGate(Gate):
 
 @contextlib.contextmanager
 def attempt(
-    epoch: int, recovery: str = "0123abcd", target: str = "db", journal: str = "j1"
+    epoch: int,
+    recovery: str = "0123abcd",
+    target: str = "db",
+    journal: str = "j1",
+    parts: Mapping[str, int] | None = None,
 ) -> Iterator[RecordingGate]:
     """Have blocks take what is done within as the work of this attempt."""
-    gate = RecordingGate(BareWalk(Fence(recovery, epoch, target, journal=journal)))
+    gate = RecordingGate(BareWalk(Fence(recovery, epoch, target, parts or {}, journal)))
     with gated(gate):
         yield gate
