@@ -32,9 +32,13 @@ DEFAULTS = {
     "replicaof": "",
     "logfile": "",
     "cluster-enabled": "no",
+    "shutdown-on-sigterm": "default",  # 7.0 on
 }
 OTHER_NAMES = {"slaveof": "replicaof"}  # up to Redis 4 in files, and in CONFIG GET to this day
-ASKED_WHEN_RUNNING = (*DEFAULTS, "stop-writes-on-bgsave-error", "maxmemory-policy")
+ASKED_WHEN_RUNNING = (
+    *DEFAULTS, "stop-writes-on-bgsave-error", "maxmemory-policy", "min-replicas-to-write",
+    "min-slaves-to-write",
+)  # fmt: skip
 PATTERN = rf"^[[:space:]]*({'|'.join([*DEFAULTS, *OTHER_NAMES, 'include'])})([[:space:]]|$)"
 # Of the script that Redis's own installer writes (unit redis_6379): where its configuration is.
 INIT_PATTERN = r"^(REDISPORT|CONF)="
@@ -60,6 +64,7 @@ class Settings:
     replica_of: str  # empty: a master
     log: str  # empty: standard output
     is_cluster: bool
+    on_sigterm: str  # what a stop does: default, or words as nosave, now, force
 
     @property
     def is_persistent(self) -> bool:
@@ -153,6 +158,7 @@ def _settings(file: str, said: Mapping[str, str]) -> Settings:
         replica_of="" if replica_of == "no one" else replica_of,
         log=said["logfile"],
         is_cluster=said["cluster-enabled"] == "yes",
+        on_sigterm=said["shutdown-on-sigterm"].lower(),
     )
 
 

@@ -12,6 +12,7 @@ from tasks.redis_server import (
     aof,
     contents,
     copies,
+    failover,
     freeing,
     logs,
     orders,
@@ -41,12 +42,20 @@ REPLICA = INFO.replace(
     "role:slave\nmaster_host:10.0.0.1\nmaster_port:6379\nmaster_link_status:up\nslave_repl_offset:1",
 )
 SETTINGS = ["dir", "/var/lib/redis", "save", "3600 1", "port", "6379", "dbfilename", "dump.rdb"]
+PROMOTED = INFO.replace("replid2:0", "replid2:aaaa").replace("offset:-1", "offset:715")
 HELLO = "10.0.0.4,26379,e977,0,divoc,10.0.0.1,6379,0"
 
 
 def slave(place="10.0.0.2", flags="slave", link="ok", priority="100"):
     return ["ip", place, "port", "6379", "flags", flags, "master-link-status", link,
             "slave-priority", priority]  # fmt: skip
+
+
+def of_master(flags="master"):
+    return ["name", "divoc", "flags", flags, "failover-timeout", "180000"]
+
+
+FAILING_OVER = of_master("master,failover_in_progress")
 
 
 def said_no(word, text="no"):
@@ -145,6 +154,9 @@ ANSWERS = {
     "heard": [HELLO, HELLO],
     "SENTINEL GET-MASTER-ADDR-BY-NAME": ["10.0.0.1", "6379"],
     "SENTINEL SLAVES": [slave()],
+    "SENTINEL MASTER": of_master(),
+    "ACL USERS": ["default"],
+    "ACL SETUSER": "OK",
     "SENTINEL CKQUORUM": "OK 3 usable Sentinels",
     "SENTINEL FAILOVER": "OK",
     "CLIENT": "OK",
@@ -178,7 +190,7 @@ class Scripted(RedisServer):
 
 @pytest.fixture
 def make(monkeypatch):
-    for module in (waiting, saving, sentinels):
+    for module in (waiting, saving, failover):
         monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(waiting, "LOADING_PAUSE_SECONDS", 0.0)
 
@@ -465,14 +477,14 @@ def test_a_redis_that_cannot_hold_writes_back_is_not_failed_over(make):
     old = make(INFO=info(redis_version="6.0.16"))
 
     with pytest.raises(Refused, match=r"Redis 6\.0\.16 cannot hold writes back"):
-        sentinels.refuse_unless_failover_can_succeed(old, WATCH)
+        failover.refuse_unless_failover_can_succeed(old, WATCH)
 
 
 def test_without_an_answer_of_any_sentinel_nothing_is_begun(make):
     server = make(**{"connect 26379": Unreachable("s", "tcp", "refused")})
 
     with pytest.raises(Unreachable, match=r"10\.0\.0\.4:26379: refused"):
-        sentinels.refuse_unless_failover_can_succeed(server, WATCH)
+        failover.refuse_unless_failover_can_succeed(server, WATCH)
 
 
 def test_a_sentinel_that_says_no_is_not_asked_with_another_password(make):
@@ -480,68 +492,141 @@ def test_a_sentinel_that_says_no_is_not_asked_with_another_password(make):
     server = make(follows, INFO=REPLICA, **{"connect 26379": said_no("DENIED")})
 
     with pytest.raises(RedisSaidNo):
-        sentinels.has_failed_over(server, DUE, WATCH)
+        failover.has_failed_over(server, DUE, WATCH)
 
 
 def test_a_replica_that_its_file_makes_a_master_has_not_failed_over_yet(make):
     follows = {"grep -ihE": "dir /var/lib/redis\nreplicaof 10.0.0.1 6379\n"}
 
-    assert not sentinels.has_failed_over(make(INFO=REPLICA), DUE, WATCH)
-    assert sentinels.has_failed_over(make(follows, INFO=REPLICA), DUE, WATCH)
+    assert not failover.has_failed_over(make(INFO=REPLICA), DUE, WATCH)
+    assert failover.has_failed_over(make(follows, INFO=REPLICA), DUE, WATCH)
 
 
-def test_replicas_that_lag_behind_end_the_failover_and_the_pause(make, monkeypatch):
-    monkeypatch.setattr(sentinels, "CATCH_UP_SECONDS", 0.01)
-    server = make(ROLE=["master", 714, [["10.0.0.2", "6379", "3"]]])
+def test_a_replica_that_lags_behind_ends_the_failover_before_it_is_ordered(make, monkeypatch):
+    monkeypatch.setattr(failover, "CATCH_UP_SECONDS", 0.01)
+    both = [slave(), slave("10.0.0.3", priority="1", link="err")]
+    lagging = ["master", 714, [["10.0.0.2", "6379", "714"], ["10.0.0.3", "6379", "3"]]]
+    server = make(ROLE=lagging, **{"SENTINEL SLAVES": both})
 
-    with pytest.raises(NotVerified, match=r"a replica to catch up .*10\.0\.0\.2:6379 at 3"):
-        sentinels.fail_over(server, DUE, WATCH)
+    with pytest.raises(NotVerified, match=r"each replica .* catch up .*10\.0\.0\.3:6379 at 3"):
+        failover.fail_over(server, DUE, WATCH)
 
     assert server.scripted.sent[-1] == "CLIENT UNPAUSE"
     assert not [sent for sent in server.scripted.sent if "FAILOVER" in sent]
 
 
-def test_a_sentinel_that_does_not_switch_ends_the_failover_and_the_pause(make, monkeypatch):
-    monkeypatch.setattr(sentinels, "SWITCH_WITHIN_SECONDS", 0.01)
-    server = make()
+def test_a_replica_that_cannot_be_promoted_may_lag_behind(make):
+    known = [slave(), slave("10.0.0.3", priority="0"), slave("10.0.0.4", flags="slave,s_down")]
+    moving = Turns([["10.0.0.1", "6379"], ["10.0.0.2", "6379"]])
+    server = make(
+        INFO=Turns([INFO, INFO, PROMOTED, REPLICA]),
+        **{"SENTINEL SLAVES": known, "SENTINEL GET-MASTER-ADDR-BY-NAME": moving},
+    )
 
-    with pytest.raises(NotVerified, match="Sentinel to make another server the master"):
-        sentinels.fail_over(server, DUE, WATCH)
+    failover.fail_over(server, DUE, WATCH)
+
+    assert "REPLICAOF 10.0.0.2 6379" in server.scripted.sent
+
+
+def test_the_writes_go_on_where_sentinel_gives_up(make):
+    server = make(**{"SENTINEL MASTER": Turns([of_master(), FAILING_OVER, of_master()])})
+
+    with pytest.raises(NotVerified, match=r"it gave up, and 10\.0\.0\.1:6379 is the master"):
+        failover.fail_over(server, DUE, WATCH)
 
     assert server.scripted.sent[-1] == "CLIENT UNPAUSE"
     assert not [sent for sent in server.scripted.sent if sent.startswith("REPLICAOF")]
 
 
-@pytest.mark.parametrize(("word", "is_told"), [("NOGOODSLAVE", True), ("INPROG", False)])
-def test_a_failover_that_sentinel_declines_is_told_and_one_under_way_is_joined(
-    make, monkeypatch, word, is_told
-):
-    monkeypatch.setattr(sentinels, "SWITCH_WITHIN_SECONDS", 0.01)
-    server = make(**{"SENTINEL FAILOVER": said_no(word)})
+def test_the_writes_stay_held_back_while_sentinel_has_not_decided(make, monkeypatch):
+    monkeypatch.setattr(failover, "DECIDES_SECONDS", -359.99)
+    server = make(**{"SENTINEL MASTER": Turns([of_master(), FAILING_OVER])})
 
-    with pytest.raises(RedisSaidNo if is_told else NotVerified):
-        sentinels.fail_over(server, DUE, WATCH)
+    with pytest.raises(NotVerified, match="the writes are still held back"):
+        failover.fail_over(server, DUE, WATCH)
+
+    assert "CLIENT UNPAUSE" not in server.scripted.sent
+
+
+def test_the_writes_are_held_back_for_as_long_as_sentinel_may_take(make):
+    moving = Turns([["10.0.0.1", "6379"], ["10.0.0.2", "6379"]])
+    server = make(
+        INFO=Turns([INFO, INFO, PROMOTED, REPLICA]),
+        **{"SENTINEL GET-MASTER-ADDR-BY-NAME": moving},
+    )
+
+    failover.fail_over(server, DUE, replace(WATCH, failover_seconds=60.0))
+
+    sent = server.scripted.sent
+    assert sent.index("CLIENT PAUSE 150000 WRITE") < sent.index("SENTINEL FAILOVER divoc")
+
+
+def test_a_failover_that_sentinel_declines_is_told_and_the_writes_go_on(make):
+    server = make(**{"SENTINEL FAILOVER": said_no("NOGOODSLAVE")})
+
+    with pytest.raises(RedisSaidNo):
+        failover.fail_over(server, DUE, WATCH)
 
     assert server.scripted.sent[-1] == "CLIENT UNPAUSE"
 
 
+def test_a_failover_under_way_is_joined(make):
+    server = make(**{"SENTINEL MASTER": Turns([FAILING_OVER, FAILING_OVER, of_master()])})
+
+    with pytest.raises(NotVerified, match="it gave up"):
+        failover.fail_over(server, DUE, WATCH)
+
+    assert "SENTINEL FAILOVER divoc" not in server.scripted.sent
+
+
+@pytest.mark.parametrize(
+    ("promoted", "seen"),
+    [
+        (INFO.replace("replid2:0", "replid2:aaaa").replace("offset:-1", "offset:600"), "599"),
+        (INFO, "it is a master of another history"),
+        (said_no("NOAUTH"), "it does not tell"),
+    ],
+)
+def test_an_old_master_does_not_follow_one_that_has_less_and_is_fenced(make, promoted, seen):
+    moving = Turns([["10.0.0.1", "6379"], ["10.0.0.2", "6379"]])
+    server = make(
+        INFO=Turns([INFO, INFO, promoted]), **{"SENTINEL GET-MASTER-ADDR-BY-NAME": moving}
+    )
+
+    with pytest.raises(NotVerified, match=seen):
+        failover.fail_over(server, DUE, WATCH)
+
+    sent = server.scripted.sent
+    assert sent[-2:] == ["CLIENT PAUSE 3600000 WRITE", "ACL SETUSER default -replicaof -slaveof"]
+    assert "CLIENT UNPAUSE" not in sent
+    assert not [one for one in sent if one.startswith("REPLICAOF")]
+
+
+def test_a_fence_that_is_refused_is_told(make):
+    moved = {"SENTINEL GET-MASTER-ADDR-BY-NAME": ["10.0.0.2", "6379"]}
+    server = make(**moved, ACL_SETUSER=said_no("NOPERM"))
+
+    with pytest.raises(NotVerified, match="not all of that was taken: ACL SETUSER default"):
+        failover.fail_over(server, DUE, WATCH)
+
+
 def test_a_failover_that_sentinel_has_ended_already_is_only_followed(make):
     moved = {"SENTINEL GET-MASTER-ADDR-BY-NAME": ["10.0.0.2", "6379"]}
-    server = make(INFO=Turns([INFO, REPLICA]), **moved)
+    server = make(INFO=Turns([INFO, INFO, INFO, PROMOTED, REPLICA]), **moved)
 
-    sentinels.fail_over(server, DUE, WATCH)
+    failover.fail_over(server, DUE, WATCH)
 
     changes = [sent for sent in server.scripted.sent if sent.split()[0] in {"REPLICAOF", "CLIENT"}]
-    assert changes == ["REPLICAOF 10.0.0.2 6379", "CLIENT UNPAUSE"]
+    assert changes == ["CLIENT PAUSE 390000 WRITE", "REPLICAOF 10.0.0.2 6379", "CLIENT UNPAUSE"]
 
 
 def test_an_old_master_that_gets_no_link_is_told(make, monkeypatch):
-    monkeypatch.setattr(sentinels, "LINK_WITHIN_SECONDS", 0.01)
+    monkeypatch.setattr(failover, "LINK_WITHIN_SECONDS", 0.01)
     down = REPLICA.replace("link_status:up", "link_status:down")
     moved = {"SENTINEL GET-MASTER-ADDR-BY-NAME": ["10.0.0.2", "6379"]}
 
     with pytest.raises(NotVerified, match="link to the new master"):
-        sentinels.fail_over(make(INFO=down, **moved), DUE, WATCH)
+        failover.fail_over(make(INFO=down, **moved), DUE, WATCH)
 
 
 # -- parameters ----------------------------------------------------------------------------------
