@@ -174,6 +174,8 @@ def repair_redis_aof(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     accept = losses.checked_names(accept_loss)
     with server.host.session():
         due = aof.repair_due(server)
+        if due.finding is Finding.WELL:
+            return _recovered(due, waiting.serves(server, due))
         repair = aof.damage_found(server, due, accept)
         freeing.keep_stopped(server, due)
         copies.copy_aside(server, due)
@@ -215,6 +217,8 @@ def end_frozen_redis(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     accept = losses.checked_names(accept_loss)
     with server.host.session():
         due = frozen.frozen_process(server, accept)
+        if due.finding is Finding.WELL:
+            return _recovered(due, waiting.serves(server, due))
         copy = _copy(server, due, accept)
         freeing.end_process(server, due)
         waiting.has_loaded(server, due)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from recovery.errors import BadInput, Refused
-from tasks.redis_server.settings import Settings
+from tasks.redis_server.settings import ON_SIGTERM, Settings
 from tasks.redis_server.status import Info
 
 MEMORY_ONLY = "memory-only"
@@ -18,7 +18,6 @@ AOF_BYTES = "aof-bytes:"
 ACCEPTABLE = (
     MEMORY_ONLY, NO_COPY, SINCE_LAST_SAVE, LAST_SECOND, STOP_WITHOUT_SAVE, NO_FILES, NEWER_DUMP,
 )  # fmt: skip
-HASTY = ("nosave", "now", "force")  # words of shutdown-on-sigterm
 KEPT_BY_FILE = ("folder", "rdb", "is_aof", "aof", "aof_folder")
 SAVES_IN_TIME = 0.5  # of what systemd allows: the next save may take longer than the last
 
@@ -111,14 +110,13 @@ def _not_saved_by_the_stop(
     """What is written between the save of this recovery and a stop that does not save."""
     if not info.is_master and info.is_link_up:
         return
-    words = {*running.on_sigterm.split(), *on_file.on_sigterm.split()} & set(HASTY)
-    if words and not running.is_aof:  # a stop writes the AOF out, whatever it is told
-        said = " ".join(word for word in HASTY if word in words)
+    hasty = [said.on_sigterm for said in (running, on_file) if said.is_hasty]
+    if hasty and not running.is_aof:  # a stop writes the AOF out, whatever it is told
         yield Loss(
             STOP_WITHOUT_SAVE,
-            f"`shutdown-on-sigterm {said}` makes it stop without a save, or although one failed: "
+            f"`{ON_SIGTERM} {hasty[0]}` makes it stop without a save, or although one failed: "
             "what is written after the save of this recovery would be lost",
-            "`CONFIG SET shutdown-on-sigterm default`, and so in its file, then resume",
+            f"`CONFIG SET {ON_SIGTERM} default`, and so in its file, then resume",
         )
     if terms.stops_otherwise:
         yield Loss(

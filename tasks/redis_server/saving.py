@@ -78,6 +78,11 @@ def save(server: RedisServer, due: Due, before: Before) -> None:
 
     Runbook: docs/runbooks/redis.md, step 2 and step 6.
     """
+    save_now(server, due, before)
+
+
+def save_now(server: RedisServer, due: Due, before: Before) -> None:
+    """Save and wait, within another step; errors are those of `save`."""
     with server.session() as session:
         info = _after_this_second(session, before)
         if not info.is_saving:

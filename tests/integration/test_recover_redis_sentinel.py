@@ -61,12 +61,20 @@ def prefer(trio, preferred):
     )
 
 
-def test_a_preferred_replica_that_lags_behind_ends_the_failover_before_it_is_ordered(recover, trio):
+def test_a_preferred_replica_that_lags_behind_ends_the_failover_before_it_is_ordered(
+    recover, trio, monkeypatch
+):
     old, _, preferred = trio.redis
     prefer(trio, preferred)
-    pid = preferred.pid
-    preferred.host.run(f"kill -STOP {pid}")
-    old.fill(400, "late", 10_000)
+    pid, fail_over = preferred.pid, failover._failed_over
+
+    def fail_over_while_it_stands_still(*given):
+        preferred.host.run(f"kill -STOP {pid}")  # after five seconds, Sentinel would pass it over
+        old.fill(400, "late", 100_000)
+        return fail_over(*given)
+
+    monkeypatch.setattr(failover, "_failed_over", fail_over_while_it_stands_still)
+    monkeypatch.setattr(failover, "CATCH_UP_SECONDS", 1.0)
 
     ended = recover.redis(old, restart=True)
     preferred.host.run(f"kill -CONT {pid}")

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from blocks.redis_session import RedisSaidNo
+from blocks.redis_session import RedisSaidNo, Silent
 from blocks.ssh_command import Answer
 from recovery.errors import BadInput, NotVerified, Refused, Unreachable, UnreadableOutput
 from tasks.redis_server import (
     aof,
     contents,
     copies,
+    ending,
     failover,
     freeing,
     logs,
@@ -139,6 +140,7 @@ PRINTED = {
     "MainPID": "",
     "df -P": "overlay 1 1 99999999999 1% /\n",
     "test -f": (1, ""),
+    "temp-*.rdb": "",
 }
 ANSWERS = {
     "PING": "PONG",
@@ -359,9 +361,10 @@ def test_a_process_that_is_another_one_by_now_has_nothing_to_lose(make):
 
 
 def test_a_process_that_sigkill_does_not_end_is_told(make, monkeypatch):
-    monkeypatch.setattr(freeing, "TERM_WITHIN_SECONDS", 0.1)
+    monkeypatch.setattr(freeing, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(freeing, "KILL_WITHIN_SECONDS", 0.1)
-    server = make({"/stat": "64 (redis-server) D 1"})
+    monkeypatch.setattr(ending, "STANDSTILL_SECONDS", 0.0)
+    server = make({"/stat": "64 (redis-server) D 1"}, PING=Silent("db1", "PING", "silence"))
 
     with pytest.raises(NotVerified, match=r"still there after SIGKILL \(state D\)"):
         freeing.end_process(server, DUE)
@@ -370,6 +373,28 @@ def test_a_process_that_sigkill_does_not_end_is_told(make, monkeypatch):
         ["-s", "TERM", "--", "64"],
         ["-s", "KILL", "--", "64"],
     ]
+
+
+def test_a_process_that_answers_again_and_does_not_end_is_not_killed(make, monkeypatch):
+    monkeypatch.setattr(freeing, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(ending, "ENDS_WITHIN_SECONDS", 0.0)
+    server = make()
+
+    with pytest.raises(NotVerified, match="it answers again, and is not killed"):
+        freeing.end_process(server, DUE)
+
+    assert not [command for command in server.host.sent if "kill -s KILL" in command]
+
+
+def test_a_process_that_saves_is_waited_for_while_that_goes_on(make, monkeypatch):
+    silent = Silent("db1", "PING", "silence")
+    looks = Turns(["", "saving\n", "temp temp-64.rdb 4096\nsaving\n"])
+    watch = ending.Ending(make({"temp-*.rdb": looks}, PING=silent), DUE)
+
+    assert watch.goes_on()
+    assert watch.goes_on()
+    monkeypatch.setattr(ending, "SAVING_STANDSTILL_SECONDS", 0.0)
+    assert not watch.goes_on()
 
 
 def test_an_order_to_another_process_says_that_it_found_none(make):
