@@ -56,7 +56,7 @@ def before_restart(server: RedisServer) -> Before:
         RedisSaidNo: this account may not ask.
         Unreachable: no answer.
 
-    Runbook: docs/runbooks/redis.md, step 6.
+    Runbook: docs/runbooks/redis.md, step 5.
     """
     return seen_now(server)
 

@@ -120,7 +120,7 @@ def refuse_unless_copy_fits(server: RedisServer, due: Due) -> None:
     Raises:
         Refused: there is no room.
 
-    Runbook: docs/runbooks/redis.md, step 6.
+    Runbook: docs/runbooks/redis.md, step 5.
     """
     settings = settings_now(server, due)
     storage = storage_of(server.host, settings, "root")
@@ -223,7 +223,7 @@ def copy_aside(server: RedisServer, due: Due) -> None:
         CommandFailed: the files keep changing, or cannot be read.
         Unreachable: no answer; the host goes on copying.
 
-    Runbook: docs/runbooks/redis.md, step 3 and step 6.
+    Runbook: docs/runbooks/redis.md, step 3 and step 5.
     """
     ssh_detached.run(server.host, _copying(server, due))
 
@@ -235,7 +235,7 @@ def copy_can_be_loaded(server: RedisServer, due: Due) -> str:
     Raises:
         NotVerified: it is damaged, and so are the files it was copied from.
 
-    Runbook: docs/runbooks/redis.md, step 6.
+    Runbook: docs/runbooks/redis.md, step 5.
     """
     settings = settings_now(server, due)
     unit = units.redis_unit(server.host, due.unit)

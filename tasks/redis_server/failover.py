@@ -84,7 +84,7 @@ def refuse_unless_failover_can_succeed(server: RedisServer, watch: Watch) -> Non
         Refused: there is none; says which.
         Unreachable: no sentinel answers.
 
-    Runbook: docs/runbooks/redis.md, step 5.
+    Runbook: docs/runbooks/redis.md, step 6.
     """
     with server.session() as session:
         info = info_of(session)
@@ -148,7 +148,7 @@ def fail_over(server: RedisServer, due: Due, watch: Watch) -> None:
         NotVerified: a replica lags behind, Sentinel did not switch, or the new master has less.
         Unreachable: no answer of the server or of any sentinel.
 
-    Runbook: docs/runbooks/redis.md, step 5.
+    Runbook: docs/runbooks/redis.md, step 6.
     """
     del due  # what its probe asks for
     with server.session() as old, sentinel_of(server, watch) as sentinel:

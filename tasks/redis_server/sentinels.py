@@ -81,7 +81,7 @@ def watch_over(server: RedisServer) -> Watch:
         RedisSaidNo: this account may not listen.
         Unreachable: no answer.
 
-    Runbook: docs/runbooks/redis.md, step 5.
+    Runbook: docs/runbooks/redis.md, step 6.
     """
     nobody = Watch("", "", 0, (), ())
     with server.session() as session:

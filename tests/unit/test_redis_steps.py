@@ -273,6 +273,17 @@ def test_fewer_keys_than_were_counted_on_disk_are_told(make):
         waiting.serves(make(), DUE, 100)
 
 
+def test_an_aof_with_data_that_was_not_loaded_is_told(make):
+    empty = INFO.replace("db0:keys=12,expires=2,avg_ttl=0\n", "").replace(
+        "db3:keys=1,expires=0,avg_ttl=0\n", ""
+    )
+    loaded = "1:M # Redis is starting\n1:M * DB loaded from base file x.base.rdb: 0.000 seconds\n"
+
+    with pytest.raises(NotVerified, match="to have loaded its AOF, which had data"):
+        waiting.serves(make(INFO=empty), DUE, contents.SOME)
+    assert waiting.serves(make({"journalctl": loaded}, INFO=empty), DUE, contents.SOME).keys == 0
+
+
 def test_another_trouble_after_the_cure_is_told_with_its_word(make):
     with pytest.raises(NotVerified, match="MISCONF"):
         waiting.serves(make(PING=said_no("MISCONF")), DUE)
