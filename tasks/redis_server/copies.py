@@ -175,34 +175,39 @@ def put_back(server: RedisServer, due: Due) -> None:
 def _keep_newer(server: RedisServer, due: Due, found: Kept) -> None:
     """Have what was written since the copy saved, so that it is among the files moved aside.
 
-    A stop need not save; what comes between the save and the stop is kept by save points.
+    A stop need not save; what comes between the save and the stop is kept by save points. One that
+    does not listen, or still loads its files, has taken no writes.
 
     Raises:
         Refused: it is a replica, or does not answer.
         NotVerified: it cannot save.
     """
-    if not (server.listeners() and server.answers()):
+    if not server.listeners():
+        return
+    if not server.answers():
         raise Refused(
             server.label,
             "it runs and does not answer: what was written since the copy may be in its memory "
             "only, and the way back would end it",
             "Have it save, or stop its unit where that is not wanted; then `recover undo` again",
         )
-    before = seen_now(server)
     with server.session() as session:
-        running, _ = running_settings(session)
-        if not before.is_master:
+        info = info_of(session)
+        if not info.is_master:
             raise Refused(
                 server.label,
-                f"it is a replica of {info_of(session).master} now, and would copy the data of "
-                "that over what is put back",
+                f"it is a replica of {info.master} now, and would copy the data of that over what "
+                "is put back",
                 f"Put the copy in {copy_folder(server)} in place at the master by hand",
             )
+        if info.is_loading:
+            return
+        running, _ = running_settings(session)
         if running.is_hasty:
             session.change("CONFIG", "SET", ON_SIGTERM, "default")
         if not running.is_persistent:
             session.change("CONFIG", "SET", "save", "3600 1")
-    saving.save_now(server, due, before)
+    saving.save_now(server, due, seen_now(server))
     if running.rdb_path != f"{found.folder}/{found.names[0]}":
         step_logger().info("what was written since the copy was saved in %s", running.rdb_path)
 

@@ -355,6 +355,24 @@ def test_without_a_copy_the_way_back_does_nothing(make):
     assert all("test -f" in command for command in server.host.sent)
 
 
+@pytest.mark.parametrize(
+    ("printed", "answers"), [({"ss -Hltnp": ""}, {}), ({}, {"INFO": info(loading=1)})]
+)
+def test_one_that_has_taken_no_writes_need_not_save_before_the_way_back(make, printed, answers):
+    server = make(printed, **answers)
+
+    copies._keep_newer(server, DUE, copies.Kept("/var/lib/redis", "/copy", ("dump.rdb",)))
+
+    assert not {"BGSAVE SCHEDULE", "CONFIG SET"} & set(server.scripted.sent)
+
+
+def test_where_the_newer_data_cannot_be_saved_the_way_back_is_not_walked(make):
+    server = make(BGSAVE=said_no("ERR", "no memory"))
+
+    with pytest.raises(RedisSaidNo):
+        copies._keep_newer(server, DUE, copies.Kept("/var/lib/redis", "/copy", ("dump.rdb",)))
+
+
 # -- processes -----------------------------------------------------------------------------------
 
 
