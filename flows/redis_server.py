@@ -8,6 +8,7 @@ from tasks.redis_server import (
     aof,
     contents,
     copies,
+    failover,
     freeing,
     frozen,
     losses,
@@ -41,7 +42,12 @@ class Recovered:
     copy: str = ""
 
 
-@recovery(runbook=RUNBOOK, target=redis_target, parts=redis_host, answers=["RedisDown"])
+@recovery(
+    runbook=RUNBOOK,
+    target=redis_target,
+    parts=redis_host,
+    answers=["RedisDown", "RedisMissingMaster"],
+)
 def recover_redis(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     host: str,
     port: int = 6379,
@@ -74,7 +80,7 @@ def recover_redis(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     server = redis_server(host, port, unit, user, password_file, tls_ca_file, copies_in)
     accept = losses.checked_names(accept_loss)
     with server.host.session():
-        due = triage.cure_due(server, restart=restart)
+        due = triage.cure_due(server, restart=restart, accept=accept)
         match due.finding:
             case Finding.NOT_RUNNING:
                 return _start(server, due, accept)
@@ -96,7 +102,7 @@ def _start(server: RedisServer, due: Due, accept: tuple[str, ...]) -> Recovered:
     """Start one that does not run; its files are copied first, for a start may change them."""
     keys = contents.keys_on_disk(server, due)
     copy = _copy(server, due, accept)
-    running.start(server, due)
+    running.start(server, due, accept)
     waiting.has_loaded(server, due)
     contents.prove_write(server)
     return _recovered(due, waiting.serves(server, due, keys), copy)
@@ -107,11 +113,11 @@ def _restart(server: RedisServer, due: Due, accept: tuple[str, ...]) -> Recovere
     before = contents.before_restart(server)
     watch = sentinels.watch_over(server)
     is_failed_over = watch.is_kept and before.is_master
-    if is_failed_over:
-        sentinels.fail_over(server, due, watch)
     saving.save(server, due, before)
     copy = _copy(server, due, accept)
     copies.copy_can_be_loaded(server, due)
+    if is_failed_over:
+        failover.fail_over(server, due, watch)
     has_canary = before.is_master and not is_failed_over and losses.MEMORY_ONLY not in accept
     if has_canary:
         contents.leave_canary(server)
@@ -168,6 +174,8 @@ def repair_redis_aof(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     accept = losses.checked_names(accept_loss)
     with server.host.session():
         due = aof.repair_due(server)
+        if due.finding is Finding.WELL:
+            return _recovered(due, waiting.serves(server, due))
         repair = aof.damage_found(server, due, accept)
         freeing.keep_stopped(server, due)
         copies.copy_aside(server, due)
@@ -209,6 +217,8 @@ def end_frozen_redis(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     accept = losses.checked_names(accept_loss)
     with server.host.session():
         due = frozen.frozen_process(server, accept)
+        if due.finding is Finding.WELL:
+            return _recovered(due, waiting.serves(server, due))
         copy = _copy(server, due, accept)
         freeing.end_process(server, due)
         waiting.has_loaded(server, due)

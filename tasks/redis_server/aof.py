@@ -13,7 +13,7 @@ from tasks.redis_server.running import is_running
 from tasks.redis_server.settings import settings_of
 from tasks.redis_server.storage import storage_of
 from tasks.redis_server.target import RedisServer
-from tasks.redis_server.triage import Due, Finding
+from tasks.redis_server.triage import PONG, SILENT, Due, Finding, Spoken, ask
 from tasks.redis_server.units import RedisUnit
 
 REPAIR_WITHIN_SECONDS = 6 * 3600.0
@@ -56,19 +56,24 @@ class Repair:
 
 @decision
 def repair_due(server: RedisServer) -> Due:
-    """The unit whose AOF is to be repaired, which must not be serving anybody.
+    """The unit whose AOF is to be repaired; well where it serves, for nothing is due then.
 
     Raises:
-        Refused: it answers, or is masked, or uses no AOF.
+        Refused: it answers otherwise than by PONG.
 
     Runbook: docs/runbooks/redis.md, step 10.
     """
     unit = units.find_unit(server)
-    if server.listeners() and server.answers():
+    listeners = server.listeners()
+    spoken = ask(server, listeners[0].address) if listeners else Spoken(SILENT)
+    if spoken.word == PONG:
+        return Due(Finding.WELL, unit.name, unit.process, "it runs and answers")
+    if spoken.word != SILENT:
         raise Refused(
             server.label,
-            "it runs and answers: there is nothing to repair",
-            "`BGREWRITEAOF` writes a new AOF from what is in memory",
+            f"it runs and answers ({spoken.word} {spoken.text}): its AOF was loaded, and is not "
+            "repaired under it",
+            "Start recover-redis instead: it names the cause",
         )
     return Due(Finding.NOT_RUNNING, unit.name, unit.process, str(unit.status))
 

@@ -36,6 +36,8 @@ class Cause(StrEnum):
     START_TIMEOUT = "start-timeout"
     DUMP_IGNORED = "dump-ignored"
     AOF_IGNORED = "aof-ignored"
+    NO_FILES = "no-data-files"
+    NO_REPLICAS = "too-few-replicas"
     LINK_DOWN = "replica-link-down"
     PROTECTED = "protected-mode"
     NO_REDIS = "no-redis"

@@ -17,6 +17,7 @@ CANARY_SECONDS = 86_400
 SHRUNK_MAX = 0.1  # clients delete keys meanwhile; more than that is no coincidence
 COUNTED_BYTES_MAX = 2 << 30  # a larger snapshot takes too long to be counted while it is down
 NOT_COUNTED = -1
+SOME = -2  # not counted, and more than none
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,13 @@ def before_restart(server: RedisServer) -> Before:
         RedisSaidNo: this account may not ask.
         Unreachable: no answer.
 
-    Runbook: docs/runbooks/redis.md, step 6.
+    Runbook: docs/runbooks/redis.md, step 5.
     """
+    return seen_now(server)
+
+
+def seen_now(server: RedisServer) -> Before:
+    """What the server is and holds; errors are those of `before_restart`."""
     with server.session() as session:
         info = info_of(session)
     return Before(
@@ -72,7 +78,10 @@ def before_restart(server: RedisServer) -> Before:
 
 @decision
 def keys_on_disk(server: RedisServer, due: Due) -> int:
-    """How many keys a start will load; -1 where they are in an AOF, or too many to be counted.
+    """How many keys a start will load.
+
+    -1 where they are too many to be counted or the AOF is empty, -2 where the AOF has data: how
+    much is left of that is known once it is loaded.
 
     Raises:
         Refused: the snapshot cannot be read to its end.
@@ -82,7 +91,9 @@ def keys_on_disk(server: RedisServer, due: Due) -> int:
     unit = redis_unit(server.host, due.unit)
     settings = settings_of(server.host, unit.arguments, unit.name)
     storage = storage_of(server.host, settings, unit.user)
-    if settings.is_aof or (storage.snapshot and storage.snapshot.size_bytes > COUNTED_BYTES_MAX):
+    if settings.is_aof:
+        return SOME if storage.has_data_in_aof else NOT_COUNTED
+    if storage.snapshot and storage.snapshot.size_bytes > COUNTED_BYTES_MAX:
         return NOT_COUNTED
     if storage.snapshot is None:
         return 0

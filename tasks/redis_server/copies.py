@@ -11,11 +11,12 @@ from blocks import ssh_detached
 from blocks.ssh_detached import DetachedCommand
 from recovery.errors import NotVerified, Refused, UnreadableOutput
 from recovery.steps import act, undo, verify
-from recovery.walk import current_fence
-from tasks.redis_server import orders, units, waiting
+from recovery.walk import current_fence, step_logger
+from tasks.redis_server import orders, saving, units, waiting
 from tasks.redis_server.causes import Cause
+from tasks.redis_server.contents import seen_now
 from tasks.redis_server.files import aof_damage, snapshot_look
-from tasks.redis_server.settings import Settings, running_settings, settings_of
+from tasks.redis_server.settings import ON_SIGTERM, Settings, running_settings, settings_of
 from tasks.redis_server.status import info_of
 from tasks.redis_server.storage import ROOM_BYTES, Storage, storage_of
 from tasks.redis_server.target import RedisServer
@@ -119,7 +120,7 @@ def refuse_unless_copy_fits(server: RedisServer, due: Due) -> None:
     Raises:
         Refused: there is no room.
 
-    Runbook: docs/runbooks/redis.md, step 6.
+    Runbook: docs/runbooks/redis.md, step 5.
     """
     settings = settings_now(server, due)
     storage = storage_of(server.host, settings, "root")
@@ -136,15 +137,17 @@ def refuse_unless_copy_fits(server: RedisServer, due: Due) -> None:
 
 @undo
 def put_back(server: RedisServer, due: Due) -> None:
-    """Stop Redis, move its present files aside, put the copied ones in their place, start it.
+    """Save and stop Redis, move its present files aside, put the copied ones in place, start it.
 
-    What was written since the copy is then in the files that were moved aside only. Begun and cut
-    off, it ends in the same state when done again; where no copy was made, it does nothing.
+    What was written since the copy is then in the files that were moved aside only; the log says
+    where. Begun and cut off, it ends in the same state when done again; where no copy was made, it
+    does nothing.
 
     Raises:
-        Refused: it is a replica, and would copy the data of its master over them.
+        Refused: it is a replica, and would copy the data of its master over them; or it runs and
+            does not answer, so that what it has in memory cannot be saved before.
         CommandFailed: the copy is not what it was, or cannot be put there.
-        NotVerified: it did not start, or does not load what was put back.
+        NotVerified: it cannot save, did not start, or does not load what was put back.
         Unreachable: no answer.
 
     Runbook: docs/runbooks/redis.md, way back.
@@ -154,9 +157,42 @@ def put_back(server: RedisServer, due: Due) -> None:
             orders.begin(server, due)  # an earlier way back came as far as that
             waiting.has_loaded(server, due)
         return
-    if server.listeners() and server.answers():
-        with server.session() as session:
-            info = info_of(session)
+    unit = units.redis_unit(server.host, due.unit)
+    found = kept(server, settings_of(server.host, unit.arguments, unit.name))
+    if unit.process.pid:
+        _keep_newer(server, due, found)
+    stop = orders.systemctl("stop", due.unit)
+    server.host.change(stop, within_seconds=STOP_WITHIN_SECONDS, as_root=True)
+    aside = f"{found.folder}/replaced-{current_fence().recovery_id}"  # the same file system
+    argv = ("sh", "-c", PUT, "put", found.copy, found.folder, aside, *found.names)
+    command = DetachedCommand(f"put-redis-{server.port}", argv, COPY_WITHIN_SECONDS)
+    ssh_detached.run(server.host, command)
+    step_logger().info("what was written since the copy is in %s on the host, only there", aside)
+    orders.begin(server, due)
+    waiting.has_loaded(server, due)
+
+
+def _keep_newer(server: RedisServer, due: Due, found: Kept) -> None:
+    """Have what was written since the copy saved, so that it is among the files moved aside.
+
+    A stop need not save; what comes between the save and the stop is kept by save points. One that
+    does not listen, or still loads its files, has taken no writes.
+
+    Raises:
+        Refused: it is a replica, or does not answer.
+        NotVerified: it cannot save.
+    """
+    if not server.listeners():
+        return
+    if not server.answers():
+        raise Refused(
+            server.label,
+            "it runs and does not answer: what was written since the copy may be in its memory "
+            "only, and the way back would end it",
+            "Have it save, or stop its unit where that is not wanted; then `recover undo` again",
+        )
+    with server.session() as session:
+        info = info_of(session)
         if not info.is_master:
             raise Refused(
                 server.label,
@@ -164,16 +200,16 @@ def put_back(server: RedisServer, due: Due) -> None:
                 "is put back",
                 f"Put the copy in {copy_folder(server)} in place at the master by hand",
             )
-    unit = units.redis_unit(server.host, due.unit)
-    found = kept(server, settings_of(server.host, unit.arguments, unit.name))
-    stop = orders.systemctl("stop", due.unit)
-    server.host.change(stop, within_seconds=STOP_WITHIN_SECONDS, as_root=True)
-    aside = f"{found.folder}/replaced-{current_fence().recovery_id}"  # the same file system
-    argv = ("sh", "-c", PUT, "put", found.copy, found.folder, aside, *found.names)
-    command = DetachedCommand(f"put-redis-{server.port}", argv, COPY_WITHIN_SECONDS)
-    ssh_detached.run(server.host, command)
-    orders.begin(server, due)
-    waiting.has_loaded(server, due)
+        if info.is_loading:
+            return
+        running, _ = running_settings(session)
+        if running.is_hasty:
+            session.change("CONFIG", "SET", ON_SIGTERM, "default")
+        if not running.is_persistent:
+            session.change("CONFIG", "SET", "save", "3600 1")
+    saving.save_now(server, due, seen_now(server))
+    if running.rdb_path != f"{found.folder}/{found.names[0]}":
+        step_logger().info("what was written since the copy was saved in %s", running.rdb_path)
 
 
 @act(
@@ -192,7 +228,7 @@ def copy_aside(server: RedisServer, due: Due) -> None:
         CommandFailed: the files keep changing, or cannot be read.
         Unreachable: no answer; the host goes on copying.
 
-    Runbook: docs/runbooks/redis.md, step 3 and step 6.
+    Runbook: docs/runbooks/redis.md, step 3 and step 5.
     """
     ssh_detached.run(server.host, _copying(server, due))
 
@@ -204,7 +240,7 @@ def copy_can_be_loaded(server: RedisServer, due: Due) -> str:
     Raises:
         NotVerified: it is damaged, and so are the files it was copied from.
 
-    Runbook: docs/runbooks/redis.md, step 6.
+    Runbook: docs/runbooks/redis.md, step 5.
     """
     settings = settings_now(server, due)
     unit = units.redis_unit(server.host, due.unit)

@@ -5,11 +5,13 @@ from recovery.errors import NotVerified, Refused
 from recovery.steps import act
 from recovery.verdict import Danger
 from tasks.redis_server import orders, starting, units
+from tasks.redis_server.ending import Ending
 from tasks.redis_server.running import is_another
 from tasks.redis_server.target import RedisServer
 from tasks.redis_server.triage import SILENT, Due, ask
+from tasks.redis_server.units import RedisUnit
 
-TERM_WITHIN_SECONDS = 30.0
+LOOK_SECONDS = 5.0
 KILL_WITHIN_SECONDS = 20.0
 STOP_WITHIN_SECONDS = 120.0
 HELD = {"T", "t", ""}
@@ -92,22 +94,24 @@ def end_commands(server: RedisServer, due: Due) -> list[str]:
 def end_process(server: RedisServer, due: Due) -> None:
     """Ask a frozen process to end, wait, and kill it only then; systemd or we start it again.
 
-    What it had in memory only is lost. Bound to the process that was found: done twice, the second
-    does nothing.
+    One that wakes, saves or writes after it was asked is waited for, however long that takes. What
+    a killed one had in memory only is lost. Bound to the process that was found: done twice, the
+    second does nothing.
 
     Raises:
-        NotVerified: not even SIGKILL ended it, or it did not start again.
+        NotVerified: it answers again and does not end, not even SIGKILL ended it, or it did not
+            start again.
         CommandFailed: sudo said no.
         Unreachable: no answer.
 
     Runbook: docs/runbooks/redis.md, step 15.
     """
     unit = units.redis_unit(server.host, due.unit)
-    for name, within in (("TERM", TERM_WITHIN_SECONDS), ("KILL", KILL_WITHIN_SECONDS)):
-        if unit.process != due.process:
-            break
-        orders.send_bound(server, due, orders.signal(due, name))
-        unit = orders.wait_for_another(server, due, within)
+    if unit.process == due.process:
+        unit = _ended_by_itself(server, due)
+    if unit.process == due.process:
+        orders.send_bound(server, due, orders.signal(due, "KILL"))
+        unit = orders.wait_for_another(server, due, KILL_WITHIN_SECONDS)
     if unit.process == due.process:
         state = starting.process_state(server, due.process.pid)
         raise NotVerified(
@@ -118,6 +122,30 @@ def end_process(server: RedisServer, due: Due) -> None:
         )
     if not orders.is_up(unit):
         orders.begin(server, due)
+
+
+def _ended_by_itself(server: RedisServer, due: Due) -> RedisUnit:
+    """Ask the process to end and wait while it is at it; return the unit as it then is.
+
+    Raises:
+        NotVerified: it answers again, and does not end.
+    """
+    ending = Ending(server, due)
+    orders.send_bound(server, due, orders.signal(due, "TERM"))
+    while True:
+        unit = orders.wait_for_another(server, due, LOOK_SECONDS)
+        if unit.process != due.process:
+            return unit
+        if not ending.goes_on():
+            break
+    if ending.is_awake:
+        raise NotVerified(
+            server.label,
+            f"process {due.process.pid} to end",
+            "it answers again, and is not killed",
+            "Start recover-redis: it names the cause",
+        )
+    return unit
 
 
 def stop_commands(server: RedisServer, due: Due) -> list[str]:

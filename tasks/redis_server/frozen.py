@@ -9,7 +9,7 @@ from tasks.redis_server.losses import LAST_SECOND, MEMORY_ONLY, SINCE_LAST_SAVE,
 from tasks.redis_server.settings import Settings, settings_of
 from tasks.redis_server.storage import Storage, storage_of
 from tasks.redis_server.target import RedisServer
-from tasks.redis_server.triage import SILENT, STOPPED, Due, Finding, ask, refuse_held
+from tasks.redis_server.triage import PONG, SILENT, STOPPED, Due, Finding, ask, refuse_held
 from tasks.redis_server.units import RedisUnit
 
 LOOK_FOR_COPIES = "A replica or a copy may have it: look there first"
@@ -17,7 +17,9 @@ LOOK_FOR_COPIES = "A replica or a copy may have it: look there first"
 
 @decision
 def frozen_process(server: RedisServer, accept: tuple[str, ...]) -> Due:
-    """The process that is to be ended; what is lost by that must have been accepted by name.
+    """The process that is to be ended; well where it serves, for nothing is due then.
+
+    What is lost by ending it must have been accepted by name.
 
     Raises:
         Refused: it answers, or something else helps, or a loss was not accepted.
@@ -34,6 +36,8 @@ def frozen_process(server: RedisServer, accept: tuple[str, ...]) -> Due:
             "Start recover-redis instead",
         )
     spoken = ask(server, listeners[0].address)
+    if spoken.word == PONG:
+        return Due(Finding.WELL, unit.name, unit.process, "it answers: it is not frozen")
     if spoken.word != SILENT:
         raise Refused(
             server.label,

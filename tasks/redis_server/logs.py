@@ -8,13 +8,28 @@ from tasks.redis_server.target import RedisServer
 from tasks.redis_server.units import RedisUnit
 
 LINES = 200
+LINES_BACK = 20_000  # of the journal, where an older line counts
 PEERS_TOLD = 3
-SECRETS = r"s/((requirepass|masterauth|auth-pass|user) +)[^']*/\1***/g"  # a wrong line is quoted
+# A wrong line of the configuration is quoted, with all that stands on it.
+SECRETS = r"""
+s/(>>> .[ \t]*[a-z-]*(pas|auth|req)[a-z-]*[ \t]+).*/\1***/I
+s/((requirepass|[a-z-]*auth|auth-(pass|user)|[a-z-]*-pass)[ \t]+).*/\1***/I
+s/(>>> .*\<user[ \t]+).*/\1***/I
+s/(\<user[ \t].*)[ \t][]><#!)].*/\1 ***/I
+"""
 SETTINGS_OF_KERNEL = """
 echo "overcommit $(cat /proc/sys/vm/overcommit_memory)"
 cat /sys/kernel/mm/transparent_hugepage/enabled 2>/dev/null
 exit 0
 """
+HAD_DATA = "DB saved on disk|Background saving terminated with success|DB loaded from"
+SERVED = "Ready to accept connections"
+ENDED_WITH_AOF = "Calling fsync() on the AOF file"  # said by a stop, only where it is in use
+LOADED = "DB loaded from"  # disk, append only file, base file, incr file
+FOUND_IN_LOG = 'grep -hE "$1" -- "$2.1" "$2" 2>/dev/null | tail -n 1 | sed -E "$3"'
+FOUND_IN_JOURNAL = (
+    f'journalctl --no-pager -q -n {LINES_BACK} -u "$2" | grep -E "$1" | tail -n 1 | sed -E "$3"'
+)
 TAIL = 'tail -n "$1" -- "$2" 2>/dev/null | sed -E "$3"'
 JOURNAL = 'journalctl --no-pager -q -o short-unix -n "$1" -u "$2" | sed -E "$3"'
 
@@ -29,6 +44,28 @@ def signs(server: RedisServer, unit: RedisUnit, log: str) -> list[Sign]:
     if log.startswith("/"):
         found += signs_in(_read(server, TAIL, log))
     return found
+
+
+def had_data(server: RedisServer, unit: RedisUnit, log: str) -> str:
+    """The last line by which it has saved or loaded files at any time; empty where there is none.
+
+    Raises:
+        CommandFailed: root may not read the logs.
+    """
+    found = ""
+    if log.startswith("/"):
+        found = _printed(server, FOUND_IN_LOG, HAD_DATA, log).strip()
+    return found or _printed(server, FOUND_IN_JOURNAL, HAD_DATA, unit.name).strip()
+
+
+def ended_with_aof(server: RedisServer, unit: RedisUnit, log: str) -> bool:
+    """Whether the run that served last was stopped in order and used the AOF until then."""
+    return _text(server, unit, log).rpartition(SERVED)[2].find(ENDED_WITH_AOF) >= 0
+
+
+def has_loaded_files(server: RedisServer, unit: RedisUnit, log: str) -> bool:
+    """Whether the run that serves now says that it has loaded anything."""
+    return LOADED in _text(server, unit, log).rpartition("Redis is starting")[2]
 
 
 def peers(server: RedisServer) -> str:
@@ -91,6 +128,15 @@ def warnings(server: RedisServer, unit: RedisUnit) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _text(server: RedisServer, unit: RedisUnit, log: str) -> str:
+    """The end of its log, wherever it writes that."""
+    return _read(server, TAIL, log) if log.startswith("/") else _read(server, JOURNAL, unit.name)
+
+
 def _read(server: RedisServer, script: str, what: str) -> str:
-    argv = ["sh", "-c", script, "log", str(LINES), what, SECRETS]
+    return _printed(server, script, str(LINES), what)
+
+
+def _printed(server: RedisServer, script: str, first: str, what: str) -> str:
+    argv = ["sh", "-c", script, "log", first, what, SECRETS]
     return server.host.read(argv, within_seconds=30, as_root=True).stdout

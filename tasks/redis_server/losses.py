@@ -4,15 +4,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from recovery.errors import BadInput, Refused
-from tasks.redis_server.settings import Settings
+from tasks.redis_server.settings import ON_SIGTERM, Settings
 from tasks.redis_server.status import Info
 
 MEMORY_ONLY = "memory-only"
 NO_COPY = "no-copy"
 SINCE_LAST_SAVE = "since-last-save"
 LAST_SECOND = "aof-last-second"
+STOP_WITHOUT_SAVE = "stop-without-save"
+NO_FILES = "no-files"
+NEWER_DUMP = "newer-dump"
 AOF_BYTES = "aof-bytes:"
-ACCEPTABLE = (MEMORY_ONLY, NO_COPY, SINCE_LAST_SAVE, LAST_SECOND)
+ACCEPTABLE = (
+    MEMORY_ONLY, NO_COPY, SINCE_LAST_SAVE, LAST_SECOND, STOP_WITHOUT_SAVE, NO_FILES, NEWER_DUMP,
+)  # fmt: skip
 KEPT_BY_FILE = ("folder", "rdb", "is_aof", "aof", "aof_folder")
 SAVES_IN_TIME = 0.5  # of what systemd allows: the next save may take longer than the last
 
@@ -37,12 +42,14 @@ class Terms:
     stop_within_seconds: float
     start_within_seconds: float
     kills_at_the_end: bool
+    stops_otherwise: str = ""  # how, where a stop is more than SIGTERM and waiting
 
 
 def losses(info: Info, running: Settings, on_file: Settings, terms: Terms) -> list[Loss]:
     """What a stop by SIGTERM and a start by the configuration file would lose. Unknown counts."""
     found = [
         *_not_written(info, running),
+        *_not_saved_by_the_stop(info, running, on_file, terms),
         *_other_files(running, on_file),
         *_other_role(info, on_file),
     ]
@@ -94,6 +101,30 @@ def _not_written(info: Info, running: Settings) -> Iterable[Loss]:
             f"the last save failed and {info.changes_unsaved} changes are unsaved: it would not "
             "stop, or would be killed",
             "See its log and its disk, then resume",
+        )
+
+
+def _not_saved_by_the_stop(
+    info: Info, running: Settings, on_file: Settings, terms: Terms
+) -> Iterable[Loss]:
+    """What is written between the save of this recovery and a stop that does not save."""
+    if not info.is_master and info.is_link_up:
+        return
+    hasty = [said.on_sigterm for said in (running, on_file) if said.is_hasty]
+    if hasty and not running.is_aof:  # a stop writes the AOF out, whatever it is told
+        yield Loss(
+            STOP_WITHOUT_SAVE,
+            f"`{ON_SIGTERM} {hasty[0]}` makes it stop without a save, or although one failed: "
+            "what is written after the save of this recovery would be lost",
+            f"`CONFIG SET {ON_SIGTERM} default`, and so in its file, then resume",
+        )
+    if terms.stops_otherwise:
+        yield Loss(
+            STOP_WITHOUT_SAVE,
+            f"its unit stops it by {terms.stops_otherwise}, so that it need not save: what is "
+            "written after the save of this recovery would be lost",
+            "`systemctl edit` the unit: KillSignal=SIGTERM, and no ExecStop that kills or says "
+            "nosave; then resume",
         )
 
 

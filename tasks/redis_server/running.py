@@ -31,9 +31,9 @@ def is_another(server: RedisServer, due: Due) -> Verdict:
     return Verdict.of(unit.process != due.process and orders.is_up(unit))
 
 
-def refuse_unless_startable(server: RedisServer, due: Due) -> None:
+def refuse_unless_startable(server: RedisServer, due: Due, accept: tuple[str, ...]) -> None:
     """Refuse a start that cannot succeed, or that would load other files; see `starting`."""
-    starting.refuse_unless_startable(server, units.redis_unit(server.host, due.unit))
+    starting.refuse_unless_startable(server, units.redis_unit(server.host, due.unit), accept)
 
 
 @act(
@@ -41,7 +41,7 @@ def refuse_unless_startable(server: RedisServer, due: Due) -> None:
     done_when=is_running,
     refuse_if=(refuse_unless_startable,),
 )
-def start(server: RedisServer, due: Due) -> None:
+def start(server: RedisServer, due: Due, accept: tuple[str, ...]) -> None:
     """Start the unit. What enables it at boot stays as it is.
 
     Done twice, the second does nothing. Loading goes on when this is over.
@@ -54,6 +54,7 @@ def start(server: RedisServer, due: Due) -> None:
 
     Runbook: docs/runbooks/redis.md, step 3.
     """
+    del accept  # asked by the guard
     orders.begin(server, due)
 
 
@@ -77,7 +78,7 @@ def refuse_unless_nothing_is_lost(server: RedisServer, due: Due, accept: tuple[s
     unit = units.redis_unit(server.host, due.unit)
     if unit.process != due.process:  # an earlier attempt has restarted it, or it is down
         if not orders.is_up(unit):
-            starting.refuse_unless_startable(server, unit)
+            starting.refuse_unless_startable(server, unit, accept)
         return
     try:
         with server.session() as session:
@@ -90,7 +91,12 @@ def refuse_unless_nothing_is_lost(server: RedisServer, due: Due, accept: tuple[s
             "Give this account +info +config|get, or look into what keeps it from answering",
         ) from error
     on_file = settings_of(server.host, unit.arguments, unit.name)
-    terms = losses.Terms(unit.stop_within_seconds, unit.start_within_seconds, unit.kills_at_the_end)
+    terms = losses.Terms(
+        unit.stop_within_seconds,
+        unit.start_within_seconds,
+        unit.kills_at_the_end,
+        unit.stops_otherwise,
+    )
     losses.refuse_losses(server.label, losses.losses(info, running, on_file, terms), accept)
 
 

@@ -40,7 +40,7 @@ def refuse_unless_save_fits(server: RedisServer, due: Due) -> None:
     Raises:
         Refused: disk, permission or memory would not take it.
 
-    Runbook: docs/runbooks/redis.md, step 6.
+    Runbook: docs/runbooks/redis.md, step 5.
     """
     unit = units.redis_unit(server.host, due.unit)
     with server.session() as session:
@@ -76,8 +76,13 @@ def save(server: RedisServer, due: Due, before: Before) -> None:
         RedisSaidNo: this account may not.
         Unreachable: no answer; it goes on saving.
 
-    Runbook: docs/runbooks/redis.md, step 2 and step 6.
+    Runbook: docs/runbooks/redis.md, step 2 and step 5.
     """
+    save_now(server, due, before)
+
+
+def save_now(server: RedisServer, due: Due, before: Before) -> None:
+    """Save and wait, within another step; errors are those of `save`."""
     with server.session() as session:
         info = _after_this_second(session, before)
         if not info.is_saving:

@@ -1,37 +1,22 @@
-"""The sentinels that watch a Redis, and failing over through them without losing a write.
-
-Sentinel promotes a replica within a second or so, and tells the old master ten seconds later, which
-takes writes until then and throws them away (measured with 7.0.15: of 8706 writes that were
-confirmed, 8228 were gone). So the writes wait while Sentinel decides, and the old master is told at
-once what Sentinel decided.
-"""
+"""The sentinels that watch a Redis: who they are, which replicas they know, what they are at."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from blocks.redis_session import HungUp, Login, RedisSaidNo, RedisSession, Silent
-from recovery.errors import NotVerified, Refused, Unreachable
-from recovery.steps import act, decision
-from tasks.redis_server.settings import settings_of
-from tasks.redis_server.status import info_of
+from recovery.errors import Refused, Unreachable
+from recovery.steps import decision
 from tasks.redis_server.target import RedisServer
-from tasks.redis_server.triage import Due
-from tasks.redis_server.units import redis_unit
 
 HELLO = "__sentinel__:hello"
 HELLO_FIELDS = 8
 HEARD_WITHIN_SECONDS = 5.0  # each sentinel says hello every two seconds
-PAUSE_SECONDS = 0.05
-ASK_SECONDS = 1.0
-WRITES_WAIT_SECONDS = 20.0  # they go on by themselves after that, whatever became of us
-CATCH_UP_SECONDS = 5.0
-SWITCH_WITHIN_SECONDS = 12.0
-KNOWN_WITHIN_SECONDS = 25.0  # a sentinel asks for the replicas every ten seconds
-LINK_WITHIN_SECONDS = 300.0
-VERSION_MIN = (6, 2)  # CLIENT PAUSE … WRITE
+FAILOVER_SECONDS = 180.0  # what a sentinel gives a failover where nobody set it
+IN_PROGRESS = "failover_in_progress"
+EVERYBODY = ("default",)
 DOWN_FLAGS = ("down", "disconnected")
 
 
@@ -44,6 +29,13 @@ class Watch:
     port: int
     sentinels: tuple[str, ...]  # address:port
     replicas: tuple[str, ...]  # address:port, as the sentinels know them
+    failover_seconds: float = FAILOVER_SECONDS  # how long a sentinel tries each part of a failover
+    users: tuple[str, ...] = EVERYBODY  # accounts by which somebody may tell it whom to follow
+
+    @property
+    def place(self) -> str:
+        """Where the master is that they watch."""
+        return f"{self.address}:{self.port}"
 
     @property
     def is_kept(self) -> bool:
@@ -61,10 +53,23 @@ class Replica:
     priority: int
 
     @property
-    def may_be_promoted(self) -> bool:
-        """Whether Sentinel would choose it."""
+    def could_be_promoted(self) -> bool:
+        """Whether Sentinel might choose it: it does so, too, where the link broke a moment ago."""
         is_down = any(flag in self.flags for flag in DOWN_FLAGS)
-        return not is_down and self.link == "ok" and self.priority > 0
+        return not is_down and self.priority > 0
+
+    @property
+    def may_be_promoted(self) -> bool:
+        """Whether it follows its master and Sentinel would choose it."""
+        return self.could_be_promoted and self.link == "ok"
+
+
+@dataclass(frozen=True)
+class State:
+    """What a sentinel is at with a master."""
+
+    is_failing_over: bool
+    failover_seconds: float
 
 
 @decision
@@ -76,7 +81,7 @@ def watch_over(server: RedisServer) -> Watch:
         RedisSaidNo: this account may not listen.
         Unreachable: no answer.
 
-    Runbook: docs/runbooks/redis.md, step 5.
+    Runbook: docs/runbooks/redis.md, step 6.
     """
     nobody = Watch("", "", 0, (), ())
     with server.session() as session:
@@ -100,9 +105,19 @@ def watch_over(server: RedisServer) -> Watch:
         )
     sentinels = tuple(sorted(heard))
     known = Watch(first.name, first.address, first.port, sentinels, ())
-    with _sentinel(server, known) as session:
-        replicas = tuple(one.place for one in _replicas(session, known))
-    return Watch(first.name, first.address, first.port, sentinels, replicas)
+    with sentinel_of(server, known) as session:
+        replicas = tuple(one.place for one in replicas_of(session, known))
+        timeout = state_of(session.read("SENTINEL", "MASTER", first.name)).failover_seconds
+    return replace(known, replicas=replicas, failover_seconds=timeout, users=_users(server))
+
+
+def _users(server: RedisServer) -> tuple[str, ...]:
+    """The accounts of the server; the default one where this account may not ask."""
+    with server.session() as session:
+        try:
+            return tuple(str(user) for user in session.read("ACL", "USERS"))
+        except RedisSaidNo:
+            return EVERYBODY
 
 
 def _heard(server: RedisServer) -> dict[str, Watch]:
@@ -132,7 +147,7 @@ def parse_hello(message: str) -> tuple[str, Watch | None]:
 
 
 @contextmanager
-def _sentinel(server: RedisServer, watch: Watch) -> Iterator[RedisSession]:
+def sentinel_of(server: RedisServer, watch: Watch) -> Iterator[RedisSession]:
     """The first sentinel that answers; with the password of the server only where it asks for one.
 
     Raises:
@@ -156,7 +171,8 @@ def _sentinel(server: RedisServer, watch: Watch) -> Iterator[RedisSession]:
     raise Unreachable(server.label, "ask a sentinel", "; ".join(seen))
 
 
-def _replicas(session: RedisSession, watch: Watch) -> list[Replica]:
+def replicas_of(session: RedisSession, watch: Watch) -> list[Replica]:
+    """The replicas that a sentinel knows of."""
     return [replica_of(reply) for reply in session.read("SENTINEL", "SLAVES", watch.name)]
 
 
@@ -171,180 +187,17 @@ def replica_of(reply: list[Any]) -> Replica:
     )
 
 
-def _master(session: RedisSession, watch: Watch) -> str:
+def master_of(session: RedisSession, watch: Watch) -> str:
     """Where Sentinel says that the master is."""
     reply = session.read("SENTINEL", "GET-MASTER-ADDR-BY-NAME", watch.name)
     return f"{reply[0]}:{reply[1]}" if reply else ""
 
 
-def failover_commands(watch: Watch) -> list[str]:
-    """What fails over; the replica that Sentinel chooses is one of those named here."""
-    return [
-        _pause_line(),
-        f"SENTINEL FAILOVER {watch.name}",
-        *(f"REPLICAOF {' '.join(place.rsplit(':', 1))}" for place in watch.replicas),
-        "CLIENT UNPAUSE",
-        "CONFIG REWRITE",
-    ]
-
-
-def _pause_line() -> str:
-    return f"CLIENT PAUSE {int(WRITES_WAIT_SECONDS * 1000)} WRITE"
-
-
-def has_failed_over(server: RedisServer, due: Due, watch: Watch) -> bool:
-    """Whether the server is a replica of the master that Sentinel names, after a restart too."""
-    with server.session() as session:
-        info = info_of(session)
-    unit = redis_unit(server.host, due.unit)
-    if info.is_master or not settings_of(server.host, unit.arguments, unit.name).replica_of:
-        return False
-    with _sentinel(server, watch) as session:
-        return _master(session, watch) == info.master
-
-
-def refuse_unless_failover_can_succeed(server: RedisServer, watch: Watch) -> None:
-    """Refuse a failover for which there is no quorum or no replica that could take over.
-
-    Raises:
-        Refused: there is none; says which.
-        Unreachable: no sentinel answers.
-
-    Runbook: docs/runbooks/redis.md, step 5.
-    """
-    with server.session() as session:
-        info = info_of(session)
-    if tuple(int(part) for part in info.version.split(".")[:2]) < VERSION_MIN:
-        raise Refused(
-            server.label,
-            f"Redis {info.version} cannot hold writes back during a failover, and those of some "
-            "ten seconds would be lost",
-            f"Stop what writes, `SENTINEL FAILOVER {watch.name}` at a sentinel, wait until this "
-            "server is a replica, then start this recovery again",
-        )
-    with _sentinel(server, watch) as session:
-        _refuse_without_quorum(server, session, watch)
-        _refuse_without_replica(server, session, watch)
-
-
-def _refuse_without_quorum(server: RedisServer, session: RedisSession, watch: Watch) -> None:
-    try:
-        session.read("SENTINEL", "CKQUORUM", watch.name)
-    except RedisSaidNo as no:
-        raise Refused(
-            server.label,
-            f"Sentinel could not fail over {watch.name}: {no.word} {no.tail}",
-            "Bring the missing sentinels back, then resume",
-        ) from no
-
-
-def _refuse_without_replica(server: RedisServer, session: RedisSession, watch: Watch) -> None:
-    ends = time.monotonic() + KNOWN_WITHIN_SECONDS
-    while True:
-        known = _replicas(session, watch)
-        if any(one.may_be_promoted for one in known):
-            return
-        if time.monotonic() > ends:
-            told = ", ".join(f"{one.place} ({one.flags}, link {one.link})" for one in known)
-            raise Refused(
-                server.label,
-                f"Sentinel has no replica to promote: {told or 'it knows none'}",
-                "Recover a replica first, and wait until the sentinels see it; then resume",
-            )
-        time.sleep(ASK_SECONDS)
-
-
-@act(
-    commands=failover_commands,
-    done_when=has_failed_over,
-    refuse_if=(refuse_unless_failover_can_succeed,),
-    redo_stale=False,
-    lasts_until="restart",
-)
-def fail_over(server: RedisServer, due: Due, watch: Watch) -> None:
-    """Have Sentinel promote a replica, and have the old master follow it. Both keep all data.
-
-    Writes wait meanwhile, a second or two; clients then get READONLY and ask Sentinel anew. Begun
-    and cut off, the writes go on by themselves and Sentinel ends what it began. Done twice, the
-    second finds the roles swapped and does nothing.
-
-    Raises:
-        Refused: there is no quorum, or no replica that could take over.
-        NotVerified: the replicas lag behind, or Sentinel did not switch in time.
-        Unreachable: no answer of the server or of any sentinel.
-
-    Runbook: docs/runbooks/redis.md, step 5.
-    """
-    del due  # what its probe asks for
-    with server.session() as old, _sentinel(server, watch) as sentinel:
-        here = f"{watch.address}:{watch.port}"
-        new = _master(sentinel, watch)
-        try:
-            if new == here:
-                old.change(*_pause_line().split())
-                _until_caught_up(server, old)
-                _order(sentinel, watch)
-                new = _until_switched(server, sentinel, watch, here)
-            if info_of(old).is_master:
-                address, _, port = new.rpartition(":")
-                old.change("REPLICAOF", address, port)
-        finally:
-            old.change("CLIENT", "UNPAUSE")
-        old.change("CONFIG", "REWRITE")
-        _until_linked(server, old)
-
-
-def _until_caught_up(server: RedisServer, old: RedisSession) -> None:
-    ends = time.monotonic() + CATCH_UP_SECONDS
-    with old.repeated("ROLE") as role:
-        while True:
-            _, offset, replicas = role()
-            if any(int(place[2]) >= int(offset) for place in replicas):
-                return
-            if time.monotonic() > ends:
-                raise NotVerified(
-                    server.label,
-                    f"a replica to catch up while no writes come (offset {offset})",
-                    ", ".join(f"{place[0]}:{place[1]} at {place[2]}" for place in replicas),
-                    "See the network between them and the load of the replicas, then resume",
-                )
-            time.sleep(PAUSE_SECONDS)
-
-
-def _order(sentinel: RedisSession, watch: Watch) -> None:
-    try:
-        sentinel.change("SENTINEL", "FAILOVER", watch.name)
-    except RedisSaidNo as no:
-        if no.word != "INPROG":  # one is under way already, and that one counts
-            raise
-
-
-def _until_switched(server: RedisServer, sentinel: RedisSession, watch: Watch, here: str) -> str:
-    ends = time.monotonic() + SWITCH_WITHIN_SECONDS
-    words = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", watch.name)
-    with sentinel.repeated(*words) as ask:
-        while True:
-            new = ":".join(ask())
-            if new != here:
-                return new
-            if time.monotonic() > ends:
-                raise NotVerified(
-                    server.label,
-                    f"Sentinel to make another server the master of {watch.name}",
-                    f"{new} after {SWITCH_WITHIN_SECONDS:g} s",
-                    "See the log of the sentinels (-failover-abort-no-good-slave?), then resume",
-                )
-            time.sleep(PAUSE_SECONDS)
-
-
-def _until_linked(server: RedisServer, old: RedisSession) -> None:
-    ends = time.monotonic() + LINK_WITHIN_SECONDS
-    while not (info := info_of(old)).is_link_up or info.is_master:
-        if time.monotonic() > ends:
-            raise NotVerified(
-                server.label,
-                f"its link to the new master {info.master} to be up",
-                "that it is down",
-                "See its log: masterauth, and the network between them",
-            )
-        time.sleep(PAUSE_SECONDS)
+def state_of(reply: list[Any]) -> State:
+    """Read what `SENTINEL MASTER` answers (2.8 to 7.2), names and values in turn."""
+    said = dict(zip(reply[::2], reply[1::2], strict=True))
+    timeout = str(said.get("failover-timeout", ""))
+    return State(
+        IN_PROGRESS in str(said.get("flags", "")).split(","),
+        int(timeout) / 1000 if timeout.isdigit() else FAILOVER_SECONDS,
+    )

@@ -17,6 +17,12 @@ PORT = 6379
 SAVE_POINTS = "3600 1 300 100 60 10000"  # where the file has no line about it
 NO_CONFIGURATION = ""
 DEPTH_MAX = 5
+ON_SIGTERM = "shutdown-on-sigterm"  # 7.0 on
+HASTY = (
+    "nosave",
+    "now",
+    "force",
+)  # what it may say to stop without a save, or despite a failed one
 AT_START = "/"  # where systemd starts what names no folder
 DEFAULTS = {
     "port": str(PORT),
@@ -32,9 +38,13 @@ DEFAULTS = {
     "replicaof": "",
     "logfile": "",
     "cluster-enabled": "no",
+    ON_SIGTERM: "default",
 }
 OTHER_NAMES = {"slaveof": "replicaof"}  # up to Redis 4 in files, and in CONFIG GET to this day
-ASKED_WHEN_RUNNING = (*DEFAULTS, "stop-writes-on-bgsave-error", "maxmemory-policy")
+ASKED_WHEN_RUNNING = (
+    *DEFAULTS, "stop-writes-on-bgsave-error", "maxmemory-policy", "min-replicas-to-write",
+    "min-slaves-to-write",
+)  # fmt: skip
 PATTERN = rf"^[[:space:]]*({'|'.join([*DEFAULTS, *OTHER_NAMES, 'include'])})([[:space:]]|$)"
 # Of the script that Redis's own installer writes (unit redis_6379): where its configuration is.
 INIT_PATTERN = r"^(REDISPORT|CONF)="
@@ -60,11 +70,17 @@ class Settings:
     replica_of: str  # empty: a master
     log: str  # empty: standard output
     is_cluster: bool
+    on_sigterm: str  # what a stop does: default, or words as nosave, now, force
 
     @property
     def is_persistent(self) -> bool:
         """Whether anything is written to disk without being asked."""
         return self.is_aof or bool(self.save_points)
+
+    @property
+    def is_hasty(self) -> bool:
+        """Whether a stop need not save all of it."""
+        return bool({*self.on_sigterm.split()} & {*HASTY})
 
     @property
     def rdb_path(self) -> str:
@@ -153,6 +169,7 @@ def _settings(file: str, said: Mapping[str, str]) -> Settings:
         replica_of="" if replica_of == "no one" else replica_of,
         log=said["logfile"],
         is_cluster=said["cluster-enabled"] == "yes",
+        on_sigterm=said[ON_SIGTERM].lower(),
     )
 
 

@@ -1,12 +1,13 @@
 """Whether a Redis may be started: what would keep it from it, and what a start would destroy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from recovery.errors import UnreadableOutput
-from tasks.redis_server import files, logs
+from tasks.redis_server import files, logs, losses
 from tasks.redis_server.causes import Cause, Sign
+from tasks.redis_server.losses import Loss
 from tasks.redis_server.settings import Settings, settings_of
-from tasks.redis_server.storage import Storage, storage_of
+from tasks.redis_server.storage import MANIFEST, Storage, storage_of
 from tasks.redis_server.target import RedisServer, refusal
 from tasks.redis_server.units import RedisUnit
 
@@ -21,8 +22,15 @@ RESTORE = (
 )
 
 
-def refuse_unless_startable(server: RedisServer, unit: RedisUnit) -> None:
+def refuse_unless_startable(
+    server: RedisServer, unit: RedisUnit, accept: Sequence[str] = ()
+) -> None:
     """Refuse a start that cannot succeed, or that would load other files than hold the data.
+
+    Args:
+        server: the server.
+        unit: its unit.
+        accept: names of losses that a person accepts.
 
     Raises:
         Refused: names the cause and the remedy.
@@ -35,6 +43,11 @@ def refuse_unless_startable(server: RedisServer, unit: RedisUnit) -> None:
         cause, text, remedy = why
         raise refusal(server, cause, f"it cannot start: {text}", f"{remedy}. Then resume")
     refuse_other_files(server, settings, storage)
+    found = [
+        *_newer_dump(server, unit, settings, storage),
+        *_no_files(server, unit, settings, storage),
+    ]
+    losses.refuse_losses(server.label, found, accept)
     for sign in logs.signs(server, unit, settings.log):
         _refuse_standing(server, unit, settings, storage, sign)
 
@@ -52,8 +65,15 @@ def refuse_other_files(server: RedisServer, settings: Settings, storage: Storage
             f"and overwrite {settings.rdb_path} at its next save",
             RESTORE.format(rdb=settings.rdb_path, file=settings.file),
         )  # fmt: skip
-    newest = max((file.changed_at for file in storage.aof_files), default=0.0)
-    snapshot_at = storage.snapshot.changed_at if storage.snapshot else 0.0
+    if settings.is_aof and storage.is_aof_unlisted:
+        raise refusal(
+            server, Cause.AOF_MISSING,
+            f"{settings.folder}/{settings.aof_folder} has files of an AOF and no "
+            f"{settings.aof}{MANIFEST}: Redis would start empty beside them",
+            "Put the manifest back from a copy, or write it anew (`file NAME seq NUMBER type b` "
+            "for the base, `type i` for each increment, in their order); then resume",
+        )  # fmt: skip
+    newest, snapshot_at = _changed_at(storage)
     if not settings.is_aof and newest > snapshot_at + YOUNGER_SECONDS:
         raise refusal(
             server, Cause.AOF_IGNORED,
@@ -61,6 +81,55 @@ def refuse_other_files(server: RedisServer, settings: Settings, storage: Storage
             "newer than the snapshot: Redis would come back without what was written since",
             f"Set `appendonly yes` in {settings.file}, or move the AOF away if it holds nothing",
         )  # fmt: skip
+
+
+def _changed_at(storage: Storage) -> tuple[float, float]:
+    """When the AOF and the snapshot were changed last; 0 where there is none."""
+    newest = max((file.changed_at for file in storage.aof_files), default=0.0)
+    return newest, storage.snapshot.changed_at if storage.snapshot else 0.0
+
+
+def _newer_dump(
+    server: RedisServer, unit: RedisUnit, settings: Settings, storage: Storage
+) -> Iterable[Loss]:
+    """An AOF that may have been left behind, and a newer snapshot that a start would overwrite."""
+    newest, snapshot_at = _changed_at(storage)
+    is_newer = storage.has_keys_in_snapshot and snapshot_at > newest + YOUNGER_SECONDS
+    if not (settings.is_aof and storage.aof_files and is_newer):
+        return
+    if logs.ended_with_aof(server, unit, settings.log):
+        return  # a stop saves, too, where nothing was written for long
+    yield Loss(
+        losses.NEWER_DUMP,
+        f"{Cause.DUMP_IGNORED}: {settings.file} says `appendonly yes`, {settings.rdb_path} is "
+        f"{snapshot_at - newest:.0f} s newer than the AOF, and its log does not say that the AOF "
+        "was in use until the end: what is only in the snapshot would be overwritten",
+        RESTORE.format(rdb=settings.rdb_path, file=settings.file)
+        + ". Where nothing was written in that time, the AOF has all",
+    )
+
+
+def _no_files(
+    server: RedisServer, unit: RedisUnit, settings: Settings, storage: Storage
+) -> Iterable[Loss]:
+    """A data folder without the files that were there: it would start empty, and overwrite none."""
+    if storage.unmounted:
+        yield Loss(
+            losses.NO_FILES,
+            f"{Cause.NO_FILES}: {storage.unmounted}, on which {settings.folder} lies, is in "
+            "/etc/fstab and not mounted: it would start without the files there",
+            f"`mount {storage.unmounted}`, then resume",
+        )
+        return
+    is_empty = not (storage.snapshot or storage.aof_files or settings.replica_of)
+    if is_empty and (said := logs.had_data(server, unit, settings.log)):
+        yield Loss(
+            losses.NO_FILES,
+            f"{Cause.NO_FILES}: {settings.folder} has neither a snapshot nor an AOF, and its log "
+            f"says `{said}`: it would start empty",
+            "Find out where the files are: a disk that is not mounted, another `dir`, somebody "
+            "who removed them. Put them back, then resume",
+        )
 
 
 def process_state(server: RedisServer, pid: int) -> str:

@@ -55,6 +55,10 @@ class Info:
     is_link_up: bool
     master: str
     is_cluster: bool
+    replication_id: str  # of the stream of changes
+    former_replication_id: str  # of the one it followed before it was promoted
+    promoted_at_offset: int  # how far it was in that one; -1 where it was never promoted
+    good_replicas: int  # as counted for min-replicas-to-write; -1 where none are wanted
 
     @property
     def is_master(self) -> bool:
@@ -138,6 +142,10 @@ def _info(said: Mapping[str, str]) -> Info:
         is_link_up=is_master or said.get("master_link_status") == "up",
         master="" if is_master else f"{said.get('master_host', '?')}:{said.get('master_port')}",
         is_cluster=said.get("cluster_enabled", "0") == "1",
+        replication_id=said.get("master_replid", ""),
+        former_replication_id=said.get("master_replid2", ""),
+        promoted_at_offset=max(int(said.get("second_repl_offset", "-1")) - 1, -1),
+        good_replicas=int(said.get("min_slaves_good_slaves", "-1")),
     )
 
 

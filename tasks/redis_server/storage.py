@@ -20,6 +20,9 @@ user=$2
 if runuser -u "$user" -- test -w . -a -x . 2>/dev/null; then echo "writable"; fi
 if awk -v at="$(stat -c %m .)" '$2 == at { o = $4 } END { exit o !~ /(^|,)ro(,|$)/ }' /proc/mounts
 then echo "read-only"; fi
+awk -v at="$(pwd -P)/" 'NR == FNR { is[$2] = 1; next } { sub(/\/$/, "", $2) }
+  $1 !~ /^#/ && $2 ~ /^\/./ && !($2 in is) && index(at, $2 "/") == 1 { print "unmounted", $2 }
+' /proc/mounts /etc/fstab 2>/dev/null
 shift 2
 find "$@" -maxdepth 1 -type f -printf 'file\t%s\t%T@\t%u\t%p\n' 2>/dev/null
 runuser -u "$user" -- find "$@" -maxdepth 1 -type f ! -readable -printf 'closed\t%p\n' \
@@ -55,6 +58,7 @@ class Storage:
     rdb: str
     aof: str
     aof_folder: str
+    unmounted: str  # a place on the way to the folder that /etc/fstab mounts and nobody has mounted
 
     @property
     def snapshot(self) -> DataFile | None:
@@ -81,6 +85,20 @@ class Storage:
             if path in names:
                 return f"{self.folder}/{path}"
         return ""
+
+    @property
+    def is_aof_unlisted(self) -> bool:
+        """Whether the AOF's folder has files that no manifest names: Redis 7 loads none of them."""
+        return bool(self.aof_files) and not self.aof_path
+
+    @property
+    def has_data_in_aof(self) -> bool:
+        """Whether a start on the AOF loads anything: a base with keys, or writes after it."""
+        return any(
+            file.size_bytes > (EMPTY_RDB_BYTES if file.path.endswith(".rdb") else 0)
+            for file in self.aof_files
+            if not file.path.endswith(MANIFEST)
+        )
 
     @property
     def size_bytes(self) -> int:
@@ -196,4 +214,5 @@ def parse_storage(printed: str, settings: Settings) -> Storage:
         rdb=settings.rdb,
         aof=settings.aof,
         aof_folder=settings.aof_folder,
+        unmounted=" ".join(words.get("unmounted", [])),
     )

@@ -19,6 +19,8 @@ PONG = "PONG"
 SILENT = "SILENT"
 STOPPED = "T"
 HUNG_UP = "HUNG-UP"
+REPLICAS_WANTED = "min-replicas-to-write"
+REPLICAS_WANTED_BEFORE = "min-slaves-to-write"  # up to Redis 4
 TIMES_ASKED = 3  # a command may take long, and that is not frozen
 GONE_BY_THEMSELVES = {UnitState.DEACTIVATING, UnitState.ACTIVATING, UnitState.RELOADING}
 NOTHING_CHANGED = "Then start this recovery again"
@@ -56,7 +58,7 @@ class Spoken:
 
 
 @decision
-def cure_due(server: RedisServer, *, restart: bool) -> Due:
+def cure_due(server: RedisServer, *, restart: bool, accept: tuple[str, ...] = ()) -> Due:
     """What is the matter and which cure is due; nothing is remembered of what is refused.
 
     Raises:
@@ -73,7 +75,7 @@ def cure_due(server: RedisServer, *, restart: bool) -> Due:
         )  # fmt: skip
     listeners = server.listeners()
     if not listeners:
-        return _not_listening(server, unit)
+        return _not_listening(server, unit, accept)
     refuse_stranger(server, unit, listeners)
     spoken = ask(server, listeners[0].address)
     if spoken.word == SILENT:
@@ -123,7 +125,7 @@ def refuse_stranger(server: RedisServer, unit: RedisUnit, listeners: list[Listen
     )  # fmt: skip
 
 
-def _not_listening(server: RedisServer, unit: RedisUnit) -> Due:
+def _not_listening(server: RedisServer, unit: RedisUnit, accept: tuple[str, ...]) -> Due:
     state = unit.status.state
     if state is UnitState.ACTIVE:
         raise Unreachable(
@@ -137,7 +139,7 @@ def _not_listening(server: RedisServer, unit: RedisUnit) -> Due:
         raise Unreachable(
             server.label, unit.name, f"systemd is still at it: {unit.status}", "Wait, then resume"
         )
-    starting.refuse_unless_startable(server, unit)
+    starting.refuse_unless_startable(server, unit, accept)
     return Due(Finding.NOT_RUNNING, unit.name, unit.process, str(unit.status))
 
 
@@ -229,6 +231,7 @@ def _answering(server: RedisServer, unit: RedisUnit, spoken: Spoken, *, restart:
             server, Cause.LINK_DOWN, f"it is a replica and has no link to its master {info.master}",
             "Recover the master; if that is well, see masterauth and the network between them",
         )  # fmt: skip
+    _refuse_few_replicas(server, info)
     if spoken.word == "MISCONF" or not (info.last_save_is_ok and info.aof_write_is_ok):
         return _not_saving(server, unit, info)
     finding = Finding.RESTART_ORDERED if restart else Finding.WELL
@@ -244,6 +247,23 @@ def _refuse_full_memory(server: RedisServer, info: Info) -> None:
             f"noeviction lets nothing go; the host has {free} bytes available",
             "Delete keys or let them expire, or raise maxmemory where the host has the memory; "
             "a restart loads the same keys again",
+        )  # fmt: skip
+
+
+def _refuse_few_replicas(server: RedisServer, info: Info) -> None:
+    """Refuse to call it well where every write gets NOREPLICAS, which no restart cures."""
+    if not info.is_master or info.good_replicas < 0:
+        return
+    with server.session() as session:
+        _, said = running_settings(session)
+    wanted = int(said.get(REPLICAS_WANTED) or said.get(REPLICAS_WANTED_BEFORE) or 0)
+    if info.good_replicas < wanted:
+        raise refusal(
+            server, Cause.NO_REPLICAS,
+            f"it takes no writes (NOREPLICAS): {info.good_replicas} replicas follow it closely, "
+            f"and {REPLICAS_WANTED} asks for {wanted}",
+            "Recover its replicas; where it may take writes without them, `CONFIG SET "
+            f"{REPLICAS_WANTED} {info.good_replicas}`",
         )  # fmt: skip
 
 

@@ -30,9 +30,21 @@ MORE_PROPERTIES = (
     "DropInPaths",
     "ExecMainStartTimestampMonotonic",
     "ExecStart",
+    "ExecStop",
+    "KillSignal",
+    "RestartKillSignal",
 )
-# A password can stand among the arguments; it is masked before it leaves the host.
-MASK = r"s/(--(requirepass|masterauth|primaryauth)[ =])[^ ;]*/\1***/g"
+SIGTERM = 15
+# A password can stand among the arguments, which systemd shows without their quotes: all up to the
+# next option is masked before it leaves the host, and of a stop command only what ends in a loss.
+MASK = r"""
+s/^ExecStop=.*(nosave|kill +(-s +|-)(SIG)?(KILL|9)).*/ExecStop=\1/I
+t
+s/^ExecStop=.*/ExecStop=/
+s/ (--[a-z]|; ignore_errors=)/\n\1/Ig
+s/(--([a-z-]*(pas|auth|req)[a-z-]*|user|sentinel)[ \t=]+)[^\n]*/\1***/Ig
+s/\n/ /g
+"""
 SPAN = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|min|h|d|w|month|y)\b")
 SPAN_SECONDS = {
     "us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800,
@@ -72,6 +84,7 @@ class RedisUnit:
     is_frozen: bool  # by the freezer of control groups
     has_job: bool
     files: tuple[str, ...]  # the unit file and what is dropped in
+    stops_otherwise: str  # how, where a stop is more than SIGTERM and waiting
 
     @property
     def name(self) -> str:
@@ -136,7 +149,19 @@ def parse_redis_unit(asked: str, printed: str) -> RedisUnit:
         is_frozen=said.get("FreezerState", "running") in {"frozen", "freezing"},
         has_job=said.get("Job", "") not in {"", "0"},
         files=(said.get("FragmentPath", ""), *said.get("DropInPaths", "").split()),
+        stops_otherwise=_stops_otherwise(printed),
     )
+
+
+def _stops_otherwise(printed: str) -> str:
+    """How a unit is stopped, where that is more than SIGTERM; several lines of a name may stand."""
+    for line in printed.splitlines():
+        name, _, value = line.partition("=")
+        if name == "ExecStop" and value:
+            return f"an ExecStop with {value}"
+        if name in {"KillSignal", "RestartKillSignal"} and value not in {"", str(SIGTERM)}:
+            return f"{name} {value}"
+    return ""
 
 
 def parse_span(printed: str) -> float:

@@ -8,7 +8,14 @@ from recovery.errors import NotVerified, Unreachable
 from recovery.steps import verify
 from recovery.walk import step_logger
 from tasks.redis_server import logs, orders, units
-from tasks.redis_server.contents import NOT_COUNTED, SHRUNK_MAX, Before, refuse_fewer_keys
+from tasks.redis_server.contents import (
+    NOT_COUNTED,
+    SHRUNK_MAX,
+    SOME,
+    Before,
+    refuse_fewer_keys,
+)
+from tasks.redis_server.settings import settings_of
 from tasks.redis_server.status import Info, info_of, parse_info
 from tasks.redis_server.target import RedisServer
 from tasks.redis_server.triage import Due
@@ -122,7 +129,7 @@ def serves(server: RedisServer, due: Due, keys_min: int = NOT_COUNTED) -> Servin
     Args:
         server: the server.
         due: what was found before.
-        keys_min: keys that were counted on disk; -1 where they were not.
+        keys_min: keys that were counted on disk, or what `contents.keys_on_disk` has instead.
 
     Raises:
         NotVerified: it does not do its work; says what is missing.
@@ -138,7 +145,22 @@ def serves(server: RedisServer, due: Due, keys_min: int = NOT_COUNTED) -> Servin
             f"{info.total_keys} keys",
             "Look at which files it has loaded before anything is written to it",
         )
+    if keys_min == SOME and not info.total_keys:
+        _refuse_nothing_loaded(server, due)
     return _serving(server, due, info)
+
+
+def _refuse_nothing_loaded(server: RedisServer, due: Due) -> None:
+    unit = units.redis_unit(server.host, due.unit)
+    log = settings_of(server.host, unit.arguments, unit.name).log
+    if not logs.has_loaded_files(server, unit, log):
+        raise NotVerified(
+            server.label,
+            "it to have loaded its AOF, which had data",
+            "no key, and nothing in its log of a file that it has loaded",
+            "Stop it before anything is written to it, and see the copy of its files; `recover "
+            "undo` puts that back",
+        )
 
 
 @verify
@@ -166,11 +188,9 @@ def serves_as_before(
             f"role {info.role} {info.master}",
             "Find out who changed it: Sentinel, `replicaof` in its file, or a person",
         )
-    if is_master_due:
-        info = _with_replicas(server, before, info)
-        refuse_fewer_keys(server, before.keys, info)
-    else:
-        info = _following(server, info)
+    # What a replica holds once it follows is what its master has.
+    info = _with_replicas(server, before, info) if is_master_due else _following(server, info)
+    refuse_fewer_keys(server, before.keys, info)
     return _serving(server, due, info)
 
 

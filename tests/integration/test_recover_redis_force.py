@@ -3,7 +3,7 @@
 import pytest
 
 from recovery.run import RecoveryState
-from tasks.redis_server import triage
+from tasks.redis_server import ending, freeing, triage
 from tests.integration.test_recover_redis_refusals import with_aof
 from tests.lab.processes import wait_until
 from tests.lab.redis_hosts import DATA, Recoveries, debian_redis
@@ -78,12 +78,26 @@ def test_an_aof_that_is_sound_is_not_repaired(recover, redis):
 
 
 @pytest.mark.parametrize("flow", ["repair-redis-aof", "end-frozen-redis"])
-def test_one_that_answers_is_neither_repaired_nor_ended(recover, redis, flow):
+def test_one_that_answers_is_neither_repaired_nor_ended_and_nothing_was_due(recover, redis, flow):
+    pid = redis.pid
+
+    ended = recover.redis(redis, flow, break_glass="test")
+
+    assert ended.state is RecoveryState.RECOVERED
+    assert ended.result.finding == "well"
+    assert recover.changes(ended.recovery_id) == []
+    assert redis.pid == pid
+
+
+@pytest.mark.parametrize("flow", ["repair-redis-aof", "end-frozen-redis"])
+def test_one_that_asks_for_a_password_is_neither_repaired_nor_ended(recover, redis, flow):
+    redis.cli("CONFIG", "SET", "requirepass", "secret")
     pid = redis.pid
 
     ended = recover.redis(redis, flow, break_glass="test")
 
     assert ended.state is RecoveryState.REFUSED
+    assert "NOAUTH" in str(ended.error)
     assert redis.pid == pid
 
 
@@ -127,6 +141,28 @@ def test_a_frozen_process_is_ended_only_with_the_loss_accepted_and_comes_back(
     signals = [line.split("kill -s ")[1].split()[0] for line in recover.changes(ended.recovery_id)
                if "kill -s" in line]  # fmt: skip
     assert signals == sent
+
+
+def test_a_process_that_wakes_and_saves_is_not_killed_however_long_that_takes(
+    recover, lab_network, monkeypatch
+):
+    monkeypatch.setattr(triage, "TIMES_ASKED", 1)
+    monkeypatch.setattr(ending, "STANDSTILL_SECONDS", 2.0)
+    monkeypatch.setattr(freeing, "LOOK_SECONDS", 1.0)
+    redis = debian_redis(
+        lab_network(1).hosts[0], "enable-debug-command local", "rdb-key-save-delay 50000"
+    )
+    redis.fill(300)  # takes 15 seconds to be saved
+    before = redis.contents()
+    redis.host.run("systemd-run --quiet redis-cli DEBUG SLEEP 600")
+
+    ended = recover.redis(
+        redis, "end-frozen-redis", accept_loss=["since-last-save"], break_glass="test"
+    )
+
+    assert ended.error is None, ended.error
+    assert redis.contents() == before
+    assert not [line for line in recover.changes(ended.recovery_id) if "kill -s KILL" in line]
 
 
 def test_a_process_that_a_signal_stopped_is_not_ended(recover, redis):

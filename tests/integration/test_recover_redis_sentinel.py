@@ -3,6 +3,7 @@
 import pytest
 
 from recovery.run import RecoveryState
+from tasks.redis_server import failover
 from tests.lab.processes import wait_until
 from tests.lab.redis_hosts import Recoveries, debian_redis, sentinel_trio, writer
 
@@ -47,6 +48,69 @@ def test_a_master_is_failed_over_first_and_no_confirmed_write_is_lost(recover, t
     assert new.contents() == before
     assert old.starts() == 2
     assert [redis.starts() for redis in trio.redis if redis is not old] == [1, 1]
+
+
+def prefer(trio, preferred):
+    """Let Sentinel choose this replica before the others, however far it is."""
+    preferred.cli("CONFIG", "SET", "replica-priority", "1")
+    ask = "redis-cli -p 26379 SENTINEL REPLICAS divoc"
+    wait_until(
+        lambda: "slave-priority\n1\n" in f"{trio.redis[0].host.run(ask)}\n",
+        "sentinels to know the priority",
+        within_seconds=30,
+    )
+
+
+def test_a_preferred_replica_that_lags_behind_ends_the_failover_before_it_is_ordered(
+    recover, trio, monkeypatch
+):
+    old, _, preferred = trio.redis
+    prefer(trio, preferred)
+    pid, fail_over = preferred.pid, failover._failed_over
+
+    def fail_over_while_it_stands_still(*given):
+        preferred.host.run(f"kill -STOP {pid}")  # after five seconds, Sentinel would pass it over
+        old.fill(400, "late", 100_000)
+        return fail_over(*given)
+
+    monkeypatch.setattr(failover, "_failed_over", fail_over_while_it_stands_still)
+    monkeypatch.setattr(failover, "CATCH_UP_SECONDS", 1.0)
+
+    ended = recover.redis(old, restart=True)
+    preferred.host.run(f"kill -CONT {pid}")
+
+    assert ended.state is RecoveryState.FAILED
+    assert "each replica that Sentinel could promote to catch up" in str(ended.error)
+    assert not [line for line in recover.changes(ended.recovery_id) if "SENTINEL FAILOVER" in line]
+    assert (trio.master(), old.starts()) == (old.host.address, 1)
+    assert old.cli("SET", "still", "writable") == "OK"
+    assert len(old.cli("KEYS", "late:*").split()) == 400
+
+
+def test_writes_wait_for_a_chosen_replica_that_stands_still_and_none_is_lost(
+    recover, trio, monkeypatch
+):
+    old, _, preferred = trio.redis
+    prefer(trio, preferred)
+    pid, order = preferred.pid, failover._order
+
+    def order_while_it_stands_still(*given):
+        preferred.host.run(f"kill -STOP {pid}")
+        order(*given)
+        preferred.host.run(
+            f"systemd-run --quiet --on-active=15 --timer-property=AccuracySec=1 kill -CONT {pid}"
+        )
+
+    monkeypatch.setattr(failover, "_order", order_while_it_stands_still)
+
+    with writer(old) as confirmed:
+        ended = recover.redis(old, restart=True)
+
+    assert ended.error is None, ended.error
+    assert trio.master() == preferred.host.address
+    written = old.host.read_file(str(confirmed)).decode().split()
+    assert written
+    assert [name for name in written if preferred.cli("EXISTS", name) != "1"] == []
 
 
 def test_a_replica_is_restarted_without_a_failover(recover, trio):

@@ -16,7 +16,8 @@ from tasks.redis_server.losses import (
 from tasks.redis_server.settings import read_settings
 from tasks.redis_server.status import parse_info
 from tasks.redis_server.storage import parse_storage
-from tests.unit.test_redis_outputs import INFO, STORAGE
+from tasks.redis_server.units import parse_redis_unit
+from tests.unit.test_redis_outputs import INFO, STORAGE, UNIT
 
 FOREVER = Terms(float("inf"), float("inf"), kills_at_the_end=True)
 SAVES = read_settings("/etc/redis/redis.conf", [("dir", "/var/lib/redis")])
@@ -113,6 +114,34 @@ def test_a_unit_that_is_never_killed_may_take_its_time_to_stop():
     slow = replace(ALONE, last_save_seconds=60)
 
     assert names(slow, SAVES, SAVES, Terms(90, float("inf"), kills_at_the_end=False)) == []
+
+
+@pytest.mark.parametrize("said", ["nosave", "now", "force", "save force"])
+def test_a_stop_that_need_not_save_is_a_loss_with_a_name(said):
+    hasty = replace(SAVES, on_sigterm=said)
+
+    assert names(ALONE, hasty, SAVES) == ["stop-without-save"]
+    assert names(ALONE, SAVES, hasty) == ["stop-without-save"]
+    assert names(ALONE, replace(LOGS, on_sigterm=said), replace(LOGS, on_sigterm=said)) == []
+    assert names(REPLICA, replace(FOLLOWS, on_sigterm=said), FOLLOWS) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "how"),
+    [
+        ("ExecStop=NOSAVE", "an ExecStop with NOSAVE"),
+        ("ExecStop=\nExecStop=kill -9", "an ExecStop with kill -9"),
+        ("KillSignal=9", "KillSignal 9"),
+        ("RestartKillSignal=3", "RestartKillSignal 3"),
+        ("KillSignal=15\nRestartKillSignal=15\nExecStop=", ""),
+    ],
+)
+def test_a_unit_that_stops_it_otherwise_than_by_sigterm_is_known(line, how):
+    unit = parse_redis_unit("redis-server", f"{UNIT}{line}\n")
+    terms = replace(FOREVER, stops_otherwise=unit.stops_otherwise)
+
+    assert unit.stops_otherwise == how
+    assert names(ALONE, LOGS, LOGS, terms) == (["stop-without-save"] if how else [])
 
 
 def test_what_was_accepted_by_name_is_not_refused():

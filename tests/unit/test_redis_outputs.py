@@ -117,7 +117,10 @@ connected_slaves:2
 slave0:ip=10.0.0.2,port=6379,state=online,offset=700,lag=0
 slave1:ip=10.0.0.3,port=6379,state=wait_bgsave,offset=0,lag=0
 slave_read_repl_offset:700
+master_replid:aaaa
+master_replid2:0
 master_repl_offset:714
+second_repl_offset:-1
 # Keyspace
 db0:keys=12,expires=2,avg_ttl=0
 db3:keys=1,expires=0,avg_ttl=0

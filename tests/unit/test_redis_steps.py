@@ -5,13 +5,15 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from blocks.redis_session import RedisSaidNo
+from blocks.redis_session import RedisSaidNo, Silent
 from blocks.ssh_command import Answer
 from recovery.errors import BadInput, NotVerified, Refused, Unreachable, UnreadableOutput
 from tasks.redis_server import (
     aof,
     contents,
     copies,
+    ending,
+    failover,
     freeing,
     logs,
     orders,
@@ -41,12 +43,20 @@ REPLICA = INFO.replace(
     "role:slave\nmaster_host:10.0.0.1\nmaster_port:6379\nmaster_link_status:up\nslave_repl_offset:1",
 )
 SETTINGS = ["dir", "/var/lib/redis", "save", "3600 1", "port", "6379", "dbfilename", "dump.rdb"]
+PROMOTED = INFO.replace("replid2:0", "replid2:aaaa").replace("offset:-1", "offset:715")
 HELLO = "10.0.0.4,26379,e977,0,divoc,10.0.0.1,6379,0"
 
 
 def slave(place="10.0.0.2", flags="slave", link="ok", priority="100"):
     return ["ip", place, "port", "6379", "flags", flags, "master-link-status", link,
             "slave-priority", priority]  # fmt: skip
+
+
+def of_master(flags="master"):
+    return ["name", "divoc", "flags", flags, "failover-timeout", "180000"]
+
+
+FAILING_OVER = of_master("master,failover_in_progress")
 
 
 def said_no(word, text="no"):
@@ -130,6 +140,7 @@ PRINTED = {
     "MainPID": "",
     "df -P": "overlay 1 1 99999999999 1% /\n",
     "test -f": (1, ""),
+    "temp-*.rdb": "",
 }
 ANSWERS = {
     "PING": "PONG",
@@ -145,6 +156,9 @@ ANSWERS = {
     "heard": [HELLO, HELLO],
     "SENTINEL GET-MASTER-ADDR-BY-NAME": ["10.0.0.1", "6379"],
     "SENTINEL SLAVES": [slave()],
+    "SENTINEL MASTER": of_master(),
+    "ACL USERS": ["default"],
+    "ACL SETUSER": "OK",
     "SENTINEL CKQUORUM": "OK 3 usable Sentinels",
     "SENTINEL FAILOVER": "OK",
     "CLIENT": "OK",
@@ -178,7 +192,7 @@ class Scripted(RedisServer):
 
 @pytest.fixture
 def make(monkeypatch):
-    for module in (waiting, saving, sentinels):
+    for module in (waiting, saving, failover):
         monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(waiting, "LOADING_PAUSE_SECONDS", 0.0)
 
@@ -259,6 +273,17 @@ def test_fewer_keys_than_were_counted_on_disk_are_told(make):
         waiting.serves(make(), DUE, 100)
 
 
+def test_an_aof_with_data_that_was_not_loaded_is_told(make):
+    empty = INFO.replace("db0:keys=12,expires=2,avg_ttl=0\n", "").replace(
+        "db3:keys=1,expires=0,avg_ttl=0\n", ""
+    )
+    loaded = "1:M # Redis is starting\n1:M * DB loaded from base file x.base.rdb: 0.000 seconds\n"
+
+    with pytest.raises(NotVerified, match="to have loaded its AOF, which had data"):
+        waiting.serves(make(INFO=empty), DUE, contents.SOME)
+    assert waiting.serves(make({"journalctl": loaded}, INFO=empty), DUE, contents.SOME).keys == 0
+
+
 def test_another_trouble_after_the_cure_is_told_with_its_word(make):
     with pytest.raises(NotVerified, match="MISCONF"):
         waiting.serves(make(PING=said_no("MISCONF")), DUE)
@@ -330,6 +355,24 @@ def test_without_a_copy_the_way_back_does_nothing(make):
     assert all("test -f" in command for command in server.host.sent)
 
 
+@pytest.mark.parametrize(
+    ("printed", "answers"), [({"ss -Hltnp": ""}, {}), ({}, {"INFO": info(loading=1)})]
+)
+def test_one_that_has_taken_no_writes_need_not_save_before_the_way_back(make, printed, answers):
+    server = make(printed, **answers)
+
+    copies._keep_newer(server, DUE, copies.Kept("/var/lib/redis", "/copy", ("dump.rdb",)))
+
+    assert not {"BGSAVE SCHEDULE", "CONFIG SET"} & set(server.scripted.sent)
+
+
+def test_where_the_newer_data_cannot_be_saved_the_way_back_is_not_walked(make):
+    server = make(BGSAVE=said_no("ERR", "no memory"))
+
+    with pytest.raises(RedisSaidNo):
+        copies._keep_newer(server, DUE, copies.Kept("/var/lib/redis", "/copy", ("dump.rdb",)))
+
+
 # -- processes -----------------------------------------------------------------------------------
 
 
@@ -347,9 +390,10 @@ def test_a_process_that_is_another_one_by_now_has_nothing_to_lose(make):
 
 
 def test_a_process_that_sigkill_does_not_end_is_told(make, monkeypatch):
-    monkeypatch.setattr(freeing, "TERM_WITHIN_SECONDS", 0.1)
+    monkeypatch.setattr(freeing, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(freeing, "KILL_WITHIN_SECONDS", 0.1)
-    server = make({"/stat": "64 (redis-server) D 1"})
+    monkeypatch.setattr(ending, "STANDSTILL_SECONDS", 0.0)
+    server = make({"/stat": "64 (redis-server) D 1"}, PING=Silent("db1", "PING", "silence"))
 
     with pytest.raises(NotVerified, match=r"still there after SIGKILL \(state D\)"):
         freeing.end_process(server, DUE)
@@ -358,6 +402,28 @@ def test_a_process_that_sigkill_does_not_end_is_told(make, monkeypatch):
         ["-s", "TERM", "--", "64"],
         ["-s", "KILL", "--", "64"],
     ]
+
+
+def test_a_process_that_answers_again_and_does_not_end_is_not_killed(make, monkeypatch):
+    monkeypatch.setattr(freeing, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(ending, "ENDS_WITHIN_SECONDS", 0.0)
+    server = make()
+
+    with pytest.raises(NotVerified, match="it answers again, and is not killed"):
+        freeing.end_process(server, DUE)
+
+    assert not [command for command in server.host.sent if "kill -s KILL" in command]
+
+
+def test_a_process_that_saves_is_waited_for_while_that_goes_on(make, monkeypatch):
+    silent = Silent("db1", "PING", "silence")
+    looks = Turns(["", "saving\n", "temp temp-64.rdb 4096\nsaving\n"])
+    watch = ending.Ending(make({"temp-*.rdb": looks}, PING=silent), DUE)
+
+    assert watch.goes_on()
+    assert watch.goes_on()
+    monkeypatch.setattr(ending, "SAVING_STANDSTILL_SECONDS", 0.0)
+    assert not watch.goes_on()
 
 
 def test_an_order_to_another_process_says_that_it_found_none(make):
@@ -465,14 +531,14 @@ def test_a_redis_that_cannot_hold_writes_back_is_not_failed_over(make):
     old = make(INFO=info(redis_version="6.0.16"))
 
     with pytest.raises(Refused, match=r"Redis 6\.0\.16 cannot hold writes back"):
-        sentinels.refuse_unless_failover_can_succeed(old, WATCH)
+        failover.refuse_unless_failover_can_succeed(old, WATCH)
 
 
 def test_without_an_answer_of_any_sentinel_nothing_is_begun(make):
     server = make(**{"connect 26379": Unreachable("s", "tcp", "refused")})
 
     with pytest.raises(Unreachable, match=r"10\.0\.0\.4:26379: refused"):
-        sentinels.refuse_unless_failover_can_succeed(server, WATCH)
+        failover.refuse_unless_failover_can_succeed(server, WATCH)
 
 
 def test_a_sentinel_that_says_no_is_not_asked_with_another_password(make):
@@ -480,68 +546,141 @@ def test_a_sentinel_that_says_no_is_not_asked_with_another_password(make):
     server = make(follows, INFO=REPLICA, **{"connect 26379": said_no("DENIED")})
 
     with pytest.raises(RedisSaidNo):
-        sentinels.has_failed_over(server, DUE, WATCH)
+        failover.has_failed_over(server, DUE, WATCH)
 
 
 def test_a_replica_that_its_file_makes_a_master_has_not_failed_over_yet(make):
     follows = {"grep -ihE": "dir /var/lib/redis\nreplicaof 10.0.0.1 6379\n"}
 
-    assert not sentinels.has_failed_over(make(INFO=REPLICA), DUE, WATCH)
-    assert sentinels.has_failed_over(make(follows, INFO=REPLICA), DUE, WATCH)
+    assert not failover.has_failed_over(make(INFO=REPLICA), DUE, WATCH)
+    assert failover.has_failed_over(make(follows, INFO=REPLICA), DUE, WATCH)
 
 
-def test_replicas_that_lag_behind_end_the_failover_and_the_pause(make, monkeypatch):
-    monkeypatch.setattr(sentinels, "CATCH_UP_SECONDS", 0.01)
-    server = make(ROLE=["master", 714, [["10.0.0.2", "6379", "3"]]])
+def test_a_replica_that_lags_behind_ends_the_failover_before_it_is_ordered(make, monkeypatch):
+    monkeypatch.setattr(failover, "CATCH_UP_SECONDS", 0.01)
+    both = [slave(), slave("10.0.0.3", priority="1", link="err")]
+    lagging = ["master", 714, [["10.0.0.2", "6379", "714"], ["10.0.0.3", "6379", "3"]]]
+    server = make(ROLE=lagging, **{"SENTINEL SLAVES": both})
 
-    with pytest.raises(NotVerified, match=r"a replica to catch up .*10\.0\.0\.2:6379 at 3"):
-        sentinels.fail_over(server, DUE, WATCH)
+    with pytest.raises(NotVerified, match=r"each replica .* catch up .*10\.0\.0\.3:6379 at 3"):
+        failover.fail_over(server, DUE, WATCH)
 
     assert server.scripted.sent[-1] == "CLIENT UNPAUSE"
     assert not [sent for sent in server.scripted.sent if "FAILOVER" in sent]
 
 
-def test_a_sentinel_that_does_not_switch_ends_the_failover_and_the_pause(make, monkeypatch):
-    monkeypatch.setattr(sentinels, "SWITCH_WITHIN_SECONDS", 0.01)
-    server = make()
+def test_a_replica_that_cannot_be_promoted_may_lag_behind(make):
+    known = [slave(), slave("10.0.0.3", priority="0"), slave("10.0.0.4", flags="slave,s_down")]
+    moving = Turns([["10.0.0.1", "6379"], ["10.0.0.2", "6379"]])
+    server = make(
+        INFO=Turns([INFO, INFO, PROMOTED, REPLICA]),
+        **{"SENTINEL SLAVES": known, "SENTINEL GET-MASTER-ADDR-BY-NAME": moving},
+    )
 
-    with pytest.raises(NotVerified, match="Sentinel to make another server the master"):
-        sentinels.fail_over(server, DUE, WATCH)
+    failover.fail_over(server, DUE, WATCH)
+
+    assert "REPLICAOF 10.0.0.2 6379" in server.scripted.sent
+
+
+def test_the_writes_go_on_where_sentinel_gives_up(make):
+    server = make(**{"SENTINEL MASTER": Turns([of_master(), FAILING_OVER, of_master()])})
+
+    with pytest.raises(NotVerified, match=r"it gave up, and 10\.0\.0\.1:6379 is the master"):
+        failover.fail_over(server, DUE, WATCH)
 
     assert server.scripted.sent[-1] == "CLIENT UNPAUSE"
     assert not [sent for sent in server.scripted.sent if sent.startswith("REPLICAOF")]
 
 
-@pytest.mark.parametrize(("word", "is_told"), [("NOGOODSLAVE", True), ("INPROG", False)])
-def test_a_failover_that_sentinel_declines_is_told_and_one_under_way_is_joined(
-    make, monkeypatch, word, is_told
-):
-    monkeypatch.setattr(sentinels, "SWITCH_WITHIN_SECONDS", 0.01)
-    server = make(**{"SENTINEL FAILOVER": said_no(word)})
+def test_the_writes_stay_held_back_while_sentinel_has_not_decided(make, monkeypatch):
+    monkeypatch.setattr(failover, "DECIDES_SECONDS", -359.99)
+    server = make(**{"SENTINEL MASTER": Turns([of_master(), FAILING_OVER])})
 
-    with pytest.raises(RedisSaidNo if is_told else NotVerified):
-        sentinels.fail_over(server, DUE, WATCH)
+    with pytest.raises(NotVerified, match="the writes are still held back"):
+        failover.fail_over(server, DUE, WATCH)
+
+    assert "CLIENT UNPAUSE" not in server.scripted.sent
+
+
+def test_the_writes_are_held_back_for_as_long_as_sentinel_may_take(make):
+    moving = Turns([["10.0.0.1", "6379"], ["10.0.0.2", "6379"]])
+    server = make(
+        INFO=Turns([INFO, INFO, PROMOTED, REPLICA]),
+        **{"SENTINEL GET-MASTER-ADDR-BY-NAME": moving},
+    )
+
+    failover.fail_over(server, DUE, replace(WATCH, failover_seconds=60.0))
+
+    sent = server.scripted.sent
+    assert sent.index("CLIENT PAUSE 150000 WRITE") < sent.index("SENTINEL FAILOVER divoc")
+
+
+def test_a_failover_that_sentinel_declines_is_told_and_the_writes_go_on(make):
+    server = make(**{"SENTINEL FAILOVER": said_no("NOGOODSLAVE")})
+
+    with pytest.raises(RedisSaidNo):
+        failover.fail_over(server, DUE, WATCH)
 
     assert server.scripted.sent[-1] == "CLIENT UNPAUSE"
 
 
+def test_a_failover_under_way_is_joined(make):
+    server = make(**{"SENTINEL MASTER": Turns([FAILING_OVER, FAILING_OVER, of_master()])})
+
+    with pytest.raises(NotVerified, match="it gave up"):
+        failover.fail_over(server, DUE, WATCH)
+
+    assert "SENTINEL FAILOVER divoc" not in server.scripted.sent
+
+
+@pytest.mark.parametrize(
+    ("promoted", "seen"),
+    [
+        (INFO.replace("replid2:0", "replid2:aaaa").replace("offset:-1", "offset:600"), "599"),
+        (INFO, "it is a master of another history"),
+        (said_no("NOAUTH"), "it does not tell"),
+    ],
+)
+def test_an_old_master_does_not_follow_one_that_has_less_and_is_fenced(make, promoted, seen):
+    moving = Turns([["10.0.0.1", "6379"], ["10.0.0.2", "6379"]])
+    server = make(
+        INFO=Turns([INFO, INFO, promoted]), **{"SENTINEL GET-MASTER-ADDR-BY-NAME": moving}
+    )
+
+    with pytest.raises(NotVerified, match=seen):
+        failover.fail_over(server, DUE, WATCH)
+
+    sent = server.scripted.sent
+    assert sent[-2:] == ["CLIENT PAUSE 3600000 WRITE", "ACL SETUSER default -replicaof -slaveof"]
+    assert "CLIENT UNPAUSE" not in sent
+    assert not [one for one in sent if one.startswith("REPLICAOF")]
+
+
+def test_a_fence_that_is_refused_is_told(make):
+    moved = {"SENTINEL GET-MASTER-ADDR-BY-NAME": ["10.0.0.2", "6379"]}
+    server = make(**moved, ACL_SETUSER=said_no("NOPERM"))
+
+    with pytest.raises(NotVerified, match="not all of that was taken: ACL SETUSER default"):
+        failover.fail_over(server, DUE, WATCH)
+
+
 def test_a_failover_that_sentinel_has_ended_already_is_only_followed(make):
     moved = {"SENTINEL GET-MASTER-ADDR-BY-NAME": ["10.0.0.2", "6379"]}
-    server = make(INFO=Turns([INFO, REPLICA]), **moved)
+    server = make(INFO=Turns([INFO, INFO, INFO, PROMOTED, REPLICA]), **moved)
 
-    sentinels.fail_over(server, DUE, WATCH)
+    failover.fail_over(server, DUE, WATCH)
 
     changes = [sent for sent in server.scripted.sent if sent.split()[0] in {"REPLICAOF", "CLIENT"}]
-    assert changes == ["REPLICAOF 10.0.0.2 6379", "CLIENT UNPAUSE"]
+    assert changes == ["CLIENT PAUSE 390000 WRITE", "REPLICAOF 10.0.0.2 6379", "CLIENT UNPAUSE"]
 
 
 def test_an_old_master_that_gets_no_link_is_told(make, monkeypatch):
-    monkeypatch.setattr(sentinels, "LINK_WITHIN_SECONDS", 0.01)
+    monkeypatch.setattr(failover, "LINK_WITHIN_SECONDS", 0.01)
     down = REPLICA.replace("link_status:up", "link_status:down")
     moved = {"SENTINEL GET-MASTER-ADDR-BY-NAME": ["10.0.0.2", "6379"]}
 
     with pytest.raises(NotVerified, match="link to the new master"):
-        sentinels.fail_over(make(INFO=down, **moved), DUE, WATCH)
+        failover.fail_over(make(INFO=down, **moved), DUE, WATCH)
 
 
 # -- parameters ----------------------------------------------------------------------------------
