@@ -205,7 +205,7 @@ def test_a_job_that_vanishes_has_an_unknown_outcome_and_is_not_made_again(mongod
     assert is_down(mongodb)
 
 
-def test_an_image_that_is_missing_is_named_at_once_and_a_resume_waits_on(mongodb):
+def test_an_image_that_is_missing_is_named_at_once(mongodb):
     image = mongodb.image("mongorestore")
     mongodb.api.node.images[image] = Image(MISSING)
 
