@@ -108,6 +108,17 @@ def test_what_was_planned_may_be_approved_by_its_hash(mongodb):
     assert mongodb.is_well()
 
 
+def test_a_run_that_broke_off_is_no_success_though_the_job_is_complete(mongodb):
+    log = "2026-11-20T03:10:00.000+0000\tFailed: no reachable servers\n"
+    mongodb.api.node.images[mongodb.image("mongorestore")] = Image(SUCCEEDS, log=log)
+
+    ended = mongodb.restore(take_backup_first=False)
+
+    assert isinstance(ended.error, NotVerified)
+    assert "it ended as complete and says: Failed: no reachable servers" in str(ended.error)
+    assert is_down(mongodb)
+
+
 def test_documents_that_failed_are_no_success_though_the_job_is_complete(mongodb):
     image = mongodb.image("mongorestore")
     mongodb.api.node.images[image] = Image(SUCCEEDS, log=RESTORED.format(40, 1))
