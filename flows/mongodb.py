@@ -1,10 +1,12 @@
-"""Restore the MongoDB of an installation on Kubernetes with no writer running."""
+"""Restore the MongoDB of an installation on Kubernetes, and have it backed up."""
 
 from dataclasses import dataclass
 
 from recovery.declare import recovery
 from recovery.verdict import Danger
-from tasks.mongodb import outcome, preflight, running
+from tasks.mongodb import credentials, outcome, preflight, running, schedule
+from tasks.mongodb.backup_order import BackupWish, backup_order
+from tasks.mongodb.credentials import SecretFound
 from tasks.mongodb.order import RestoreWish, mongo_order, mongo_parts, mongo_target
 from tasks.mongodb.outcome import JobRan
 from tasks.workloads import scaling, waiting
@@ -97,3 +99,67 @@ def restore_mongodb(  # noqa: PLR0913, PLR0917 (each is a field of the form)
         for client in found.clients
     }
     return MongodbRestored(backup, restores, holds, found.told)
+
+
+@dataclass(frozen=True)
+class BackupEnabled:
+    """What was proven and what now holds.
+
+    Attributes:
+        proof: how the one backup went that was run now.
+        schedule: when it runs from now on.
+        was: when it ran before; `suspended` behind it where it did not.
+        told: what was found and should be known.
+    """
+
+    proof: JobRan | None
+    schedule: str
+    was: str
+    told: list[str]
+
+
+@recovery(runbook="docs/runbooks/mongodb-backup.md", target=mongo_target)
+def enable_mongodb_backup(  # noqa: PLR0913, PLR0917 (each is a field of the form)
+    cluster: str,
+    namespace: str = "",
+    backup_cronjob: str = "mongobackup",
+    credentials_file: str = "",
+    credentials_secret: str = "dbbackup-creds",  # noqa: S107 (its name)
+    credentials_key: str = "credentials",
+    backup_schedule: str = "",
+    backup_within_seconds: int = 14400,
+) -> BackupEnabled:
+    """Give the backup its credentials, prove it by one run, and switch its schedule on.
+
+    The bucket, and whether the backup can be restored from it, is for a person to look at.
+
+    Args:
+        cluster: kubeconfig:///path?context=NAME, in-cluster:, or the name of a saved block.
+        namespace: Empty: the one of the block or the context.
+        backup_cronjob: CronJob whose template backs up.
+        credentials_file: Path on the worker of the lines export NAME=value; empty: they are there.
+        credentials_secret: Secret that holds them.
+        credentials_key: Key of it.
+        backup_schedule: Five fields as of cron, or @daily; empty: as the CronJob has it.
+        backup_within_seconds: How long the one run may take.
+
+    Runbook: docs/runbooks/mongodb-backup.md, steps 1 to 4.
+    """
+    wish = BackupWish(
+        backup_cronjob,
+        credentials_file,
+        credentials_secret,
+        credentials_key,
+        backup_schedule,
+        backup_within_seconds,
+    )
+    order = backup_order(cluster, namespace, wish)
+    found = schedule.backup_found(order)
+    if found.credentials.found is not SecretFound.NOT_MEANT:
+        credentials.put_credentials(order, found.credentials)
+    job = running.job_for(order, found.source)
+    running.take_backup(order, job)
+    proof = outcome.is_backed_up(order, job)
+    schedule.switch_on(order, found.schedule)
+    was = found.schedule.found + (", suspended" if found.schedule.was_suspended else "")
+    return BackupEnabled(proof, found.schedule.wanted, was, found.source.told)

@@ -89,7 +89,7 @@ def find_cronjob(session: KubernetesSession, label: str, namespace: str, name: s
         Refused: there is none of that name; says what there is.
         ClusterForbidden, Unreachable: as of `KubernetesSession.get`.
     """
-    path = _cronjobs_path(session, namespace)
+    path = cronjobs_path(session, namespace)
     read = session.find(f"{path}/{name}")
     if read is None:
         known = sorted(one["metadata"]["name"] for one in session.objects(path))
@@ -104,7 +104,12 @@ def find_cronjob(session: KubernetesSession, label: str, namespace: str, name: s
     return read
 
 
-def _cronjobs_path(session: KubernetesSession, namespace: str) -> str:
+def cronjobs_path(session: KubernetesSession, namespace: str) -> str:
+    """Where the API has CronJobs, in whichever version it serves.
+
+    Raises:
+        Refused: in none.
+    """
     for version in CRONJOB_VERSIONS:
         if resource := session.resource_of(version, "CronJob"):
             return path_of(version, resource, namespace=namespace)

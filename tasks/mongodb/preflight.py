@@ -17,7 +17,7 @@ from tasks.jobs.template import (
     pod_spec_of,
 )
 from tasks.mongodb.order import MongoOrder
-from tasks.mongodb.rights import refuse_missing_rights
+from tasks.mongodb.rights import refuse_missing_rights, rules_for
 from tasks.workloads.interference import Interference, Interferer, interference_with
 from tasks.workloads.target import Workload, WorkloadKind, find_workload
 
@@ -52,7 +52,7 @@ def restore_found(order: MongoOrder) -> RestoreFound:
         clients = [find_workload(session, one) for one in order.clients]
         for client in clients:
             refuse_daemons(order, client)
-        refuse_missing_rights(session, order, clients)
+        refuse_missing_rights(session, order, rules_for(clients))
         told: list[Interference] = []
         against: list[Interference] = []
         for client in clients:

@@ -1,4 +1,4 @@
-"""What a restore of MongoDB needs to be allowed, asked of the API before anything is stopped."""
+"""What recoveries of MongoDB need to be allowed, asked of the API before anything is changed."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,17 +15,20 @@ RULES = (
     ("", "pods/log", ("get",)),
     ("autoscaling", "horizontalpodautoscalers", ("list",)),
 )
+BACKUP_RULES = (("batch", "cronjobs", ("get", "list", "patch")), *RULES[1:4])
+SECRET_RULES = (("", "secrets", ("get", "create", "patch", "delete")),)
+Rule = tuple[str, str, tuple[str, ...]]
 CLIENT_VERBS = ("get", "list", "watch", "patch")
 
 
-def rules_for(clients: Iterable[Workload]) -> list[tuple[str, str, tuple[str, ...]]]:
+def rules_for(clients: Iterable[Workload]) -> list[Rule]:
     """API group, resource and verbs of each rule of the Role."""
     kinds = sorted({client.kind.resource for client in clients})
     return [*(("apps", kind, CLIENT_VERBS) for kind in kinds), *RULES]
 
 
 def refuse_missing_rights(
-    session: KubernetesSession, order: MongoOrder, clients: Sequence[Workload]
+    session: KubernetesSession, order: MongoOrder, rules: Iterable[Rule]
 ) -> None:
     """Refuse where a later step would be forbidden; the remedy is the Role that grants it.
 
@@ -33,7 +36,7 @@ def refuse_missing_rights(
         Refused: something is not allowed.
     """
     missing = []
-    for group, kind, verbs in rules_for(clients):
+    for group, kind, verbs in rules:
         resource, _, sub = kind.partition("/")
         denied = [
             verb
@@ -56,6 +59,6 @@ def _role(order: MongoOrder, missing: Iterable[tuple[str, str, Sequence[str]]]) 
     ]
     head = (
         "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\n"
-        f"metadata: {{name: restore-mongodb, namespace: {order.namespace}}}\nrules:\n"
+        f"metadata: {{name: recover-mongodb, namespace: {order.namespace}}}\nrules:\n"
     )
     return head + "\n".join(rules)

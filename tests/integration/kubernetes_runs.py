@@ -87,6 +87,16 @@ class Mongodb:
         told = {"break_glass": "a test", **(options or {})}
         return run_plainly(declared, {**given, **self.parameters, **parameters}, Options(**told))
 
+    def enable_backup(self, options=None, **parameters):
+        declared = RECOVERIES["enable-mongodb-backup"]
+        given = {name: default for name, (_, default) in declared.parameters.items()}
+        given.update(
+            cluster=self.cluster or self.api.url,
+            namespace=self.namespace,
+            backup_within_seconds=30,
+        )
+        return run_plainly(declared, {**given, **parameters}, Options(**(options or {})))
+
     def client(self):
         path = self.api.path("apps/v1", "statefulsets", self.namespace, "vantiq")
         return self.api.client.get(path)
