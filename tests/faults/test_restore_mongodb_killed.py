@@ -13,7 +13,7 @@ from tests.faults.conftest import flaws_of, kill_points, sampled, the_recovery
 from tests.integration.kubernetes_runs import Mongodb
 
 POINTS = 6  # of an ordinary run; all of them with FAULTS=all
-AWAY_POINTS = 1
+AWAY_POINTS = 2
 AWAY_SECONDS = 5.0
 TIMES_RESUMED = 3
 
@@ -25,6 +25,7 @@ class World:
     mongodb: Mongodb
     folder: Path
     lease_seconds: int = 1
+    within_seconds: int = 30
     retry_delays: tuple = (0.2, 0.5, 1.0)
 
     module = "flows.mongodb"
@@ -32,7 +33,8 @@ class World:
 
     @property
     def parameters(self):
-        return self.mongodb.parameters
+        within = {"within_seconds": self.within_seconds}
+        return {**self.mongodb.parameters, **within, "restore_within_seconds": self.within_seconds}
 
     @property
     def environment(self):
@@ -99,7 +101,7 @@ def test_a_worker_killed_at_any_event_restores_once_and_brings_the_clients_back(
         world.assert_restored_once(at)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_an_api_that_is_away_for_a_while_at_any_step_needs_no_person(make_world, runs):
     """Goal: the loss of the API is waited out, at whichever step it comes.
 
@@ -111,6 +113,7 @@ def test_an_api_that_is_away_for_a_while_at_any_step_needs_no_person(make_world,
     for point in sampled(points, AWAY_POINTS, "restore-mongodb-away"):
         world = make_world()
         world.retry_delays, world.lease_seconds = (1.0, 2.0, 4.0, 8.0, 15.0), 10
+        world.within_seconds = 120  # the controllers, too, take their time to come back
         api = world.mongodb.api
         coming = threading.Timer(AWAY_SECONDS, api.come_back)
 
