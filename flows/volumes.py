@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from recovery.declare import recovery
-from tasks.volumes import binding, placing, pointing, preflight, saving, triage
+from tasks.volumes import binding, placing, pointing, preflight, saving, starting, triage
 from tasks.volumes.target import leased_volume, read_volume_order
 from tasks.volumes.triage import Due, Found
 from tasks.volumes.waiting import is_bound, is_detached
@@ -82,9 +82,9 @@ def reuse_released_volume(  # noqa: PLR0913, PLR0917 (each is a field of the for
     preflight.refuse_if_scaling_deletes(order, found)
     preflight.refuse_if_attached(order, found)
     placing.refuse_unless_a_node_fits(order, found)
-    original = scaling.original_replicas(order.workload, found.workload)
+    had = scaling.original_replicas(order.workload, found.workload, is_zero_fine=True)
     saving.save_objects(order, found)
-    scaling.scale_down(order.workload, found.workload, original)
+    scaling.scale_down(order.workload, found.workload, had)
     waiting.no_pods_left(order.workload, found.workload)
     is_detached(order, found)
     if found.replaced is not None:
@@ -94,7 +94,7 @@ def reuse_released_volume(  # noqa: PLR0913, PLR0917 (each is a field of the for
     is_bound(order, found)
     if found.changes_template:
         pointing.point_at_claim(order, found)
-    scaling.scale_back(order.workload, found.workload, original)
+    starting.scale_back(order.workload, found.workload, had)
     holds = waiting.is_out(order.workload, found.workload, within_seconds)
     return _reused(found, "reused", holds)
 

@@ -56,7 +56,7 @@ def rollout_end(
     return bool(is_clean)
 
 
-@verify
+@verify(each=("workload",))
 def is_out(order: WorkloadOrder, workload: Workload, within_seconds: int) -> str:
     """How the workload stands once all its pods are new, ready and alone.
 
@@ -90,7 +90,7 @@ def not_out(
     )
 
 
-@verify
+@verify(each=("workload",))
 def no_pods_left(order: WorkloadOrder, workload: Workload) -> int:
     """How many seconds it took until no pod was left, not even one that is going.
 

@@ -12,6 +12,7 @@ image (`tests.lab.kubernetes_node`). Each test takes a namespace of its own (`ap
 import contextlib
 import itertools
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from pathlib import Path
 from tests.lab.kubernetes_client import ApiSaidNo, LabClient
 from tests.lab.kubernetes_controllers import Controllers
 from tests.lab.kubernetes_node import LabNode, lab_node
-from tests.lab.kubernetes_real import find_kubernetes, kubeconfig_text, real_api
+from tests.lab.kubernetes_real import ApiServer, find_kubernetes, kubeconfig_text, real_api
 from tests.lab.kubernetes_standin import TOKEN, StandInApi, served
 from tests.lab.kubernetes_store import OF_THE_CLUSTER, RESOURCES
 from tests.lab.ports import LOOPBACK
@@ -40,7 +41,9 @@ class KubernetesApi:
     node: LabNode
     kubeconfig: Path
     standin: StandInApi | None = None
+    server: ApiServer | None = None
     _numbers: itertools.count = field(default_factory=lambda: itertools.count(1))
+    _coming: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def url(self):
@@ -52,6 +55,21 @@ class KubernetesApi:
         given = {**({"as": user} if user else {}), **options}
         query = "&".join(f"{name}={value}" for name, value in given.items())
         return f"kubeconfig://{self.kubeconfig}" + (f"?{query}" if query else "")
+
+    def go_away(self):
+        """Stop answering at once; what is stored stays, and the node and controllers wait."""
+        if self.server is not None:
+            self.server.kill()
+        else:
+            self.standin.is_away = True
+
+    def come_back(self):
+        """Answer again, at the same address; nothing when it does."""
+        with self._coming:
+            if self.server is not None:
+                self.server.start()
+            else:
+                self.standin.is_away = False
 
     def namespace(self, prefix="t"):
         """A namespace that no other test has."""
@@ -169,6 +187,7 @@ def kubernetes_api(directory: Path, kind: str = "") -> Iterator[KubernetesApi]:
             kubeconfig.write_text(kubeconfig_text(server.url, scratch))
             stack.callback(_keep_logs, scratch, directory)
         else:
+            server = None
             standin = stack.enter_context(served(StandInApi()))
             stack.enter_context(Controllers(standin.store))
             url = f"http://{LOOPBACK}:{standin.port}"
@@ -179,7 +198,7 @@ def kubernetes_api(directory: Path, kind: str = "") -> Iterator[KubernetesApi]:
         node = stack.enter_context(lab_node(client, directory))
         if standin is not None:
             standin.log_of = node.log_of
-        yield KubernetesApi(kind, client, node, kubeconfig, standin)
+        yield KubernetesApi(kind, client, node, kubeconfig, standin, server)
 
 
 def _keep_logs(scratch, directory):

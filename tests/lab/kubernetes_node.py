@@ -10,6 +10,7 @@ import ssl
 import threading
 from dataclasses import dataclass, field
 from datetime import timedelta
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -88,7 +89,7 @@ class LabNode:
                 for event in self.client.stream(watched, self._closing):
                     if event["type"] in {"ADDED", "MODIFIED"}:
                         self._tend(event["object"])
-            except (OSError, ApiSaidNo, ValueError, KeyError):  # it went, or is another by now
+            except (OSError, HTTPException, ApiSaidNo, ValueError, KeyError):  # it went, or is new
                 self._closing.wait(0.05)
 
     def close(self):
@@ -106,8 +107,13 @@ class LabNode:
                 body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": meta["name"]},
                         "target": {"kind": "Node", "name": NAME}}  # fmt: skip
                 self.client.post(f"{path}/binding", body)
-            elif meta["uid"] not in self.pulled or self._is_to_end(pod):
+            elif self._is_new(pod) or self._is_to_end(pod):
                 self._start(pod, path)
+
+    def _is_new(self, pod):
+        """Not started, or what was said of its start was lost with the API."""
+        is_told = bool((pod.get("status") or {}).get("containerStatuses"))
+        return pod["metadata"]["uid"] not in self.pulled or not is_told
 
     def _is_to_end(self, pod):
         """A Job's pod runs first, so that a watch sees that too."""
@@ -116,8 +122,8 @@ class LabNode:
 
     def _start(self, pod, path):
         meta = pod["metadata"]
-        is_new = meta["uid"] not in self.pulled
-        if is_new:
+        is_new = self._is_new(pod)
+        if meta["uid"] not in self.pulled:
             self.starts.append(meta["name"])
             now_are = {c["name"]: self.images.get(c["image"], Image())
                        for c in pod["spec"]["containers"]}  # fmt: skip

@@ -33,6 +33,7 @@ class StandInApi:
         self.store = Store()
         self.log_of = lambda namespace, pod, container, previous: None
         self.port = 0
+        self.is_away = False  # closes connections without an answer
         self.closing = threading.Event()
 
     def respond(self, request):
@@ -201,7 +202,7 @@ class StandInApi:
         waited = 0.0
         labels, fields = query.get("labelSelector", ""), query.get("fieldSelector", "")
         seen = {k for k, o in store.objects.items() if selected(o, labels, fields)}
-        while waited < ends and not self.closing.is_set():
+        while waited < ends and not self.closing.is_set() and not self.is_away:
             with store.changed:
                 news = [e for e in store.events if e[0] > since]
                 if not news:
@@ -246,6 +247,9 @@ class Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         size = int(self.headers.get("Content-Length") or 0)
         self.body = json.loads(self.rfile.read(size) or "null")
+        if self.api.is_away:
+            self.close_connection = True
+            return
         self.place, self.query = parts.path, dict(parse_qsl(parts.query))
         agent = (self.headers.get("User-Agent") or "").partition("/")[0]
         self.manager = agent or "unknown"

@@ -6,7 +6,13 @@ from recovery.errors import BadInput, NotVerified, Refused
 from tasks.workloads import restarting, triage
 from tasks.workloads.interference import Interferer, interference_with
 from tasks.workloads.pods import MARK, PodSeen, read_pod
-from tasks.workloads.scaling import REPLICAS, back_operations, down_operations, original_replicas
+from tasks.workloads.scaling import (
+    REPLICAS,
+    Replicas,
+    back_operations,
+    down_operations,
+    original_replicas,
+)
 from tasks.workloads.state import read_state
 from tasks.workloads.target import Workload, WorkloadKind, selector_of, workload_order
 from tasks.workloads.waiting import not_out
@@ -226,7 +232,9 @@ def test_whoever_else_changes_a_workload_is_found():
 
 
 def test_the_number_of_replicas_is_noted_beside_the_scale_and_tested_first():
-    down, back = down_operations(WEB, 3), back_operations(WEB, 3)
+    had = Replicas(3, 3)
+
+    down, back = down_operations(WEB, had), back_operations(WEB, had)
 
     assert {"op": "test", "path": "/spec/replicas", "value": 3} in down
     assert {"op": "replace", "path": "/spec/replicas", "value": 0} in down
@@ -235,7 +243,7 @@ def test_the_number_of_replicas_is_noted_beside_the_scale_and_tested_first():
 
 
 def test_a_note_that_cannot_be_read_is_not_guessed(monkeypatch):
-    read = a_deployment()
+    read = a_deployment(wanted=0)
     read["metadata"]["annotations"] = {REPLICAS: "recovery:many"}
     order = workload_order(IN_CLUSTER, "web")
     monkeypatch.setattr(type(order.cluster), "session", lambda _: _opened(FakeSession(read=read)))

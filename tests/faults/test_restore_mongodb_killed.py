@@ -1,0 +1,143 @@
+"""Restoring MongoDB while its worker is killed, and while the Kubernetes API is away.
+
+What counts is the API: the restore has run exactly once, and as many clients run as there were.
+"""
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import flaws_of, kill_points, sampled, the_recovery
+from tests.integration.kubernetes_runs import Mongodb
+
+POINTS = 6  # of an ordinary run; all of them with FAULTS=all
+AWAY_POINTS = 1
+AWAY_SECONDS = 5.0
+TIMES_RESUMED = 3
+
+
+@dataclass
+class World:
+    """An installation with two clients, and the journal of whoever restores it."""
+
+    mongodb: Mongodb
+    folder: Path
+    lease_seconds: int = 1
+    within_seconds: int = 30
+    retry_delays: tuple = (0.2, 0.5, 1.0)
+
+    module = "flows.mongodb"
+    flow = "restore-mongodb"
+
+    @property
+    def parameters(self):
+        within = {"within_seconds": self.within_seconds}
+        return {**self.mongodb.parameters, **within, "restore_within_seconds": self.within_seconds}
+
+    @property
+    def environment(self):
+        journal = str(self.folder / "journal.sqlite")
+        return {"RECOVER_JOURNAL": journal, "RECOVER_LEASE_SECONDS": str(self.lease_seconds)}
+
+    def run(self, runs, **options):
+        return runs.run(self, break_glass="a test", **options)
+
+    def resume(self, runs):
+        resumed = None
+        for _ in range(TIMES_RESUMED):
+            recovery_id = the_recovery(self)
+            resumed = self.run(runs, **({"resume": recovery_id} if recovery_id else {}))
+            if resumed.answer.get("state") == "recovered":
+                break
+        return resumed
+
+    def assert_restored_once(self, at, *, pods_are_counted=True):
+        assert self.mongodb.is_well(), (at, self.mongodb.client())
+        names = {name: one["metadata"]["name"] for name, one in self.mongodb.jobs().items()}
+        recovery_id = the_recovery(self)
+        assert names == {
+            name: f"{name}-{recovery_id}" for name in ("mongobackup", "mongorestore")
+        }, at
+        if pods_are_counted:
+            assert [self.mongodb.starts(name) for name in names] == [1, 1], at
+        assert flaws_of(self) == [], at
+
+
+@pytest.fixture
+def make_world(kubernetes, tmp_path):
+    def make():
+        mongodb = Mongodb(kubernetes, kubernetes.namespace("killed"), replicas=2).deploy()
+        folder = tmp_path / mongodb.namespace
+        folder.mkdir()
+        return World(mongodb, folder)
+
+    return make
+
+
+@pytest.mark.timeout(400)
+def test_a_worker_killed_at_any_event_restores_once_and_brings_the_clients_back(make_world, runs):
+    """Goal: no instruction is a point of no return, and none is done twice.
+
+    Method: kill -9 the worker before and after an event of the journal, resume in another process,
+    and count Jobs, their pods, and the replicas of the client.
+    """
+    undisturbed = make_world()
+    whole = undisturbed.run(runs)
+    assert whole.answer["state"] == "recovered", whole.answer
+    undisturbed.assert_restored_once("undisturbed")
+    points = kill_points(whole.events)
+    assert points
+
+    for point in sampled(points, POINTS, "restore-mongodb"):
+        world = make_world()
+        killed = world.run(runs, kill=point)
+        at = (point, whole.events[min(point[0], len(whole.events)) - 1])
+        is_past = killed.exit_code == 0  # it waited less often this time, and ended before that
+        assert is_past or killed.exit_code == -9, (at, killed)
+        resumed = killed if is_past else world.resume(runs)
+
+        assert resumed.answer["state"] == "recovered", (at, resumed.answer)
+        world.assert_restored_once(at)
+
+
+@pytest.mark.timeout(400)
+def test_an_api_that_is_away_for_a_while_at_any_step_needs_no_person(make_world, runs):
+    """Goal: the loss of the API is waited out, at whichever step it comes.
+
+    Method: stop the worker before a change, take the API away, let the worker go on, bring the API
+    back some seconds later, and see the same attempt end well.
+    """
+    points = [(n, "stop") for n, side in _changes(make_world, runs) if side == "before"]
+
+    for point in sampled(points, AWAY_POINTS, "restore-mongodb-away"):
+        world = make_world()
+        world.retry_delays, world.lease_seconds = (1.0, 2.0, 4.0, 8.0, 15.0), 10
+        world.within_seconds = 120  # the controllers, too, take their time to come back
+        api = world.mongodb.api
+        coming = threading.Timer(AWAY_SECONDS, api.come_back)
+
+        def go_away(api=api, coming=coming):
+            api.go_away()
+            coming.start()
+
+        try:
+            ended = world.run(runs, kill=point, meanwhile=go_away)
+        finally:
+            coming.cancel()
+            api.come_back()
+
+        assert ended.answer["state"] == "recovered", (point, ended.answer)
+        # Kubernetes itself may make a second pod of a Job when the API goes away in between.
+        world.assert_restored_once(point, pods_are_counted=False)
+
+
+def _changes(make_world, runs):
+    whole = make_world().run(runs)
+    assert whole.answer["state"] == "recovered", whole.answer
+    return [
+        point
+        for point in kill_points(whole.events)
+        if whole.events[point[0] - 1][0] not in {"done", "undone"}
+    ]
