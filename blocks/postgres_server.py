@@ -233,7 +233,8 @@ class PostgresServer(Block):
         if self.via:
             ssh = SshHost.from_url(self.via)
             try:
-                host = str(resources.enter_context(ssh.forwarded(self.host, self.port)))
+                socket = resources.enter_context(ssh.forwarded(self.host, self.port))
+                host = str(socket.parent)  # libpq wants the folder
             except Unreachable as error:
                 ssh.read(["true"])  # raises where it is the SSH host that gives no answer
                 return None, Knock(ConnectionAnswer.REFUSED, error.seen)

@@ -177,7 +177,7 @@ def test_the_way_back_keeps_what_was_in_memory_only_among_the_newer_files(recove
     ended = recover.redis(redis, restart=True, accept_loss=["memory-only"])
     redis.fill(300, "since")
 
-    undone = recover.redis(redis, resume=ended.recovery_id, undo_by="test")
+    undone = recover.redis(redis, resume=ended.recovery_id, undo_by="test", break_glass="test")
 
     assert undone.state is RecoveryState.UNDONE, undone.error
     assert redis.contents() == before
@@ -191,7 +191,7 @@ def test_the_way_back_is_not_walked_over_one_that_does_not_answer(recover, redis
     pid = redis.pid
     redis.host.run(f"kill -STOP {pid}")
 
-    undone = recover.redis(redis, resume=ended.recovery_id, undo_by="test")
+    undone = recover.redis(redis, resume=ended.recovery_id, undo_by="test", break_glass="test")
     redis.host.run(f"kill -CONT {pid}")
 
     assert "it runs and does not answer" in str(undone.error)

@@ -200,7 +200,7 @@ def test_a_jump_that_is_frozen_is_noticed_by_its_keepalive(chain, tmp_path, froz
     try:
         with pytest.raises(AnswerLost, match="no sign of life"):
             host.change(["sh", "-c", 'touch "$0"; sleep 20', str(began)], within_seconds=30)
-        assert time.monotonic() - frozen_at[0] < 8
+        assert time.monotonic() - frozen_at[0] < 18  # before the command would have ended by itself
     finally:
         freezer.join()
         chain[frozen].signal_connections(signal.SIGCONT)
