@@ -17,9 +17,9 @@ setup: ## Install what is missing: programs by apt where that is allowed, and .v
 demo: setup ## Migrate a Grafana, killed halfway and resumed. SOURCE=grafana.db for your own, KEEP=1 to leave it up.
 	@$(BIN)/python -m tests.lab.demo
 
-test: setup lint ## Lint, then the whole suite in parallel. WORKERS=n for other than one per core.
+test: setup lint ## Lint, then the whole suite in parallel. WORKERS=n for other than two per core.
 	@$(BIN)/python -m tests.lab.prepare
-	@scripts/pytest.sh --numprocesses "$${WORKERS:-auto}" --dist worksteal
+	@scripts/pytest.sh --numprocesses "$${WORKERS:-$$((2 * $$(nproc)))}" --dist worksteal # they wait a lot
 
 lint: setup ## Linter, formatter, types, imports, spelling; changes nothing.
 	@scripts/lint.sh

@@ -31,9 +31,9 @@ KEPT = (
 )  # fmt: skip
 ACCEPT = ["truncated-fraction:*"]
 LEASE_SECONDS = "0.5"
-SHARDS = shards(20, in_a_sample=3)
+SHARDS = shards(20, in_a_sample=2)
 UNDO_SHARDS = shards(4, in_a_sample=1)
-POINTS = 7  # of each shard in an ordinary run; all of them with FAULTS=all
+POINTS = 6  # of each shard in an ordinary run; all of them with FAULTS=all
 
 
 @dataclass

@@ -28,7 +28,7 @@ KEYS = 500
 SHARDS = shards(8, in_a_sample=1)
 DISTURBED_SHARDS = shards(4, in_a_sample=1)
 FAILOVER_SHARDS = shards(3, in_a_sample=1)
-POINTS = 6  # of each shard in an ordinary run; all of them with FAULTS=all
+POINTS = 4  # of each shard in an ordinary run; all of them with FAULTS=all
 AWAY_SECONDS = 3.0
 TIMES_RESUMED = 3
 CLEAN = f"""
@@ -200,7 +200,7 @@ def test_a_host_that_goes_away_at_any_step_loses_no_key(lab, make_world, runs, s
     assert whole.answer["state"] == "recovered", whole.answer
 
     points = step_points(whole.events)[shard :: len(DISTURBED_SHARDS)]
-    for n in sampled(points, 2, f"{disturb.__name__}{shard}"):
+    for n in sampled(points, 1, f"{disturb.__name__}{shard}"):
         world = make_world(restart=True)
         world.lease_seconds = "30"  # the worker stands still while the host boots
         boots = []

@@ -35,7 +35,8 @@ from tests.lab.session import started_or_skipped
 SHARDS = shards(6, in_a_sample=1)
 SERVER_SHARDS = shards(3, in_a_sample=1)
 BACK = {"undo_by": "fault test", "break_glass": "a test"}
-POINTS = 7  # of each shard in an ordinary run; all of them with FAULTS=all
+SERVER_POINTS = 3
+POINTS = 5  # of each shard in an ordinary run; all of them with FAULTS=all
 BEGUN = """
 import sys
 import flows.registry_indexes
@@ -384,7 +385,7 @@ def test_a_worker_killed_at_any_event_starts_or_restarts_the_server_once(
     points = kill_points(whole.events)[shard :: len(SERVER_SHARDS)]
     assert points
 
-    for point in sampled(points, POINTS, f"{is_running}{shard}"):
+    for point in sampled(points, SERVER_POINTS, f"{is_running}{shard}"):
         world = make_server(is_running=is_running)
         killed = runs.run(world, kill=point)
         at = (point, whole.events[point[0] - 1][:2])

@@ -30,9 +30,9 @@ from tests.lab.control_plane_design import EXPIRED_WITH_KUBELETS, EXPIRING
 from tests.lab.processes import wait_until
 from tests.lab.session import started_or_skipped
 
-SHARDS = shards(8, in_a_sample=2)
+SHARDS = shards(8, in_a_sample=1)
 UNDO_SHARDS = shards(2, in_a_sample=1)
-POINTS = 3  # of each shard in an ordinary run; all of them with FAULTS=all
+POINTS = 4  # of each shard in an ordinary run; all of them with FAULTS=all
 ONCE = ("certs renew all", "restart-static-pod")  # sent once for each host and component
 
 
@@ -174,7 +174,7 @@ def test_every_way_to_renew_survives_a_kill_at_any_event(one, make_world, runs, 
     whole = runs.run(world, break_glass="fault test")
     assert whole.answer["state"] == "recovered", whole.answer
 
-    for point in sampled(kill_points(whole.events), POINTS, f"{age}{more}"):
+    for point in sampled(kill_points(whole.events), 2, f"{age}{more}"):
         world = make_world(one, age, **more)
         reboots = world.hosts[0].reboot_count
         kill_and_resume(runs, world, point, whole)
@@ -187,7 +187,7 @@ def test_three_hosts_survive_a_kill_at_any_event(three, make_world, runs):
     whole = runs.run(make_world(three), break_glass="fault test")
     assert whole.answer["state"] == "recovered", whole.answer
 
-    for point in sampled(kill_points(whole.events), 2, "three"):
+    for point in sampled(kill_points(whole.events), 1, "three"):
         kill_and_resume(runs, make_world(three), point, whole)
 
 
@@ -206,7 +206,7 @@ def test_an_undo_killed_at_any_event_ends_with_what_was_there(one, make_world, r
     assert whole.answer["state"] == "undone", whole.answer
     assert_put_back(first, "undisturbed")
 
-    for point in sampled(kill_points(whole.events)[shard :: len(UNDO_SHARDS)], 2, f"undo {shard}"):
+    for point in sampled(kill_points(whole.events)[shard :: len(UNDO_SHARDS)], 1, f"undo {shard}"):
         world = make_world(one)
         renewed = runs.run(world, break_glass="fault test")
         killed = runs.run(world, kill=point, resume=renewed.answer["id"], **back)
