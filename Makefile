@@ -17,9 +17,9 @@ setup: ## Install what is missing: programs by apt where that is allowed, and .v
 demo: setup ## Migrate a Grafana, killed halfway and resumed. SOURCE=grafana.db for your own, KEEP=1 to leave it up.
 	@$(BIN)/python -m tests.lab.demo
 
-test: setup lint ## Lint, then the whole suite in parallel. WORKERS=n for other than two per core.
+test: setup lint ## Lint, then the whole suite in parallel. WORKERS=n for other than one more than there are cores.
 	@$(BIN)/python -m tests.lab.prepare
-	@scripts/pytest.sh --numprocesses "$${WORKERS:-$$((2 * $$(nproc)))}" --dist worksteal # they wait a lot
+	@scripts/pytest.sh --numprocesses "$${WORKERS:-$$(($$(nproc) + 1))}" --dist worksteal
 
 lint: setup ## Linter, formatter, types, imports, spelling; changes nothing.
 	@scripts/lint.sh

@@ -41,7 +41,7 @@ class World:
     def environment(self):
         return {
             "RECOVER_JOURNAL": str(self.folder / "journal.sqlite"),
-            "RECOVER_LEASE_SECONDS": "0.5",
+            "RECOVER_LEASE_SECONDS": "3",
         }
 
     def noted(self):

@@ -54,7 +54,7 @@ class World:
     redis: LabRedis
     folder: Path
     more: dict = field(default_factory=dict)
-    lease_seconds: str = "1"
+    lease_seconds: str = "3"
 
     module = "flows.redis_server"
     flow = "recover-redis"
@@ -250,7 +250,7 @@ def a_failover(tmp_path):
         with started_or_skipped(lab_hosts(folder / "lab", 3)) as lab:
             trio = sentinel_trio(lab)
             trio.redis[0].fill(KEYS)
-            world = World(trio.redis[0], folder, {"restart": True}, lease_seconds="2")
+            world = World(trio.redis[0], folder, {"restart": True}, lease_seconds="4")
             yield Failover(trio, world)
 
     return make

@@ -80,7 +80,7 @@ class IndexWorld:
     def environment(self):
         return {
             "RECOVER_JOURNAL": str(self.folder / "journal.sqlite"),
-            "RECOVER_LEASE_SECONDS": "0.5",
+            "RECOVER_LEASE_SECONDS": "3",
         }
 
     def resume(self, runs, **options):
@@ -328,7 +328,7 @@ class ServerWorld:
     def environment(self):
         return {
             "RECOVER_JOURNAL": str(self.folder / "journal.sqlite"),
-            "RECOVER_LEASE_SECONDS": "0.5",
+            "RECOVER_LEASE_SECONDS": "3",
         }
 
     def resume(self, runs):

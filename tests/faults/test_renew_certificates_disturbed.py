@@ -65,7 +65,7 @@ class World:
         return {
             "RECOVER_JOURNAL": str(self.folder / "journal.sqlite"),
             "RECOVER_WORK_DIR": str(self.folder / "work"),
-            "RECOVER_LEASE_SECONDS": "2",
+            "RECOVER_LEASE_SECONDS": "4",
         }
 
     def resume(self, runs):

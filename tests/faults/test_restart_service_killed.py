@@ -41,7 +41,7 @@ class World:
     @property
     def environment(self):
         journal = str(self.folder / "journal.sqlite")
-        return {"RECOVER_JOURNAL": journal, "RECOVER_LEASE_SECONDS": "1"}
+        return {"RECOVER_JOURNAL": journal, "RECOVER_LEASE_SECONDS": "3"}
 
     def resume(self, runs):
         resumed = None

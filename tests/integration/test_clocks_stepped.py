@@ -45,7 +45,7 @@ def machine(running):
 @pytest.fixture(autouse=True)
 def journal(tmp_path, monkeypatch):
     monkeypatch.setenv("RECOVER_JOURNAL", str(tmp_path / "journal.sqlite"))
-    monkeypatch.setenv("RECOVER_LEASE_SECONDS", "2")
+    monkeypatch.setenv("RECOVER_LEASE_SECONDS", "8")
 
 
 def run(machine, **parameters):

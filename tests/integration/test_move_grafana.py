@@ -69,7 +69,7 @@ class Move:
 def move(mariadb, mariadb_url, tmp_path, monkeypatch):
     monkeypatch.setenv("RECOVER_JOURNAL", str(tmp_path / "journal.sqlite"))
     monkeypatch.setenv("RECOVER_WORK_DIR", str(tmp_path / "work"))
-    monkeypatch.setenv("RECOVER_LEASE_SECONDS", "2")
+    monkeypatch.setenv("RECOVER_LEASE_SECONDS", "8")
     monkeypatch.setattr("recovery.stage.RETRY_DELAYS_SECONDS", (0.1,))
     source = tmp_path / "grafana.db"
     make_grafana_database(source, dashboards=20, versions_each=1)

@@ -50,7 +50,7 @@ def url_of(machine):
 def journal(tmp_path, monkeypatch):
     path = tmp_path / "journal.sqlite"
     monkeypatch.setenv("RECOVER_JOURNAL", str(path))
-    monkeypatch.setenv("RECOVER_LEASE_SECONDS", "2")
+    monkeypatch.setenv("RECOVER_LEASE_SECONDS", "4")
     return path
 
 
@@ -146,7 +146,7 @@ def own(lab_network):
     machine.write("root/known_hosts", f"127.0.0.1 {public}")
     environment = {
         "RECOVER_JOURNAL": "/root/journal.sqlite",
-        "RECOVER_LEASE_SECONDS": "2",
+        "RECOVER_LEASE_SECONDS": "4",
         "PREFECT_HOME": "/root/prefect",
         "PYTHONDONTWRITEBYTECODE": "1",
         "HOME": "/root",

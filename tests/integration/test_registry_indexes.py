@@ -52,7 +52,7 @@ def statements_of(recovery_id, word):
 @pytest.fixture(autouse=True)
 def _own_journal(tmp_path, monkeypatch):
     monkeypatch.setenv("RECOVER_JOURNAL", str(tmp_path / "journal.sqlite"))
-    monkeypatch.setenv("RECOVER_LEASE_SECONDS", "2")
+    monkeypatch.setenv("RECOVER_LEASE_SECONDS", "8")
     monkeypatch.setattr("recovery.stage.RETRY_DELAYS_SECONDS", (0.1, 1.0, 3.0))
     monkeypatch.setattr(sessions, "PAUSE_SECONDS", 0.1)
     monkeypatch.setattr(sessions, "TOLD_EVERY_SECONDS", 0.0)

@@ -57,7 +57,7 @@ def clients(lab):
 @pytest.fixture(autouse=True)
 def journal(tmp_path, monkeypatch):
     monkeypatch.setenv("RECOVER_JOURNAL", str(tmp_path / "journal.sqlite"))
-    monkeypatch.setenv("RECOVER_LEASE_SECONDS", "2")
+    monkeypatch.setenv("RECOVER_LEASE_SECONDS", "8")
 
 
 def run(clients, *, user="root", resume="", undo_by="", plan_only=False, **parameters):

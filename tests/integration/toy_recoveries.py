@@ -111,7 +111,7 @@ class Command:
             "PREFECT_HOME": os.environ["PREFECT_HOME"],
             "PYTHONPATH": str(ROOT),
             "RECOVER_JOURNAL": str(self.journal),
-            "RECOVER_LEASE_SECONDS": "2",
+            "RECOVER_LEASE_SECONDS": "4",
             "USER": "tester",
             **(env or {}),
         }
