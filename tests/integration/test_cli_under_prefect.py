@@ -59,7 +59,7 @@ def test_exit_codes_are_those_without_a_server(recover):
     failed = recover.touch(exits=3)
     recover.take_away("break-b")
     done = recover.json("resume", failed["id"])
-    undone = recover.json("undo", failed["id"], "--by", "Ada")
+    undone = recover.json("undo", failed["id"], "--by", "Ada", "--break-glass", "a test")
 
     assert refused["error"]["type"] == "Refused"
     assert failed["error"]["type"] == "CommandFailed"
