@@ -16,7 +16,7 @@ WITHIN_SECONDS = 180.0
 def renew_argvs(work: Work) -> list[list[str]]:
     """The commands of kubeadm that renew; releases before 1.20 may stop at a missing file."""
     where = [] if work.is_standard_pki else ["--cert-dir", work.pki]
-    has_all = all(one.serial for one in work.before)
+    has_all = all(one.serial for one in work.before if one.name in work.names)
     if has_all or work.kubeadm.minor >= CERTS_SINCE:
         return [work.kubeadm.certs("renew", "all", *where)]
     return [work.kubeadm.certs("renew", *where, name) for name in work.names]
