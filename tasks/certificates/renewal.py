@@ -6,7 +6,13 @@ from recovery.errors import CommandFailed
 from recovery.steps import act
 from tasks.certificates.backup import folder_of
 from tasks.certificates.files import broken_names, made_anew, read_leaves
-from tasks.certificates.kubeadm import CERTS_SINCE, Renewal, parse_renewal
+from tasks.certificates.kubeadm import (
+    CERTS_SINCE,
+    SUPER_ADMIN,
+    SUPER_ADMIN_SINCE,
+    Renewal,
+    parse_renewal,
+)
 from tasks.certificates.restoring import restore_backup, unpack_argv
 from tasks.certificates.work import Job, Work, leaf_paths
 
@@ -16,7 +22,8 @@ WITHIN_SECONDS = 180.0
 def renew_argvs(work: Work) -> list[list[str]]:
     """The commands of kubeadm that renew; releases before 1.20 may stop at a missing file."""
     where = [] if work.is_standard_pki else ["--cert-dir", work.pki]
-    has_all = all(one.serial for one in work.before if one.name in work.names)
+    is_known = work.kubeadm.minor >= SUPER_ADMIN_SINCE
+    has_all = all(one.serial for one in work.before if is_known or one.name != SUPER_ADMIN)
     if has_all or work.kubeadm.minor >= CERTS_SINCE:
         return [work.kubeadm.certs("renew", "all", *where)]
     return [work.kubeadm.certs("renew", *where, name) for name in work.names]

@@ -244,7 +244,11 @@ def test_old_releases_stop_at_a_missing_file_and_are_told_each_name(version, ser
         job.work,
         kubeadm=replace(job.work.kubeadm, path="k", version=version),
         names=("apiserver",),
-        before=(Before("apiserver", "01D"), Before("super-admin.conf", serial)),
+        before=(
+            Before("apiserver", "01D"),
+            Before("scheduler.conf", serial),
+            Before("super-admin.conf", ""),  # which the old one does not know of
+        ),
     )
 
     assert renewal.renew_argvs(work) == expected
