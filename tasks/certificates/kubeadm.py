@@ -13,7 +13,7 @@ OLDEST: Minor = (1, 15)
 CERTS_SINCE: Minor = (1, 20)  # before, `kubeadm alpha certs`
 KUBECONFIG_SINCE: Minor = (1, 21)  # before, `kubeadm alpha kubeconfig`
 JSON_SINCE: Minor = (1, 30)
-SUPER_ADMIN, SUPER_ADMIN_SINCE = "super-admin.conf", (1, 29)
+SUPER_ADMIN_SINCE: Minor = (1, 29)
 CONFIG_VERSIONS: dict[Minor, str] = {
     (1, 15): "kubeadm.k8s.io/v1beta2",
     (1, 22): "kubeadm.k8s.io/v1beta3",

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from recovery.errors import CommandFailed
 from recovery.steps import act
 from tasks.certificates.backup import folder_of
+from tasks.certificates.catalogue import SUPER_ADMIN
 from tasks.certificates.files import broken_names, made_anew, read_leaves
 from tasks.certificates.kubeadm import (
     CERTS_SINCE,
-    SUPER_ADMIN,
     SUPER_ADMIN_SINCE,
     Renewal,
     parse_renewal,
