@@ -219,19 +219,21 @@ def started_in(lines: Lines) -> dict[str, float]:
         uptime<TAB>1795241243.843419772 13527.27 100
         process:etcd<TAB>11527 1352034
 
-    The ticks count from when the host was started.
+    The ticks count from when the host was started. A process that ended while it was looked at has
+    none, and does not count.
     """
     words = lines.one("uptime").split()
     if len(words) != UPTIME_WORDS:
         raise UnreadableOutput("look", " ".join(words))
     now, uptime, ticks = map(_number, words)
-    return {
-        COMMANDS[name]: min(
-            now - uptime + _number(value.split()[1]) / ticks
-            for value in lines.all(f"process:{name}")
-        )
-        for name in lines.under("process")
-    }
+    found: dict[str, float] = {}
+    for name in lines.under("process"):
+        for value in lines.all(f"process:{name}"):
+            _, _, started = value.strip().partition(" ")
+            if started:
+                at = now - uptime + _number(started) / ticks
+                found[COMMANDS[name]] = min(at, found.get(COMMANDS[name], at))
+    return found
 
 
 def seen_authorities(lines: Lines) -> tuple[list[FileSeen], dict[str, list[x509.Certificate]]]:

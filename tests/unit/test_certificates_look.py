@@ -214,6 +214,12 @@ def test_of_several_processes_of_one_name_the_oldest_counts():
     }
 
 
+def test_a_process_that_ended_while_it_was_looked_at_does_not_count():
+    lines = Lines("uptime\t1000.5 100.25 100\nprocess:etcd\t812 \nprocess:kube-scheduler\t5 9000")
+
+    assert started_in(lines) == {Component.SCHEDULER: pytest.approx(990.25)}
+
+
 @pytest.mark.parametrize(
     ("answer", "state"),
     [
