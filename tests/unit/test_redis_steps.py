@@ -253,6 +253,15 @@ def test_what_is_not_as_before_the_restart_is_told(make, changed, message, monke
         waiting.serves_as_before(server, DUE, BEFORE, was_failed_over=False)
 
 
+def test_a_run_that_was_counted_after_its_host_had_booted_is_not_the_one_that_was_found(make):
+    server = make(INFO=info(run_id="run-before"))
+    found = replace(DUE, process=Process(17, 1))  # of the boot before
+
+    serving = waiting.serves_as_before(server, found, BEFORE, was_failed_over=False)
+
+    assert serving.run_id == "run-before"
+
+
 def test_another_role_than_before_is_told(make):
     with pytest.raises(NotVerified, match="role master, as before"):
         waiting.serves_as_before(make(INFO=REPLICA), DUE, BEFORE, was_failed_over=False)
