@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -63,7 +64,7 @@ def test_who_is_let_in_may_ask_and_is_named(own):
 
 def test_each_no_of_a_server_has_its_own_name(own, tmp_path):
     wrong = tmp_path / "wrong"
-    wrong.write_text("wrong")
+    wrong.write_text(secrets.token_hex(8))
     wrong.chmod(0o600)
 
     assert answer(own, password_file=wrong) is ConnectionAnswer.PASSWORD_REFUSED

@@ -1,6 +1,7 @@
 """Recovering the database of a registry on a real host: systemd, Debian's units, real failures."""
 
 import logging
+import secrets
 import threading
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -632,7 +633,7 @@ def test_a_server_that_came_up_and_keeps_the_registry_out_is_told(running):
 
 def test_what_is_wrong_at_the_door_is_told_without_a_look_at_the_host(running, tmp_path):
     wrong = tmp_path / "wrong"
-    wrong.write_text("wrong")
+    wrong.write_text(secrets.token_hex(8))
     wrong.chmod(0o600)
     server = running.postmaster()
 

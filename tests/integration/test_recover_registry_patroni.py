@@ -87,6 +87,7 @@ def test_a_replica_is_no_primary_and_the_leader_is_named(pair):
     ended = recover(pair.replica, standby=True)
     assert ended.state is RecoveryState.RECOVERED, ended.error
     assert "as it is meant to be" in ended.result.seen
+    wait_until(lambda: not pair.in_recovery(), "db1 to lead", within_seconds=60)
     assert "Two primaries" in refused(pair.leader, "not-a-standby", standby=True)
 
 

@@ -34,7 +34,7 @@ class PatroniPair:
             "etcd3": {"host": f"{self.leader.address}:2379"},
             "restapi": {"listen": "0.0.0.0:8008", "connect_address": f"{address}:8008"},
             "bootstrap": {
-                "dcs": {"ttl": 20, "loop_wait": 1, "retry_timeout": 3},
+                "dcs": {"ttl": 20, "loop_wait": 1, "retry_timeout": 9},
                 "initdb": [{"encoding": "UTF8"}, {"locale": "C.UTF-8"}, "no-sync"],
             },
             "postgresql": {
