@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 export SOURCE TARGET ACCEPT KEEP
 
-.PHONY: help setup demo test lint unit format lock bench clean
+.PHONY: help setup demo test lint unit format roles lock bench clean
 
 help: ## Say what there is to make.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ unit: setup ## The unit tests alone.
 format: setup ## Format the code and mend what the linter can.
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+
+roles: setup ## Write deployments/kubernetes anew from what the tests of each recovery ask of the API.
+	@scripts/roles.sh
 
 lock: setup ## Write requirements.lock anew from pyproject.toml, keeping versions. UPGRADE=1 for the newest.
 	@scripts/lock.sh

@@ -3,7 +3,15 @@
 import subprocess
 import sys
 
-NAMES = ("journal_cost", "resume_200", "kill_100", "migration", "ssh_50", "certificates")
+NAMES = (
+    "journal_cost",
+    "resume_200",
+    "kill_100",
+    "migration",
+    "ssh_50",
+    "certificates",
+    "kubernetes",
+)
 
 failed = [name for name in NAMES if subprocess.call([sys.executable, "-m", f"bench.{name}"])]
 sys.exit(f"failed: {', '.join(failed)}" if failed else 0)

@@ -13,6 +13,7 @@ from recovery.evidence.status import verify_journal
 from recovery.journal.lease import this_worker
 from recovery.journal.opening import open_journal
 from recovery.journal.store import Journal, Lease, lease_seconds
+from recovery.stage import retry_delays_seconds
 
 PYTHON_MIN = (3, 11)
 BROKEN_PREFECT = "3.8.8"
@@ -31,6 +32,7 @@ def examine() -> list[Finding]:
         _python(),
         *_journal(),
         _lease(),
+        _patience(),
         *_server(),
         _prefect_pair(),
         _result_storage(),
@@ -101,6 +103,15 @@ def _lease() -> Finding:
     except RecoveryError as error:
         return bad("RECOVER_LEASE_SECONDS", error)
     return Finding("RECOVER_LEASE_SECONDS", Health.OK, f"{seconds:g} s")
+
+
+def _patience() -> Finding:
+    try:
+        delays = retry_delays_seconds()
+    except RecoveryError as error:
+        return bad("RECOVER_PATIENCE_SECONDS", error)
+    told = f"{sum(delays):g} s, asking {len(delays)} times more"
+    return Finding("RECOVER_PATIENCE_SECONDS", Health.OK, told)
 
 
 def _server() -> list[Finding]:

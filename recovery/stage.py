@@ -5,10 +5,12 @@ a projection of the journal, never our memory. The plain stage serves where no P
 configured: a recovery tool must not need the thing that may be broken.
 """
 
+import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 from prefect import State, Task
@@ -17,14 +19,41 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.exceptions import Abort
 from prefect.states import Completed, Failed
 
-from recovery.errors import Fenced, RecoveryError, Refused
+from recovery.errors import BadInput, Fenced, RecoveryError, Refused
 from recovery.secrecy.redaction import redact
 from recovery.secrecy.secret import scrub
 from recovery.steps import Step
 from recovery.walk import StepCall, Turn, logger, step_logger
 from recovery.words import LINE_CHARS_MAX, cut
 
-RETRY_DELAYS_SECONDS = (1.0, 5.0, 15.0)
+RETRY_DELAYS_SECONDS = (1.0, 5.0, 15.0, 25.0, 30.0)
+PATIENCE_SECONDS = 80.0
+
+
+def retry_delays_seconds() -> tuple[float, ...]:
+    """How long a step waits before each time it asks again where nobody answered.
+
+    Together they last no longer than RECOVER_PATIENCE_SECONDS: 80 by default, so that an API or a
+    host that is away for a minute is waited for.
+
+    Raises:
+        BadInput: that is no number of seconds.
+    """
+    text = os.environ.get("RECOVER_PATIENCE_SECONDS", str(PATIENCE_SECONDS))
+    try:
+        patience = float(text)
+    except ValueError:
+        patience = -1.0
+    if not 0 <= patience < float("inf"):
+        raise BadInput(
+            "RECOVER_PATIENCE_SECONDS",
+            f"{text!r} is no number of seconds",
+            "Give how long a step is to wait for who does not answer: 80 by default, 0 for not",
+        )
+    delays = RETRY_DELAYS_SECONDS
+    return tuple(
+        d for d, so_far in zip(delays, accumulate(delays), strict=True) if so_far <= patience
+    )
 
 
 class PrefectStage:
@@ -33,7 +62,7 @@ class PrefectStage:
     def put_on(self, call: StepCall) -> Any:
         """See Stage."""
         try:
-            state: Any = _task_of(call.step)(call, return_state=True)
+            state: Any = _task_of(call.step, retry_delays_seconds())(call, return_state=True)
         except Abort:
             raise call.fenced or Fenced(call.target, 0, "Prefect ended the step") from None
         if call.turn is not None:
@@ -49,7 +78,7 @@ class PrefectStage:
 class PlainStage:
     """Steps as plain calls, retried in the same way."""
 
-    retry_delays_seconds: Sequence[float] = RETRY_DELAYS_SECONDS
+    retry_delays_seconds: Sequence[float] = field(default_factory=retry_delays_seconds)
 
     def put_on(self, call: StepCall) -> Any:
         """See Stage."""
@@ -87,7 +116,7 @@ def scrubbed(error: Exception) -> Exception:
 
 
 @lru_cache(maxsize=1024)
-def _task_of(step: Step[Any, Any]) -> Task[Any, Any]:
+def _task_of(step: Step[Any, Any], delays_seconds: tuple[float, ...]) -> Task[Any, Any]:
     """Make the Prefect task of a step.
 
     It has no tags: for each, Prefect asks the server for a slot of the tag's concurrency limit,
@@ -100,8 +129,8 @@ def _task_of(step: Step[Any, Any]) -> Task[Any, Any]:
         task_run_name="{call}",
         cache_policy=NO_CACHE,
         persist_result=False,
-        retries=len(RETRY_DELAYS_SECONDS),
-        retry_delay_seconds=list(RETRY_DELAYS_SECONDS),
+        retries=len(delays_seconds),
+        retry_delay_seconds=list(delays_seconds),
         retry_condition_fn=_may_retry,
         log_prints=False,
     )

@@ -17,6 +17,7 @@ export XDG_STATE_HOME="$home/.local/state" XDG_CONFIG_HOME="$home/.config" XDG_C
 export PREFECT_HOME="$home/.prefect"
 mkdir "$PREFECT_HOME"
 export PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1
+export RECOVER_PATIENCE_SECONDS=22  # a target that stays away is given up sooner than by default
 export TZ=UTC LC_ALL=C.UTF-8 NO_COLOR=1 COLUMNS=120
 export PATH="$PWD/.venv/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 

@@ -16,6 +16,7 @@ PREFECT_HOME = isolate_prefect()  # before anything imports Prefect
 # ruff: noqa: E402
 from tests.lab.hosts import BACKENDS, DOCKER, capabilities_of, lab_hosts
 from tests.lab.kubernetes_api import REAL, STAND_IN, kubernetes_api, used_here
+from tests.lab.kubernetes_roles import ARE_RECORDED
 from tests.lab.mariadb import private_mariadb
 from tests.lab.postgres import private_postgres
 from tests.lab.prefect_server import private_prefect_server, process_worker
@@ -73,6 +74,8 @@ def kubernetes(tmp_path_factory):
     """A Kubernetes API, real where it is installed: take a namespace and images of your own."""
     with kubernetes_api(tmp_path_factory.mktemp("kubernetes")) as api:
         yield api
+        if ARE_RECORDED:
+            api.standin.rights.write()
 
 
 @pytest.fixture(scope="module", params=[REAL, STAND_IN])

@@ -31,7 +31,7 @@ class World:
     @property
     def parameters(self):
         return {
-            "cluster": self.api.url,
+            "cluster": self.api.url_for("restart-service", self.namespace),
             "workload": "web",
             "namespace": self.namespace,
             "restart": True,

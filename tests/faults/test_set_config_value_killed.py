@@ -37,7 +37,8 @@ class World:
 
     @property
     def parameters(self):
-        place = {"cluster": self.settings.api.url, "namespace": self.settings.namespace}
+        cluster = self.settings.api.url_for(self.flow, self.settings.namespace)
+        place = {"cluster": cluster, "namespace": self.settings.namespace}
         return {**place, **self.given, "within_seconds": self.within_seconds}
 
     @property

@@ -27,7 +27,9 @@ class Settings:
         declared = RECOVERIES[name]
         given = {name: default for name, (_, default) in declared.parameters.items()}
         given.update(
-            cluster=self.cluster or self.api.url, namespace=self.namespace, within_seconds=30
+            cluster=self.cluster or self.api.url_for(name, self.namespace),
+            namespace=self.namespace,
+            within_seconds=30,
         )
         if name == "set-config-value":
             given.update(config=CONFIG, key="CERTIFICATE_UPDATE_LIMIT")

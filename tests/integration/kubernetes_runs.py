@@ -26,7 +26,7 @@ class Restarts:
         declared = RECOVERIES["restart-service"]
         given = {name: default for name, (_, default) in declared.parameters.items()}
         given.update(
-            cluster=self.cluster or self.api.url,
+            cluster=self.cluster or self.api.url_for("restart-service", self.namespace),
             namespace=self.namespace,
             workload=workload,
             **self.defaults,
@@ -74,7 +74,7 @@ class Mongodb:
     def parameters(self):
         """Those of a restore that is to succeed."""
         return {
-            "cluster": self.cluster or self.api.url,
+            "cluster": self.cluster or self.api.url_for("restore-mongodb", self.namespace),
             "namespace": self.namespace,
             "accept": ["not-the-newest:mongorestore"],
             "within_seconds": 30,
@@ -91,7 +91,7 @@ class Mongodb:
         declared = RECOVERIES["enable-mongodb-backup"]
         given = {name: default for name, (_, default) in declared.parameters.items()}
         given.update(
-            cluster=self.cluster or self.api.url,
+            cluster=self.cluster or self.api.url_for("enable-mongodb-backup", self.namespace),
             namespace=self.namespace,
             backup_within_seconds=30,
         )

@@ -40,7 +40,6 @@ def pair(prepared):
 def _quick(tmp_path, monkeypatch):
     monkeypatch.setenv("RECOVER_JOURNAL", str(tmp_path / "journal.sqlite"))
     monkeypatch.setenv("RECOVER_LEASE_SECONDS", "8")
-    monkeypatch.setattr("recovery.stage.RETRY_DELAYS_SECONDS", (0.1,))
     monkeypatch.setattr("tasks.postgres_server.inside.CONNECT_WITHIN_SECONDS", 2)
     for module in (starting, waiting, restarting):
         monkeypatch.setattr(module, "PAUSE_SECONDS", 0.2, raising=False)

@@ -57,7 +57,6 @@ def alone(prepared):
 def _quick(tmp_path, monkeypatch):
     monkeypatch.setenv("RECOVER_JOURNAL", str(tmp_path / "journal.sqlite"))
     monkeypatch.setenv("RECOVER_LEASE_SECONDS", "8")
-    monkeypatch.setattr("recovery.stage.RETRY_DELAYS_SECONDS", (0.1,))
     for module in (starting, restarting, proof):
         monkeypatch.setattr(module, "PAUSE_SECONDS", 0.1)
 

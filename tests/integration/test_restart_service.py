@@ -210,7 +210,9 @@ def test_what_is_scaled_to_nothing_is_not_restarted(web):
 
 
 def test_a_workload_or_namespace_that_is_not_there_is_told_with_what_is(web):
-    workload, namespace = web.run("wep"), web.run(namespace=f"{web.namespace}x")
+    workload = web.run("wep")
+    web.cluster = web.api.url  # its Role is of one namespace, and knows of no other
+    namespace = web.run(namespace=f"{web.namespace}x")
 
     assert isinstance(workload.error, Refused)
     assert "The nearest are web" in str(workload.error)

@@ -137,7 +137,7 @@ class Volumes:
 
     def parameters(self, volume, workload="web", was="data", **given):
         return {
-            "cluster": self.api.url,
+            "cluster": self.api.url_for("reuse-released-volume", self.namespace),
             "volume": volume,
             "workload": workload,
             "namespace": self.namespace,

@@ -72,3 +72,24 @@ def test_every_parameter_is_explained(name):
     told = inspect.getdoc(RECOVERIES[name].fn).partition("Args:\n")[2].partition("\n\n")[0]
 
     assert re.findall(r"^ {4}(\w+):", told, re.MULTILINE) == list(RECOVERIES[name].parameters)
+
+
+ON_CLUSTERS = sorted(name for name, one in RECOVERIES.items() if "cluster" in one.parameters)
+
+
+@pytest.mark.parametrize("name", ON_CLUSTERS)
+def test_a_recovery_of_a_cluster_has_a_role_that_names_every_verb_and_resource(name):
+    objects = list(
+        yaml.safe_load_all((PROJECT / f"deployments/kubernetes/{name}.yaml").read_text())
+    )
+
+    rules = [rule for one in objects for rule in one.get("rules", ())]
+    assert {one["kind"] for one in objects} >= {"Role", "RoleBinding"}
+    assert rules
+    assert "*" not in {word for rule in rules for words in rule.values() for word in words}
+
+
+def test_every_role_is_that_of_a_recovery_of_a_cluster():
+    files = (PROJECT / "deployments/kubernetes").glob("*.yaml")
+
+    assert sorted(file.stem for file in files) == ON_CLUSTERS
