@@ -32,7 +32,9 @@ class World:
     def __post_init__(self):
         self.file = self.folder / "credentials.txt"
         key = base64.b64encode(made_up_password().encode()).decode()
-        self.file.write_text(f"export AZURE_STORAGE_ACCOUNT=backups\nexport AZURE_STORAGE_KEY={key}\n")
+        self.file.write_text(
+            f"export AZURE_STORAGE_ACCOUNT=backups\nexport AZURE_STORAGE_KEY={key}\n"
+        )
         self.file.chmod(0o600)
 
     @property
