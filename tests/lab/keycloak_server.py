@@ -53,6 +53,7 @@ class StandInKeycloak:
     wants_https: bool = False
     loses_answers: bool = False  # does the next change that is asked, then hangs up, once
     is_away: bool = False
+    service_knows_nobody: bool = False  # the service behind it answers 401 to everybody
 
     @property
     def url(self) -> str:
@@ -63,7 +64,8 @@ class StandInKeycloak:
         """Return what Keycloak answers to a request."""
         parts = urlsplit(path)
         if parts.path == SERVICE:
-            return Reply(200 if login.removeprefix("Bearer ") in self.tokens else 401, {})
+            is_known = login.removeprefix("Bearer ") in self.tokens
+            return Reply(200 if is_known and not self.service_knows_nobody else 401, {})
         if not parts.path.startswith(f"{self.prefix}/") or self.is_away:
             return Reply(503, {}) if self.is_away else NO_RESOURCE
         names = [unquote(one) for one in parts.path.removeprefix(self.prefix).split("/")[1:]]
