@@ -70,7 +70,7 @@ def set_config_value(  # noqa: PLR0913, PLR0917 (fields of the form)
     """
     source = ValueSource(value, value_file, value_env)
     wishes = Wishes(value_type, add, restart, consumers or (), accept or (), within_seconds)
-    return _changed(config_order((cluster, namespace, config), key, source, wishes))
+    return change_value(config_order((cluster, namespace, config), key, source, wishes))
 
 
 @recovery(runbook="docs/runbooks/config-value.md", target=config_target)
@@ -108,7 +108,7 @@ def raise_certificate_update_limit(  # noqa: PLR0913, PLR0917 (fields of the for
     source = ValueSource(str(limit))
     order = config_order((cluster, namespace, config), divoc.LIMIT_KEY, source, wishes)
     divoc.refuse_unless_raised(order)
-    return _changed(order)
+    return change_value(order)
 
 
 @recovery(runbook="docs/runbooks/config-value.md", target=config_target)
@@ -144,10 +144,10 @@ def rotate_sms_key(  # noqa: PLR0913, PLR0917 (fields of the form)
     source = ValueSource(file=key_file)
     order = config_order((cluster, namespace, config), divoc.SMS_KEY, source, wishes)
     divoc.refuse_if_sms_is_off(order)
-    return _changed(order)
+    return change_value(order)
 
 
-def _changed(order: ConfigOrder) -> ConfigChanged:
+def change_value(order: ConfigOrder) -> ConfigChanged:
     """Look, refuse, keep, set, restart, verify: the same for every key."""
     found = finding.config_found(order)
     if found.is_so:

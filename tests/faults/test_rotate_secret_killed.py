@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.faults.conftest import flaws_of, kill_points, sampled, the_recovery
+from tests.faults.conftest import IS_WHOLE, flaws_of, kill_points, sampled, shards, the_recovery
 from tests.integration.client_secret_runs import NAME, READERS, Platform
 from tests.integration.config_runs import MARK, Settings, encoded
 from tests.lab.keycloak import lab_keycloak
@@ -18,6 +18,7 @@ from tests.lab.kubernetes_node import UNREADY, Image
 POINTS = 7  # of an ordinary run; all of them with FAULTS=all
 POINTS_BACK = 3
 TIMES_RESUMED = 3
+SHARDS = 4
 READER = READERS[:1]
 
 
@@ -113,8 +114,9 @@ def make_world(kubernetes, tmp_path):
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("shard", shards(SHARDS, 1))
 def test_a_worker_killed_at_any_event_gives_keycloak_one_secret_and_the_services_that_one(
-    make_world, runs
+    make_world, runs, shard
 ):
     """Goal: no instant leaves Keycloak with a secret nobody has kept, and none brings a second one.
 
@@ -132,7 +134,7 @@ def test_a_worker_killed_at_any_event_gives_keycloak_one_secret_and_the_services
     assert window
 
     chosen = dict.fromkeys([*sampled(window, POINTS // 2, NAME), *sampled(points, POINTS, NAME)])
-    for point in chosen:
+    for point in points[shard::SHARDS] if IS_WHOLE else chosen:
         world = make_world()
         killed = runs.run(world, kill=point)
         at = (point, whole.events[min(point[0], len(whole.events)) - 1])
