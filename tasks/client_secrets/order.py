@@ -7,6 +7,7 @@ from typing import Self
 
 from blocks.bearer_url import BearerUrl
 from blocks.keycloak_api import KeycloakApi
+from blocks.keycloak_session import PREFIX
 from recovery.errors import BadInput, Refused
 from recovery.secrecy.secret import Secret
 from tasks.settings.order import ConfigOrder, ValueSource, Wishes, config_order
@@ -148,5 +149,6 @@ def secret_order(
 
 
 def client_leased(keycloak: str, realm: str, client_id: str) -> list[str]:
-    """What is leased besides the object of the setting: the client."""
-    return [f"{KeycloakApi.named(keycloak).label}/{realm}/{client_id}"]
+    """What is leased besides the object of the setting: the client, however it is addressed."""
+    server = KeycloakApi.named(keycloak).label.removesuffix(PREFIX)
+    return [f"{server}/{realm}/{client_id}"]

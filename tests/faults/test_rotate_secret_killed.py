@@ -15,8 +15,8 @@ from tests.lab.keycloak import lab_keycloak
 from tests.lab.keycloak_server import WITHOUT_PREFIX
 from tests.lab.kubernetes_node import UNREADY, Image
 
-POINTS = 7  # of an ordinary run; all of them with FAULTS=all
-POINTS_BACK = 3
+POINTS = 5  # of an ordinary run; all of them with FAULTS=all
+POINTS_BACK = 2
 TIMES_RESUMED = 3
 SHARDS = 4
 READER = READERS[:1]
@@ -178,6 +178,35 @@ def test_a_worker_killed_while_it_goes_back_leaves_both_with_the_former_secret(m
             assert killed.exit_code == -9, (at, killed)
             resumed = world.resume(runs)
             assert resumed.answer["state"] == "failed", (at, resumed.answer)
+        world.assert_back(at)
+
+
+@pytest.mark.timeout(300)
+def test_a_worker_killed_while_it_undoes_gives_both_the_former_secret_again(make_world, runs):
+    """Goal: a way back that is killed is gone to its end by the next attempt.
+
+    Method: rotate, kill -9 the worker at an event of the way back, resume that, compare both sides.
+    """
+    back = {"undo_by": "kim", "break_glass": "a test"}
+
+    def rotated():
+        world = make_world()
+        assert runs.run(world).answer["state"] == "recovered"
+        return world
+
+    undisturbed = rotated()
+    whole = runs.run(undisturbed, resume=the_recovery(undisturbed), **back)
+    assert whole.answer["state"] == "undone", whole.answer
+    undisturbed.assert_back("undisturbed")
+
+    for point in sampled(kill_points(whole.events), POINTS_BACK, f"{NAME}-undo"):
+        world = rotated()
+        killed = runs.run(world, kill=point, resume=the_recovery(world), **back)
+        at = (point, whole.events[min(point[0], len(whole.events)) - 1])
+        if killed.exit_code != 0:
+            assert killed.exit_code == -9, (at, killed)
+            resumed = world.resume(runs, **back)
+            assert resumed.answer["state"] == "undone", (at, resumed.answer)
         world.assert_back(at)
 
 
