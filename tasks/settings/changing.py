@@ -211,7 +211,8 @@ def wait_until_back(order: ConfigOrder, consumer: Consumer) -> str:
     workload = consumer.workload
     with order.cluster.session() as session:
         mark = read_state(workload, session.get(workload.path)).mark
-        is_out = rollout_end(session, workload, mark, order.within_seconds)
+        within = order.within_seconds
+        is_out = rollout_end(session, workload, mark, within, gives_up_late=False)
         state = read_state(workload, session.get(workload.path))
         if not is_out:
             pods = pods_of(session, workload)
