@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from flows.config_values import DIVOC_CONFIG, restart_consumers
 from recovery.declare import recovery
-from tasks.client_secrets import finding, proof, setting
+from tasks.client_secrets import finding, proof, rights, setting
 from tasks.client_secrets.finding import ClientFound, SecretDue
 from tasks.client_secrets.order import SecretOrder, SecretWishes, client_leased, secret_order
 from tasks.settings import changing, keeping, rollout
@@ -83,6 +83,7 @@ def rotate_admin_api_secret(  # noqa: PLR0913, PLR0917 (fields of the form)
     if found.due is SecretDue.NOTHING and config_found.is_so:
         token = proof.token_is_given(order)
         return SecretRotated(found.seen, "nothing", [], token, config_found.told, "")
+    rights.refuse_missing_rights(in_config, config_found)
     kept = ""
     if found.is_set or not config_found.is_equal:
         kept = keeping.keep_values(in_config)

@@ -79,7 +79,7 @@ def login_found(order: LoginOrder, found: Found) -> LoginFound:
         due = _due_of_working(order, found, cause, line)
     else:
         _refuse_other_cause(order, knock, logged)
-        due, role = _due_by_side(order, login, seen)
+        due, role = _due_by_side(order, found, login, seen)
     holder, key = (login.password.holder, login.password.key) if login.password else ("", "")
     return LoginFound(due, seen, login.user, holder, key, role.has_way_back)
 
@@ -122,7 +122,9 @@ def _refuse_other_cause(order: LoginOrder, knock: Knock, logged: str) -> None:
         raise Refused(order.label, reason, remedy_for(knock.answer))
 
 
-def _due_by_side(order: LoginOrder, login: PodLogin, seen: str) -> tuple[LoginDue, Role]:
+def _due_by_side(
+    order: LoginOrder, found: Found, login: PodLogin, seen: str
+) -> tuple[LoginDue, Role]:
     """What is due where the database refuses the pods, and that it will help."""
     if order.side is None:
         raise Refused(
@@ -132,7 +134,7 @@ def _due_by_side(order: LoginOrder, login: PodLogin, seen: str) -> tuple[LoginDu
             "what the pods have, side=role with database gives the role the password they have",
         )
     if order.side is Side.ROLE:
-        return LoginDue.ROLE, role_found(order, login)
+        return LoginDue.ROLE, role_found(order, login, found.workload)
     if login.password is not None and not login.password.holder:
         raise Refused(
             order.label,

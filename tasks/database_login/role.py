@@ -18,11 +18,15 @@ from tasks.database_login.order import LoginOrder
 from tasks.database_login.reading import as_the_pod, pod_password, read_login
 from tasks.settings.contents import in_base64, out_of_base64
 from tasks.settings.keeping import BEFORE, KEPT_BY, kept_name
+from tasks.workloads.rights import POD_RULES, Rule, refuse_missing, rules_to_restart
+from tasks.workloads.target import Workload
 from tasks.workloads.triage import Found
 
 VERIFIER = "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = %s"
 IS_THERE = "SELECT count(*) FROM pg_catalog.pg_roles WHERE rolname = %s"
 NOT_ALLOWED = "42501"
+ROLE = "recover-database-login"
+KEPT: tuple[Rule, ...] = (("", "secrets", ("get", "create")),)
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,17 @@ class Role:
     has_way_back: bool = False
 
 
-def role_found(order: LoginOrder, login: PodLogin) -> Role:
+def role_found(order: LoginOrder, login: PodLogin, workload: Workload) -> Role:
     """Whether the role is there, and its former password can be kept.
 
     Raises:
-        Refused: there is no such role, or no way back and nobody accepted that.
+        Refused: there is no such role, or no way back and nobody accepted that, or the pods could
+            not be restarted afterwards.
         CommandFailed, Unreachable: the account of the worker is not let in.
     """
+    with order.workload.cluster.session() as cluster:
+        rules = [*KEPT, *rules_to_restart([workload]), *POD_RULES]
+        refuse_missing(cluster, order.workload, ROLE, rules)
     with _server(order).connect() as session:
         if not session.value(IS_THERE, (login.user,)):
             remedy = "Create it with its rights, or correct the user that the pods have"

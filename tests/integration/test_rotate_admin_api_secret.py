@@ -222,6 +222,36 @@ def test_what_the_cluster_refuses_is_refused_before_keycloak_is_touched(platform
     assert platform.keycloak.standin.secrets_set == []
 
 
+def test_an_account_that_may_not_restart_the_services_is_refused_before_keycloak_is_touched(
+    platform,
+):
+    platform.deploy(platform.held, readers=READERS[:1])
+    settings, reading = platform.settings, "get,list,watch"
+    rules = [
+        ("", "configmaps", f"{reading},patch"),
+        ("", "secrets", "get,create"),
+        ("", "pods", reading),
+        ("", "pods/log", "get"),
+        ("", "events", "list"),
+        ("batch", "cronjobs", "list"),
+        ("apps", "deployments", reading),
+    ]
+    settings.api.allow(settings.namespace, "reader", *rules)
+    settings.cluster = settings.api.url_as("reader")
+
+    refused = platform.run(rotate=True)
+
+    assert "may not patch deployments" in str(refused.error)
+    assert 'resources: ["deployments"], verbs: [patch]' in str(refused.error)
+    assert platform.keycloak.standin.secrets_set == []
+
+    settings.api.allow(settings.namespace, "owner", *rules, ("apps", "deployments", "patch"))
+    settings.cluster = settings.api.url_as("owner")
+    ended = platform.run(rotate=True)
+    assert ended.error is None, ended.error
+    assert platform.agrees_on(platform.held)
+
+
 def test_a_secret_that_somebody_else_set_since_is_not_written_over(platform):
     platform.deploy(platform.held)
     client = platform.keycloak.standin.client(CLIENT)
