@@ -1,5 +1,7 @@
 """The admin API of a Keycloak, as a block: where it is and where its credentials lie."""
 
+import ssl
+from functools import cache
 from pathlib import Path
 from typing import ClassVar, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -141,13 +143,13 @@ class KeycloakApi(Block):
             BadInput: a credential or the authority cannot be read.
         """
         try:
-            verify = True if self.ca_file is None else httpx.create_ssl_context(str(self.ca_file))
+            trusted = _trusted(str(self.ca_file) if self.ca_file else "")
         except OSError as error:
             remedy = "Name a file that holds the authority in PEM"
             raise BadInput(str(self.ca_file), str(error), remedy) from None
         login = self._login()
         client = httpx.Client(
-            verify=verify,
+            verify=trusted,
             timeout=self.within_seconds,
             trust_env=False,
             follow_redirects=False,  # a login sent elsewhere is a login given away
@@ -165,3 +167,8 @@ class KeycloakApi(Block):
         password = secret_from(self.password_file, self.password_env)
         fields |= {"grant_type": "password", "username": self.user, "password": password or ""}
         return LoginForm(self.login_realm, self.user, fields)
+
+
+@cache  # to read all authorities of the system takes longer than most requests
+def _trusted(ca_file: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=ca_file) if ca_file else httpx.create_ssl_context()

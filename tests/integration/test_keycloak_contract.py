@@ -40,6 +40,7 @@ def lab(request, tmp_path):
         real.make(REALM)
         yield real
         real.remove(REALM)
+        real.close()
         return
     prefix = GENERATIONS[request.param]
     with lab_keycloak(tmp_path / "keycloak", prefix) as standin:
@@ -186,3 +187,8 @@ def test_one_that_is_away_or_behind_a_dead_gateway_is_unreachable(standin):
 def test_an_address_that_is_malformed_is_told(url, told):
     with pytest.raises(BadInput, match=told):
         KeycloakApi.named(url)
+
+
+def test_an_authority_that_cannot_be_read_is_told(standin, tmp_path):
+    with pytest.raises(BadInput, match="holds the authority"):
+        session_of(standin, ca_file=tmp_path / "no-such.pem")

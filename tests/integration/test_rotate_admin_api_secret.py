@@ -252,6 +252,21 @@ def test_an_account_that_may_not_restart_the_services_is_refused_before_keycloak
     assert platform.agrees_on(platform.held)
 
 
+def test_no_other_secret_is_made_where_the_one_that_was_kept_is_gone(platform):
+    platform.deploy(platform.held, readers=READERS[:1])
+    ended = platform.run(rotate=True)
+    assert ended.error is None, ended.error
+    new, settings = platform.held, platform.settings
+    path = settings.api.path("v1", "secrets", settings.namespace, ended.result.kept)
+    settings.api.client.delete(path)
+
+    undone = platform.undo(ended, rotate=True)
+
+    assert "Set the value by hand" in str(undone.error)
+    assert platform.keycloak.standin.secrets_set == [new]
+    assert platform.agrees_on(new)
+
+
 def test_a_secret_that_somebody_else_set_since_is_not_written_over(platform):
     platform.deploy(platform.held)
     client = platform.keycloak.standin.client(CLIENT)

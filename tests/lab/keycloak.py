@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -31,6 +31,7 @@ class LabKeycloak:
     password: str
     password_file: Path
     standin: StandInKeycloak | None = None
+    _client: httpx.Client = field(default_factory=lambda: httpx.Client(verify=False))  # noqa: S501
 
     @property
     def parameter(self) -> str:
@@ -59,18 +60,21 @@ class LabKeycloak:
         """Whether a service that has this secret gets a token."""
         form = {"grant_type": "client_credentials", "client_id": client_id}
         path = f"/realms/{realm}/protocol/openid-connect/token"
-        answer = httpx.post(self.url + path, data={**form, "client_secret": secret})
+        answer = self._client.post(self.url + path, data={**form, "client_secret": secret})
         return answer.status_code == httpx.codes.OK
+
+    def close(self) -> None:
+        """Close the connections to it."""
+        self._client.close()
 
     def _asked(self, method: str, path: str, body: object = None) -> object:
         form = {"grant_type": "password", "client_id": "admin-cli"}
         login = {**form, "username": self.user, "password": self.password}
-        token = httpx.post(
-            f"{self.url}/realms/master/protocol/openid-connect/token", data=login
-        ).json()["access_token"]
+        path_of_tokens = f"{self.url}/realms/master/protocol/openid-connect/token"
+        token = self._client.post(path_of_tokens, data=login).json()["access_token"]
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         content = None if body is None else json.dumps(body)
-        answer = httpx.request(method, self.url + path, content=content, headers=headers)
+        answer = self._client.request(method, self.url + path, content=content, headers=headers)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
@@ -82,7 +86,11 @@ def lab_keycloak(directory: Path, prefix: str) -> Iterator[LabKeycloak]:
     with stand_in_keycloak(prefix) as standin:
         file = directory / "keycloak.password"
         write_secret(file, standin.password)
-        yield LabKeycloak(standin.url, ADMIN, standin.password, file, standin)
+        keycloak = LabKeycloak(standin.url, ADMIN, standin.password, file, standin)
+        try:
+            yield keycloak
+        finally:
+            keycloak.close()
 
 
 def real_keycloak() -> LabKeycloak:
