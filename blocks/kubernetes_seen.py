@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,11 @@ SECRET_FIELDS = ("data", "stringData")
 PLAIN_WORDS = {"true", "false", "none", "null"}
 PLAIN_DIGITS_MAX = 5
 TELLING_CHARACTERS_MIN = 4
+KEYS_OF_NAMES = re.compile(
+    r"(.*[._-])?(db)?(user|username|database|db_?name|host|hostname|addr|address|vendor)",
+    re.IGNORECASE,
+)
+A_NAME = re.compile(r"[a-z][a-z0-9._-]{0,62}")
 COUNTS = (
     "observedGeneration",
     "replicas",
@@ -26,6 +32,14 @@ COUNTS = (
     "failed",
     "active",
 )
+
+
+def is_a_name(key: str, value: str) -> bool:
+    """Whether a key of a Secret holds the name of an account or a place, which is no secret.
+
+    A Secret for a database has them beside the password, and they are the names of workloads too.
+    """
+    return bool(KEYS_OF_NAMES.fullmatch(key) and A_NAME.fullmatch(value))
 
 
 def is_telling(value: str) -> bool:
@@ -44,12 +58,12 @@ def learn_secrets(read: Mapping[str, Any]) -> None:
             continue
         for value in (each.get("stringData") or {}).values():
             _learn(value)
-        for encoded in (each.get("data") or {}).values():
+        for key, encoded in (each.get("data") or {}).items():
             try:
                 plain = base64.b64decode(str(encoded)).decode()
             except (binascii.Error, UnicodeDecodeError):  # binary: its base64 form is known
                 plain = str(encoded)
-            if is_telling(plain):
+            if is_telling(plain) and not is_a_name(key, plain):
                 _learn(encoded)
                 _learn(plain)
 

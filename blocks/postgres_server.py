@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 import psycopg
 from prefect.blocks.core import Block
 from psycopg.conninfo import make_conninfo
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from blocks import postgres_answer
 from blocks.machines import names_of
@@ -93,6 +93,8 @@ class PostgresServer(Block):
         default=600, ge=1, description="Longest time one statement may take."
     )
 
+    _given: Secret | str | None = PrivateAttr(default=None)  # a password read from elsewhere
+
     @field_validator("sslmode")
     @classmethod
     def _is_ssl_mode(cls, mode: str) -> str:
@@ -174,6 +176,16 @@ class PostgresServer(Block):
             names = (via.address,) if via.jump else names_of(via.address)
         return [f"postgresql server {name} port {self.port}" for name in names]
 
+    def for_account(self, user: str, password: Secret | str, database: str) -> Self:
+        """The same server for another account, whose password was read from elsewhere.
+
+        It lives for as long as the step that tries it; the password is in no field of it.
+        """
+        fields = {"user": user, "database": database, "password_file": None, "password_env": None}
+        other = self.model_copy(update=fields)
+        other._given = password  # noqa: SLF001 (its own class)
+        return other
+
     def password(self) -> Secret | None:
         """The password, read now; `None` where no source is named: libpq then looks in ~/.pgpass.
 
@@ -228,7 +240,8 @@ class PostgresServer(Block):
     def _open(
         self, resources: ExitStack, database: str | None = None
     ) -> tuple["psycopg.Connection[tuple[Any, ...]] | None", Knock]:
-        secret = self.password()
+        given = self._given if self._given is not None else self.password()
+        password = given.reveal() if isinstance(given, Secret) else given
         host = self.host
         if self.via:
             ssh = SshHost.from_url(self.via)
@@ -241,7 +254,7 @@ class PostgresServer(Block):
         try:
             connection = psycopg.connect(
                 self._conninfo(host, database or self.database),
-                password=secret.reveal() if secret else None,
+                password=password,
                 autocommit=True,
             )
         except (psycopg.Error, OSError) as error:

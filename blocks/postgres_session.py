@@ -16,6 +16,7 @@ from psycopg.errors import error_from_result
 from blocks.postgres_answer import ConnectionAnswer, answer_in
 from recovery.commands import changing, reading
 from recovery.errors import BadInput, CommandFailed, RecoveryError, Unreachable, unanswered
+from recovery.secrecy.secret import MASK, Secret
 
 Args = Sequence[object] | Mapping[str, object]
 NAME_BYTES_MAX = 63
@@ -51,6 +52,11 @@ def quote_text(text: str) -> str:
     """A text literal, whatever standard_conforming_strings says."""
     quoted = "'" + text.replace("'", "''").replace("\\", "\\\\") + "'"
     return f"E{quoted}" if "\\" in text else quoted
+
+
+def password_text(role: str) -> str:
+    """What `PostgresSession.set_password` sends, as plans and evidence show it."""
+    return f"ALTER ROLE {quote_name(role)} PASSWORD '{MASK}'"
 
 
 class LongStatement:
@@ -146,6 +152,14 @@ class PostgresSession:
         """Read one value; errors are those of `rows`."""
         return self.rows(sql, args)[0][0]
 
+    def secret(self, sql: str, args: Args = ()) -> Secret | None:
+        """Read one value that is told nowhere; `None` where it is null, or there is no row."""
+        with reading(sql, self.target) as call:
+            found = self._fetch(sql, args)
+            value = Secret(str(found[0][0])) if found and found[0][0] is not None else None
+            call.answer = "none" if value is None else "a value that is not told"
+        return value
+
     @contextmanager
     def repeated(self, sql: str) -> Iterator[Callable[[Args], list[tuple[Any, ...]]]]:
         """Read the same rows again and again, as one line of evidence; `rows` says what is raised.
@@ -174,6 +188,34 @@ class PostgresSession:
         with changing(sql, self.target) as call, translating(self.target, sql, LOST_REMEDY):
             call.answer = self._execute(sql).statusmessage or ""
         return call.answer
+
+    def set_password(
+        self, role: str, password: Secret | None, *, is_verifier: bool = False
+    ) -> None:
+        """Give a role a password; its text is `password_text`. `None` takes it away.
+
+        The server is sent what the password is checked by, made here in the way it is set to.
+
+        Args:
+            role: whose password.
+            password: the password, or what it is checked by.
+            is_verifier: it is the latter, as pg_authid has it.
+
+        Raises:
+            CommandFailed: the account may not.
+            Unreachable: no answer; it may have been done.
+        """
+        command = password_text(role)
+        with changing(command, self.target) as call, translating(self.target, command, LOST_REMEDY):
+            verifier = password
+            if password is not None and not is_verifier:
+                made = self._connection.pgconn.encrypt_password(
+                    password.reveal().encode(), role.encode()
+                )
+                verifier = Secret(made.decode())
+            value = "NULL" if verifier is None else quote_text(verifier.reveal())
+            sql = f"ALTER ROLE {quote_name(role)} PASSWORD {value}"
+            call.answer = self._execute(sql).statusmessage or ""
 
     @contextmanager
     def long_change(self, sql: str) -> Iterator[LongStatement]:

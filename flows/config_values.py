@@ -1,5 +1,6 @@
 """Change one key of a ConfigMap or Secret, and restart those who read it, one after the other."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from recovery.declare import recovery
@@ -69,7 +70,7 @@ def set_config_value(  # noqa: PLR0913, PLR0917 (fields of the form)
     """
     source = ValueSource(value, value_file, value_env)
     wishes = Wishes(value_type, add, restart, consumers or (), accept or (), within_seconds)
-    return _changed(config_order((cluster, namespace, config), key, source, wishes))
+    return change_value(config_order((cluster, namespace, config), key, source, wishes))
 
 
 @recovery(runbook="docs/runbooks/config-value.md", target=config_target)
@@ -107,7 +108,7 @@ def raise_certificate_update_limit(  # noqa: PLR0913, PLR0917 (fields of the for
     source = ValueSource(str(limit))
     order = config_order((cluster, namespace, config), divoc.LIMIT_KEY, source, wishes)
     divoc.refuse_unless_raised(order)
-    return _changed(order)
+    return change_value(order)
 
 
 @recovery(runbook="docs/runbooks/config-value.md", target=config_target)
@@ -143,24 +144,36 @@ def rotate_sms_key(  # noqa: PLR0913, PLR0917 (fields of the form)
     source = ValueSource(file=key_file)
     order = config_order((cluster, namespace, config), divoc.SMS_KEY, source, wishes)
     divoc.refuse_if_sms_is_off(order)
-    return _changed(order)
+    return change_value(order)
 
 
-def _changed(order: ConfigOrder) -> ConfigChanged:
+def change_value(order: ConfigOrder) -> ConfigChanged:
     """Look, refuse, keep, set, restart, verify: the same for every key."""
     found = finding.config_found(order)
     if found.is_so:
         return ConfigChanged(found.seen, "nothing", [found.seen], found.told, "")
     kept = keeping.keep_values(order) if order.is_secret and not found.is_equal else ""
     changing.set_value(order, found, kept)
-    late = _restarted(order, found, kept)
+    late = restart_consumers(order, found, kept)
     holds = rollout.is_seen(order, found, kept, late)
     restarted = ", ".join(map(str, found.consumers)) or "none"
     return ConfigChanged(found.seen, f"set; restarted: {restarted}", holds, found.told, kept)
 
 
-def _restarted(order: ConfigOrder, found: ConfigFound, kept: str) -> list[str]:
-    """Restart the consumers one after the other; return why not all, where one did not come up."""
+def restart_consumers(
+    order: ConfigOrder,
+    found: ConfigFound,
+    kept: str,
+    go_back_first: Callable[[], None] = lambda: None,
+) -> list[str]:
+    """Restart the consumers one after the other; return why not all, where one did not come up.
+
+    Args:
+        order: which value.
+        found: how it stood, and who is restarted.
+        kept: the Secret that holds the values, where they are secret.
+        go_back_first: what goes back before the value does, where one does not come up with it.
+    """
     for n, consumer in enumerate(found.consumers):
         rollout.captured(order, consumer)
         rollout.restart_consumer(order, consumer)
@@ -170,6 +183,7 @@ def _restarted(order: ConfigOrder, found: ConfigFound, kept: str) -> list[str]:
         rollout.captured(order, consumer)
         if not went.is_taken_back or found.is_equal:
             return [f"{consumer} is no better, and the value stays: {went.seen}"]
+        go_back_first()
         changing.put_value_back(order, found, kept)
         for changed in found.consumers[: n + 1]:
             rollout.restart_back(order, changed, is_late=changed is consumer)

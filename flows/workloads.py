@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from recovery.declare import recovery
 from tasks.workloads import evidence, restarting, triage, waiting
 from tasks.workloads.evidence import Captured
-from tasks.workloads.target import workload_order, workload_target
-from tasks.workloads.triage import Due
+from tasks.workloads.target import WorkloadOrder, workload_order, workload_target
+from tasks.workloads.triage import Due, Found
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,12 @@ def restart_service(
     if found.due is Due.NOTHING:
         return ServiceRestarted(found.seen, "nothing", str(found.state), [], found.others, None)
     before = evidence.captured(order, found.workload)
+    done, holds, images = restart_found(order, found)
+    return ServiceRestarted(found.seen, done, holds, images, found.others, before)
+
+
+def restart_found(order: WorkloadOrder, found: Found) -> tuple[str, str, list[str]]:
+    """Restart a workload; return what was done, how it stands, and which images are others."""
     restarting.restart(order, found)
     went = restarting.how_it_went(order, found)
     if went.how is not restarting.HowItWent.OUT:
@@ -67,4 +73,4 @@ def restart_service(
     restarting.roll_back(order, found, went)
     done = f"restarted, and rolled back: {went.seen}" if went.is_taken_back else "restarted"
     holds = waiting.is_out(order, found.workload, went.seconds_more(order))
-    return ServiceRestarted(found.seen, done, holds, went.images, found.others, before)
+    return done, holds, went.images

@@ -34,8 +34,13 @@ def back_mark() -> str:
 
 
 def wanted(session: KubernetesSession, order: ConfigOrder, kept: str) -> Content:
-    """The new value, as it stands at the key."""
-    if kept and session.find(kept_path(order, kept)) is not None:
+    """The new value, as it stands at the key; what was kept of it counts, but in a plan of that.
+
+    Raises:
+        NotVerified: what was kept is gone. To read the value anew could bring another one.
+    """
+    is_plan = not current_fence().epoch
+    if kept and not (is_plan and session.find(kept_path(order, kept)) is None):
         return kept_contents(session, order, kept, AFTER)
     return as_it_stands(order, order.source.read())
 
@@ -211,7 +216,8 @@ def wait_until_back(order: ConfigOrder, consumer: Consumer) -> str:
     workload = consumer.workload
     with order.cluster.session() as session:
         mark = read_state(workload, session.get(workload.path)).mark
-        is_out = rollout_end(session, workload, mark, order.within_seconds)
+        within = order.within_seconds
+        is_out = rollout_end(session, workload, mark, within, gives_up_late=False)
         state = read_state(workload, session.get(workload.path))
         if not is_out:
             pods = pods_of(session, workload)

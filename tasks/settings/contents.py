@@ -29,7 +29,25 @@ def as_it_stands(order: ConfigOrder, plain: Content) -> Content:
         return plain
     if order.kind is not ObjectKind.SECRET:
         return plain
-    return Secret(base64.b64encode(plain.reveal().encode()).decode())
+    return in_base64(plain)
+
+
+def as_it_is_read(order: ConfigOrder, found: Content) -> Content:
+    """What a program reads of what stands at the key."""
+    if order.kind is not ObjectKind.SECRET:
+        return found
+    return out_of_base64(found.reveal() if isinstance(found, Secret) else found)
+
+
+def in_base64(plain: Content) -> Secret:
+    """A value as a Secret holds it."""
+    bare = plain.reveal() if isinstance(plain, Secret) else plain
+    return Secret(base64.b64encode(bare.encode()).decode())
+
+
+def out_of_base64(found: str) -> Secret:
+    """The value that a Secret holds."""
+    return Secret(base64.b64decode(found).decode(errors="replace"))
 
 
 def is_same(one: Content | None, other: Content | None) -> bool:

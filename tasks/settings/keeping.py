@@ -5,7 +5,6 @@ a Secret of the namespace can read this one, and nobody else; so it gives nothin
 reader could not read before. It stays until somebody removes it: the runbook says how.
 """
 
-import base64
 from typing import Any
 
 from blocks import kubernetes_text as text
@@ -16,7 +15,7 @@ from recovery.secrecy.secret import Secret
 from recovery.steps import act
 from recovery.verdict import Verdict
 from recovery.walk import current_fence
-from tasks.settings.contents import Content, as_it_stands, standing
+from tasks.settings.contents import Content, as_it_stands, in_base64, out_of_base64, standing
 from tasks.settings.order import ConfigOrder, ObjectKind
 
 KEPT_BY = "recovery-pipelines.io/kept-by"
@@ -50,7 +49,13 @@ def kept_contents(session: KubernetesSession, order: ConfigOrder, kept: str, whi
         )
     if order.kind is ObjectKind.SECRET:
         return Secret(found)
-    return Secret(base64.b64decode(found).decode())
+    return out_of_base64(found)
+
+
+def kept_besides(session: KubernetesSession, order: ConfigOrder, kept: str, which: str) -> Secret:
+    """What else the source of the value had to keep; empty where it had nothing of that name."""
+    read = session.find(kept_path(order, kept)) or {}
+    return out_of_base64(str((read.get("data") or {}).get(which, "")))
 
 
 def is_kept(order: ConfigOrder) -> Verdict:
@@ -74,7 +79,8 @@ def kept_body(session: KubernetesSession, order: ConfigOrder) -> dict[str, Any]:
         },
         "immutable": True,
         "data": {
-            name: _encoded(order, value) for name, value in values.items() if value is not None
+            **{name: in_base64(value) for name, value in order.source.besides().items()},
+            **{name: _encoded(order, value) for name, value in values.items() if value is not None},
         },
     }
 
@@ -109,5 +115,4 @@ def _encoded(order: ConfigOrder, value: Content) -> Content:
     """A value as a Secret holds it; that of a Secret is so already."""
     if order.kind is ObjectKind.SECRET:
         return value
-    bare = value.reveal() if isinstance(value, Secret) else value
-    return Secret(base64.b64encode(bare.encode()).decode())
+    return in_base64(value)

@@ -1,7 +1,7 @@
 """Which key of which ConfigMap or Secret is to hold which value, and what is accepted."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -60,6 +60,10 @@ class ValueSource:
     def is_reference(self) -> bool:
         """Whether the value is kept on the worker, and so is secret."""
         return bool(self.file or self.variable)
+
+    def besides(self) -> Mapping[str, Secret]:
+        """What else is kept with a secret value for the way back, by its key there: nothing."""
+        return {}
 
     def read(self) -> Secret | str:
         """The value.
@@ -200,7 +204,7 @@ def _refuse_bad_source(
         raise BadInput("value", "values of Secrets are not given in the open", by_reference)
     if source.value and SECRET_BY_NAME.search(key):
         raise BadInput("value", f"{key} looks like a secret", by_reference)
-    if given or (is_empty_fine and kind is ObjectKind.CONFIG_MAP):
+    if given or source.is_reference or (is_empty_fine and kind is ObjectKind.CONFIG_MAP):
         return
     remedy = f"Give value, value_file or value_env; accept {Accepted.EMPTY_VALUE} to empty the key"
     raise BadInput("value", "there is none", remedy)

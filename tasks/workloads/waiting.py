@@ -16,7 +16,12 @@ PODS_NAMED_MAX = 10
 
 
 def rollout_end(
-    session: KubernetesSession, workload: Workload, mark: str, within_seconds: float
+    session: KubernetesSession,
+    workload: Workload,
+    mark: str,
+    within_seconds: float,
+    *,
+    gives_up_late: bool = True,
 ) -> bool:
     """Wait until a rollout is out; false where it is late by its own deadline, or by ours.
 
@@ -28,6 +33,8 @@ def rollout_end(
         workload: whose rollout.
         mark: what the pods of the newest template are marked with; empty: nothing.
         within_seconds: our deadline.
+        gives_up_late: end at the workload's own deadline. A Deployment that goes back says that it
+            is late until the last pod of the rollout before is gone, so nobody gives up on that.
     """
     ends = time.monotonic() + within_seconds
     path = workload.path.rpartition("/")[0]
@@ -38,7 +45,7 @@ def rollout_end(
         if not mine:
             return False
         state = read_state(workload, mine[0])
-        if state.is_observed and state.is_late:
+        if gives_up_late and state.is_observed and state.is_late:
             return False
         return True if state.is_out else None
 
@@ -68,7 +75,7 @@ def is_out(order: WorkloadOrder, workload: Workload, within_seconds: int) -> str
     """
     with order.cluster.session() as session:
         mark = read_state(workload, session.get(workload.path)).mark
-        is_done = rollout_end(session, workload, mark, within_seconds)
+        is_done = rollout_end(session, workload, mark, within_seconds, gives_up_late=False)
         state = read_state(workload, session.get(workload.path))
         if not is_done:
             raise not_out(order, workload, state, pods_of(session, workload))

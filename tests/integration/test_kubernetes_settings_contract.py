@@ -33,6 +33,18 @@ def session(api):
         yield session
 
 
+def test_a_value_with_signs_that_go_escapes_can_be_tested_for(api, session, namespace):
+    path = api.path("v1", "configmaps", namespace)
+    odd = "http://a/?b=1&c=<2>ü\u2028'\"\\\t"
+    api.client.post(path, {"metadata": {"name": "settings"}, "data": {"url": odd}})
+    tested = [text.tested("/data/url", Secret(odd)), text.tested("/metadata/name", "settings")]
+
+    change = {"op": "replace", "path": "/data/url", "value": Secret(f"{odd}&")}
+    changed = session.patch(f"{path}/settings", [*tested, change])
+
+    assert changed["data"]["url"] == f"{odd}&"
+
+
 def test_who_wrote_a_key_last_and_when_is_noted_for_each_key(api, session, namespace):
     path = api.path("v1", "configmaps", namespace)
     values = {"limit": "5", "url": "http://a"}

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import ssl
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http.client import HTTPException
@@ -34,6 +35,7 @@ class Image:
     build: str = "1"
     log: str = "started\n"
     previous_log: str = "panic: the run before\n"
+    boots: Callable[[dict], str] | None = None  # tells the state from the pod, as it starts
 
 
 @dataclass
@@ -128,6 +130,8 @@ class LabNode:
             now_are = {c["name"]: self.images.get(c["image"], Image())
                        for c in pod["spec"]["containers"]}  # fmt: skip
             copies = {n: Image(**vars(i)) for n, i in now_are.items()}
+            for image in copies.values():
+                image.state = image.boots(pod) if image.boots else image.state
             self.pulled[meta["uid"]] = {"pod": (meta["namespace"], meta["name"]), **copies}
         chosen = self.pulled[meta["uid"]]
         statuses = [

@@ -1,0 +1,147 @@
+"""Giving a client its new secret at Keycloak, and giving the former one back.
+
+The new secret is made once, kept in the Secret of the recovery before Keycloak hears of it, and
+sent as a value. Letting Keycloak make one would give another each time it is asked, so that an
+answer that was lost, or a worker that was, would leave one that nobody has kept.
+"""
+
+from blocks.keycloak_session import set_secret_text
+from recovery.errors import NotVerified, Refused
+from recovery.secrecy.secret import Secret
+from recovery.steps import act, undo
+from recovery.verdict import Verdict
+from tasks.client_secrets.finding import ClientFound
+from tasks.client_secrets.order import BESIDES, MASKED, SecretOrder
+from tasks.settings.changing import wanted
+from tasks.settings.contents import as_it_is_read
+from tasks.settings.keeping import kept_besides
+from tasks.settings.order import ConfigOrder
+
+
+def is_client_secret_set(
+    order: SecretOrder, setting: ConfigOrder, found: ClientFound, kept: str
+) -> Verdict:
+    """Whether Keycloak has the new secret, which is read back from it."""
+    return Verdict.of(_held(order, found) == _new(setting, kept))
+
+
+def is_client_secret_back(
+    order: SecretOrder, setting: ConfigOrder, found: ClientFound, kept: str
+) -> Verdict:
+    """Whether Keycloak has the former secret, or there is none to go back to."""
+    former = _former(setting, kept)
+    return Verdict.of(former is None or _held(order, found) == former)
+
+
+def set_commands(order: SecretOrder, found: ClientFound) -> list[str]:
+    """What gives the client another secret."""
+    return [set_secret_text(order.realm, found.uuid)]
+
+
+def refuse_other_secret(
+    order: SecretOrder, setting: ConfigOrder, found: ClientFound, kept: str
+) -> None:
+    """Refuse to write over a secret that somebody set since the recovery began.
+
+    Raises:
+        Refused: Keycloak has neither the former nor the new one.
+    """
+    former, held = _kept_of_keycloak(setting, kept), _held(order, found)
+    if former is not None and held not in {former, _new(setting, kept)}:
+        raise Refused(
+            order.label,
+            "somebody gave the client another secret since it was looked at",
+            "Ask who; begin a new recovery, which takes that one over if it works",
+        )
+
+
+@undo
+def client_secret_put_back(
+    order: SecretOrder, setting: ConfigOrder, found: ClientFound, kept: str
+) -> None:
+    """Give the client its former secret, where it has that of this recovery."""
+    _put_back(order, setting, found, kept)
+
+
+@act(
+    commands=set_commands,
+    done_when=is_client_secret_set,
+    refuse_if=[refuse_other_secret],
+    undo=client_secret_put_back,
+    lasts_until="put_client_secret_back",
+    redo_stale=False,
+)
+def set_client_secret(
+    order: SecretOrder, setting: ConfigOrder, found: ClientFound, kept: str
+) -> None:
+    """Give the client the new secret at Keycloak; all else of it is left as it is.
+
+    From here on to the restart of the last of them, services that ask for a token with the former
+    secret get none. Done twice, the same secret is sent twice.
+
+    Raises:
+        Refused: somebody has changed it meanwhile.
+        AnswerLost: not known whether it was set; it is asked before it is sent again.
+        KeycloakPermissionMissing, KeycloakNotFound, Unreachable and the rest: see there.
+
+    Runbook: docs/runbooks/admin-api-secret.md, step 5.
+    """
+    _send(order, found, _new(setting, kept))
+
+
+@act(commands=set_commands, done_when=is_client_secret_back, redo_stale=False)
+def put_client_secret_back(
+    order: SecretOrder, setting: ConfigOrder, found: ClientFound, kept: str
+) -> None:
+    """Give the client its former secret. Done twice, the same one is sent twice.
+
+    Raises:
+        NotVerified: somebody has given it another one since.
+        KeycloakPermissionMissing, Unreachable and the rest: see there.
+
+    Runbook: docs/runbooks/admin-api-secret.md, step 7.
+    """
+    _put_back(order, setting, found, kept)
+
+
+def _put_back(order: SecretOrder, setting: ConfigOrder, found: ClientFound, kept: str) -> None:
+    former, held = _former(setting, kept), _held(order, found)
+    if former is None or held == former:
+        return
+    if held != _new(setting, kept):
+        raise NotVerified(
+            order.label,
+            "the secret of this recovery, to put the former one in its place",
+            "another one",
+            "Somebody set it since: ask who, and whether the services have that one",
+        )
+    _send(order, found, former)
+
+
+def _send(order: SecretOrder, found: ClientFound, secret: Secret) -> None:
+    with order.keycloak.session() as session:
+        session.set_secret(order.realm, found.uuid, secret)
+
+
+def _held(order: SecretOrder, found: ClientFound) -> Secret:
+    with order.keycloak.session() as session:
+        return session.secret_of(order.realm, found.uuid) or Secret("")
+
+
+def _new(setting: ConfigOrder, kept: str) -> Secret:
+    """The new secret as it is kept; in a plan, one that nobody has."""
+    with setting.cluster.session() as session:
+        read = as_it_is_read(setting, wanted(session, setting, kept))
+    return read if isinstance(read, Secret) else Secret(read)
+
+
+def _former(setting: ConfigOrder, kept: str) -> Secret | None:
+    """The secret to go back to: none and the mask of an export are no way back."""
+    former = _kept_of_keycloak(setting, kept)
+    return None if former is None or former.reveal() == MASKED else former
+
+
+def _kept_of_keycloak(setting: ConfigOrder, kept: str) -> Secret | None:
+    with setting.cluster.session() as session:
+        found = kept_besides(session, setting, kept, BESIDES)
+    return found if found.reveal() else None
