@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from blocks.kubernetes_path import path_of
+from blocks.kubernetes_path import Asked, path_of
 from blocks.kubernetes_session import KubernetesSession
 from recovery.errors import BadInput, Refused
 from recovery.steps import decision, probe
@@ -18,6 +18,7 @@ from tasks.admin_key.asking import (
     refuse_if_the_key_may_be_good,
 )
 from tasks.admin_key.order import AdminKeyOrder, more_than_fresh
+from tasks.mongodb.rights import Rule, refuse_missing_rights
 from tasks.volumes.target import CLAIMS, volume_path
 from tasks.volumes.volume import BOUND, VolumeSeen, read_claim, read_volume
 from tasks.workloads.interference import Interferer, interference_with
@@ -27,6 +28,13 @@ AGE_MAX = timedelta(days=7)
 TAKE_BACK = {Interferer.HPA, Interferer.KEDA, Interferer.ARGO_CD, Interferer.FLUX,
              Interferer.OPERATOR}  # fmt: skip
 SHOWN_MAX = 8
+RULES: tuple[Rule, ...] = (
+    ("apps", "statefulsets", ("get", "list", "watch", "patch")),
+    ("", CLAIMS, ("get", "list", "watch", "create", "delete")),
+    ("", "pods", ("get", "list", "watch")),
+    ("", "pods/log", ("get",)),
+    ("", "pods/exec", ("create", "get")),
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,7 @@ def lost_key_found(order: AdminKeyOrder) -> LostKeyFound:
     with order.cluster.session() as session:
         client = find_workload(session, order.client)
         databases = [find_workload(session, one) for one in order.databases]
+        _refuse_missing_rights(session, order)
         told = [_refuse_unless_lost(session, order)]
         claims = [claim for one in databases for claim in _claims_of(session, order, one)]
         for one in (client, *databases):
@@ -134,6 +143,15 @@ def refuse_unless_agreed(order: AdminKeyOrder) -> None:
             "Have somebody else approve its hash; a reason to do without (break-glass) is not "
             "taken here",
         )
+
+
+def _refuse_missing_rights(session: KubernetesSession, order: AdminKeyOrder) -> None:
+    refuse_missing_rights(session, order, RULES)
+    for verb in ("get", "list", "watch", "patch"):
+        asked = Asked(verb, "", "persistentvolumes")
+        if not session.may(asked):
+            remedy = f"Have this granted and bound to it, then resume:\n{asked.rule}\n"
+            raise Refused(order.label, f"the account may not {asked}", remedy)
 
 
 def _is_same(one: str, other: str) -> bool:

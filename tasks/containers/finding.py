@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from blocks.kubernetes_answer import ClusterForbidden
-from blocks.kubernetes_path import path_of
+from blocks.kubernetes_path import Asked, path_of
 from blocks.kubernetes_session import KubernetesSession
 from recovery.errors import Refused
 from recovery.steps import decision
@@ -146,6 +146,7 @@ def container_found(order: ContainerOrder) -> ContainerFound:
                 reason = f"it is not ours alone: {one}"
                 remedy = f"Change it where that comes from; accept={accepted} changes it here too"
                 raise Refused(order.label, reason, remedy)
+        _refuse_unless_it_can_be_cleared(session, order, found)
         told_room = refuse_without_room(session, order, workload, asking)
     return replace(found, told=[*found.told, *told_room])
 
@@ -206,6 +207,17 @@ def _endings(
         if "deletionTimestamp" not in pod["metadata"]
     ]
     return endings, told
+
+
+def _refuse_unless_it_can_be_cleared(
+    session: KubernetesSession, order: ContainerOrder, found: ContainerFound
+) -> None:
+    asked = Asked("delete", "", "pods", namespace=found.workload.namespace)
+    if found.in_the_way and not session.may(asked):
+        names = ", ".join(pod.name for pod in found.in_the_way)
+        reason = f"{names} would hold up {found.workload}, and the account may not {asked}"
+        remedy = f"Have this granted and bound to it, then begin again:\n{asked.rule}\n"
+        raise Refused(order.label, reason, remedy)
 
 
 def _refuse_held(order: ContainerOrder, found: ContainerFound) -> None:

@@ -1,11 +1,11 @@
 """What recoveries of MongoDB need to be allowed, asked of the API before anything is changed."""
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from blocks.kubernetes_path import Asked
 from blocks.kubernetes_session import KubernetesSession
 from recovery.errors import Refused
-from tasks.mongodb.order import MongoOrder
 from tasks.workloads.target import Workload
 
 RULES = (
@@ -27,9 +27,19 @@ def rules_for(clients: Iterable[Workload]) -> list[Rule]:
     return [*(("apps", kind, CLIENT_VERBS) for kind in kinds), *RULES]
 
 
-def refuse_missing_rights(
-    session: KubernetesSession, order: MongoOrder, rules: Iterable[Rule]
-) -> None:
+class Leased(Protocol):
+    """What says which namespace is meant, and what a refusal names."""
+
+    @property
+    def label(self) -> str:
+        """What is leased."""
+
+    @property
+    def namespace(self) -> str:
+        """Where in the cluster."""
+
+
+def refuse_missing_rights(session: KubernetesSession, order: Leased, rules: Iterable[Rule]) -> None:
     """Refuse where a later step would be forbidden; the remedy is the Role that grants it.
 
     Raises:
@@ -52,7 +62,7 @@ def refuse_missing_rights(
         raise Refused(order.label, reason, remedy)
 
 
-def _role(order: MongoOrder, missing: Iterable[tuple[str, str, Sequence[str]]]) -> str:
+def _role(order: Leased, missing: Iterable[tuple[str, str, Sequence[str]]]) -> str:
     rules = [
         f'- {{apiGroups: ["{group}"], resources: ["{kind}"], verbs: [{", ".join(verbs)}]}}'
         for group, kind, verbs in missing

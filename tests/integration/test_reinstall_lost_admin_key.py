@@ -2,7 +2,7 @@
 
 import pytest
 
-from recovery.errors import BadInput, NeedsPerson, Refused
+from recovery.errors import BadInput, CommandFailed, NeedsPerson, Refused
 from recovery.stage import PlainStage
 from tests.integration.admin_key_runs import ROLE, Installation
 from tests.lab.keycloak import lab_keycloak
@@ -122,6 +122,20 @@ def test_one_person_alone_erases_nothing(shared):
     assert isinstance(nobody.error, NeedsPerson)
     assert shared.claim()["metadata"]["uid"] == uid
     assert shared.policy_of(shared.volume_in_use()) == "Delete"
+
+
+def test_rights_that_are_missing_are_told_before_anything_is_done(shared):
+    ended = shared.run({"break_glass": "hurry"}, cluster=shared.api.url_as("nobody"))
+
+    assert isinstance(ended.error, CommandFailed)
+    rules = [("apps", "statefulsets", "get,list,watch"), ("", "pods", "get,list,watch")]
+    shared.api.allow(shared.namespace, "somebody", *rules)
+
+    ended = shared.run({"break_glass": "hurry"}, cluster=shared.api.url_as("somebody"))
+
+    assert isinstance(ended.error, Refused)
+    assert 'resources: ["pods/exec"], verbs: [create, get]' in str(ended.error)
+    assert 'resources: ["persistentvolumeclaims"]' in str(ended.error)
 
 
 def test_outside_of_its_window_nothing_is_done(shared):

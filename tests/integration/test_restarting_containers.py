@@ -209,6 +209,21 @@ def test_nodes_that_may_not_be_looked_at_are_not_taken_for_empty(web):
     assert accepted.error is None, accepted.error
 
 
+def test_a_stateful_set_is_not_begun_that_could_not_be_got_going(web):
+    web.starve(kind="StatefulSet", replicas=1)
+    watched = ("pods", "events", "limitranges", "resourcequotas")
+    rules = [("", one, "get,list,watch") for one in watched]
+    rules += [("apps", "statefulsets", "get,list,watch,patch"), ("", "pods/log", "get")]
+    web.api.allow(web.namespace, "limited", *rules)
+    web.cluster = web.api.url_as("limited")
+
+    ended = web.run(memory_limit="512Mi", workload="statefulset/web", accept=["room-not-known"])
+
+    assert isinstance(ended.error, Refused)
+    assert 'resources: ["pods"], verbs: ["delete"]' in str(ended.error)
+    assert web.memory("statefulsets") == "256Mi"
+
+
 def test_who_would_take_it_back_is_named(web):
     web.starve(replicas=1)
     path = web.api.path("apps/v1", "deployments", web.namespace, "web")
