@@ -16,9 +16,11 @@ from urllib.parse import urlsplit
 from websocket import (
     ABNF,
     WebSocket,
+    WebSocketAddressException,
     WebSocketBadStatusException,
     WebSocketConnectionClosedException,
     WebSocketException,
+    WebSocketProxyException,
     WebSocketTimeoutException,
 )
 
@@ -31,6 +33,13 @@ CONNECT_SECONDS = 10.0
 CHUNK_BYTES = 1 << 15
 CLOSES = 255  # the channel of v5 that ends another one
 V5, V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"
+OF_A_GATEWAY = {502, 504}  # which does not know whether the command was begun behind it
+NEVER_SENT = (
+    ConnectionRefusedError,
+    ssl.SSLError,
+    WebSocketAddressException,
+    WebSocketProxyException,
+)
 
 
 @dataclass
@@ -110,6 +119,7 @@ def open_stream(session: KubernetesSession, order: StreamOrder) -> Iterator[PodS
         ClusterForbidden: the account may not; the remedy holds the Role that grants it.
         ClusterNotFound, ClusterRejected, ClusterLoginRefused: see there.
         Unreachable: no answer in time, or the kubelet of the pod's node gave none.
+        AnswerLost: a change was asked for, and it may have been begun.
         CommandFailed: the certificate of the API is not trusted.
     """
     ends = time.monotonic() + order.within_seconds
@@ -128,14 +138,16 @@ def open_stream(session: KubernetesSession, order: StreamOrder) -> Iterator[PodS
     except WebSocketBadStatusException as error:
         body: Any = error.resp_body or b""
         text = body.decode(errors="replace") if isinstance(body, bytes) else str(body)
-        asked = asked_by("GET", path)  # nothing was begun, so that no refusal is an answer lost
-        question = Question(session.label, command, asked, is_change=False)
+        is_lost = order.is_change and error.status_code in OF_A_GATEWAY
+        question = Question(session.label, command, asked_by("GET", path), is_change=is_lost)
         refuse_bad_answer(question, Answer(error.status_code, text))
         raise Unreachable(session.label, command, f"status {error.status_code}") from error
     except ssl.SSLCertVerificationError as error:
         raise CommandFailed(session.label, command, "TLS", str(error)[:500]) from error
-    except (WebSocketException, OSError) as error:  # nothing was begun: it can be asked again
-        raise Unreachable(session.label, command, str(error)[:500]) from error
+    except (WebSocketException, OSError) as error:
+        is_lost = order.is_change and not isinstance(error, NEVER_SENT)
+        kind = AnswerLost if is_lost else Unreachable
+        raise kind(session.label, command, str(error)[:500] or type(error).__name__) from error
     try:
         yield PodStream(socket, session.label, command, ends, order.is_change)
     finally:

@@ -22,7 +22,7 @@ from tasks.containers.probes import (
     starting_seconds,
 )
 from tasks.workloads.interference import Interferer, interference_with
-from tasks.workloads.pods import PodSeen, read_pod
+from tasks.workloads.pods import PodSeen, is_history, read_pod
 from tasks.workloads.state import read_state
 from tasks.workloads.target import Workload, WorkloadKind, find_workload
 from tasks.workloads.triage import Due, Found
@@ -118,7 +118,8 @@ def container_found(order: ContainerOrder) -> ContainerFound:
         endings, told = _endings(session, workload, pods, container["name"])
         changes = _changes(order, container)
         state = read_state(workload, read)
-        seen = sorted((read_pod(pod) for pod in pods), key=lambda pod: pod.name)
+        alive = [read_pod(pod) for pod in pods if not is_history(pod)]
+        seen = sorted(alive, key=lambda pod: pod.name)
         others = interference_with(session, workload, read)
         service = Found(Due.RESTART, workload, state, seen, [str(one) for one in others])
         found = ContainerFound(

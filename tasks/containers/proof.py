@@ -8,7 +8,7 @@ from recovery.errors import NotVerified
 from recovery.steps import verify
 from tasks.containers.finding import ContainerFound
 from tasks.containers.order import ContainerOrder
-from tasks.workloads.pods import pods_of, read_pod
+from tasks.workloads.pods import is_history, pods_of, read_pod
 from tasks.workloads.restarting import Went
 from tasks.workloads.state import read_state
 from tasks.workloads.waiting import not_out
@@ -57,7 +57,8 @@ def stays_quiet(order: ContainerOrder, found: ContainerFound, went: Went) -> str
             within_seconds=found.quiet_seconds,
         )
         state = read_state(workload, session.get(workload.path))
-        pods = pods_of(session, workload)
+        listed = session.objects(workload.pods_path, labels=workload.selector)
+        pods = [read_pod(pod) for pod in listed if not is_history(pod)]
     if grown:
         raise NotVerified(
             order.label,

@@ -70,6 +70,25 @@ def test_a_service_is_restarted_once_and_its_logs_are_kept(deploy, tmp_path):
     assert sum("serving" in line for lines in logs.values() for line in lines) == 2
 
 
+def test_a_pod_that_was_evicted_and_is_still_listed_holds_nothing_up(deploy, tmp_path):
+    web = deploy("sleep 1000")
+    web.api.wait_until_out(web.namespace, "web", within_seconds=90)
+    (pod,) = web.pods()
+    names = ("labels", "ownerReferences")
+    meta = {"name": "evicted", **{name: pod["metadata"][name] for name in names}}
+    body = {"apiVersion": "v1", "kind": "Pod", "metadata": meta}
+    container = {"name": "web", "image": BUSYBOX}
+    web.api.apply({**body, "spec": {"containers": [container], "nodeName": "gone"}}, web.namespace)
+    path = web.api.path("v1", "pods", web.namespace, "evicted")
+    evicted = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory"}
+    web.api.client.patch(f"{path}/status", {"status": evicted})
+
+    ended = Restarts(web.api, web.namespace, tmp_path).run(restart=True, within_seconds=20)
+
+    assert ended.error is None, ended.error
+    assert web.api.client.get(path)["status"]["phase"] == "Failed"
+
+
 def test_a_container_whose_probe_ends_it_while_it_starts_is_given_time(deploy):
     web = deploy(SLOW_START, livenessProbe={**ALIVE, "failureThreshold": 2})
     wait_for_end(web)
