@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 import httpx
 
 from blocks.keycloak_answer import (
+    KeycloakNotFound,
     Said,
     TokenAnswer,
     TokenOutcome,
@@ -29,6 +30,7 @@ from recovery.errors import AnswerLost, Unreachable, UnreadableOutput
 from recovery.secrecy.secret import MASK, Secret
 
 ANSWER_MAX_BYTES = 4 << 20
+ROLE_USERS_MAX = 1000
 PREFIX = "/auth"  # of WildFly, up to 16, and of a later one with http-relative-path=/auth
 FORM, JSON_TYPE = "application/x-www-form-urlencoded", "application/json"
 
@@ -86,6 +88,24 @@ class KeycloakSession:
             raise UnreadableOutput(f"GET /admin/realms/{realm}/clients", type(found).__name__)
         named = [one for one in found if one.get("clientId") == client_id]
         return _client(named[0]) if named else None
+
+    def users_with(self, realm: str, role: str) -> list[str]:
+        """Names of the enabled users that have a role of a realm; none where there is no such role.
+
+        Raises:
+            KeycloakNotFound: there is no such realm.
+            Others as of `client_named`.
+        """
+        path = f"/admin/realms/{_in_path(realm)}"
+        self._read(path)  # a realm that is not there is no realm without users
+        query = urlencode({"max": ROLE_USERS_MAX})
+        try:
+            found = self._read(f"{path}/roles/{_in_path(role)}/users?{query}")
+        except KeycloakNotFound:
+            return []
+        if not isinstance(found, list):
+            raise UnreadableOutput(f"GET {path}/roles/{role}/users", type(found).__name__)
+        return [str(one.get("username")) for one in found if one.get("enabled", True)]
 
     def secret_of(self, realm: str, uuid: str) -> Secret | None:
         """The secret of a client; `None` where it has none. Errors are those of `client_named`."""

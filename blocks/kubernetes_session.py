@@ -7,7 +7,7 @@ are read.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,8 +117,20 @@ class KubernetesSession:
             if not token:
                 return items, str(read["metadata"]["resourceVersion"])
 
-    def logs(self, namespace: str, pod: str, order: LogOrder) -> str:
+    def logs(
+        self,
+        namespace: str,
+        pod: str,
+        order: LogOrder,
+        learn: Callable[[str], object] | None = None,
+    ) -> str:
         """The end of a container's log, with times; bounded by lines and by bytes.
+
+        Args:
+            namespace: of the pod.
+            pod: its name.
+            order: which lines.
+            learn: makes known what is secret in it, before it is kept as evidence.
 
         Raises:
             ClusterRejected: the container has not started, or has no previous run.
@@ -135,6 +147,8 @@ class KubernetesSession:
         with reading(f"GET {path}", self.label) as call:
             sent = Sent("GET", path, call.command, within_seconds=self.within_seconds, accept="*/*")
             answer = self._ask(sent)
+            if learn is not None:
+                learn(answer.text)
             call.exit_code, call.answer = answer.status, answer.text
             return answer.text
 

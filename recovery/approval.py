@@ -87,7 +87,7 @@ def settle_approval(run: Run, attempt: Attempt) -> None:
         return
     if approval is None:
         approval = _note_approval(run, attempt, planned["hash"])
-    attempt.may_destroy = True
+    attempt.may_destroy, attempt.consent = True, approval
     attempt.approved = commands_by_key(planned) if approval.how == "approved" else None
 
 

@@ -19,6 +19,7 @@ from prefect.logging import get_run_logger
 
 from recovery.commands import Call, current_gate
 from recovery.errors import Fenced, RecoveryError, Refused
+from recovery.journal.history import Approval
 from recovery.secrecy.redaction import redact
 from recovery.steps import ON_EMPTY, Step, StepKind, Terms, current_walk
 
@@ -228,6 +229,13 @@ def current_fence() -> Fence:
     return walk.fence if isinstance(walk, Walk) else Fence("none", 0)
 
 
+def current_consent() -> Approval | None:
+    """The consent to its plan that the running attempt acts on; `None` in a plan, or without."""
+    gate = current_gate.get()
+    walk = gate.walk if isinstance(gate, Gate) else current_walk.get()
+    return walk.consent if isinstance(walk, Walk) else None
+
+
 def label_of(value: object) -> str:
     """Name a target in a key: its label or name, else the value itself."""
     named = next(
@@ -249,6 +257,7 @@ class Walk(ABC):
 
     target: str
     stage: Stage
+    consent: Approval | None = field(kw_only=True, default=None)
     to_come: set[str] = field(default_factory=set)  # labels whose turn of a fan-out is not over
     _claimed: dict[str, int] = field(default_factory=dict)
     _places: int = 0

@@ -16,7 +16,8 @@ PREFECT_HOME = isolate_prefect()  # before anything imports Prefect
 # ruff: noqa: E402
 from tests.lab.hosts import BACKENDS, DOCKER, capabilities_of, lab_hosts
 from tests.lab.kubernetes_api import REAL, STAND_IN, kubernetes_api, used_here
-from tests.lab.kubernetes_roles import ARE_RECORDED
+from tests.lab.kubernetes_kubelet import pods_api
+from tests.lab.kubernetes_roles import ARE_RECORDED, HEARD
 from tests.lab.mariadb import private_mariadb
 from tests.lab.postgres import private_postgres
 from tests.lab.prefect_server import private_prefect_server, process_worker
@@ -36,6 +37,8 @@ def pytest_report_header():
 
 
 def pytest_unconfigure():
+    if ARE_RECORDED:
+        HEARD.write()
     forget(PREFECT_HOME)
 
 
@@ -74,8 +77,6 @@ def kubernetes(tmp_path_factory):
     """A Kubernetes API, real where it is installed: take a namespace and images of your own."""
     with kubernetes_api(tmp_path_factory.mktemp("kubernetes")) as api:
         yield api
-        if ARE_RECORDED:
-            api.standin.rights.write()
 
 
 @pytest.fixture(scope="module", params=[REAL, STAND_IN])
@@ -90,6 +91,16 @@ def either_kubernetes(request, tmp_path_factory):
     api = kubernetes_api(tmp_path_factory.mktemp("kubernetes"), request.param)
     with started_or_skipped(api, is_optional=True) as other:
         yield other
+
+
+@pytest.fixture(scope="module")
+def pods_kubernetes(tmp_path_factory):
+    """A Kubernetes API whose node really runs pods: take a namespace of your own."""
+    api = pods_api(tmp_path_factory.mktemp("pods"))
+    with started_or_skipped(api, is_optional=True) as pods:
+        yield pods
+        if ARE_RECORDED:
+            HEARD.note_audit(pods.server.audit_log)
 
 
 @pytest.fixture(scope="session")

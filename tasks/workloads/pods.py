@@ -55,6 +55,14 @@ def read_pod(pod: Mapping[str, Any]) -> PodSeen:
     )
 
 
+def is_history(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod is history: one that was evicted stays listed, and another took its place.
+
+    One that is deleted and has ended is so too: nothing of it runs any more.
+    """
+    return (pod.get("status") or {}).get("phase") in {"Failed", "Succeeded"}
+
+
 def containers_of(pod: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """What the kubelet says of the containers, init containers left out."""
     return (pod.get("status") or {}).get("containerStatuses") or []

@@ -8,7 +8,7 @@ from blocks.kubernetes_text import Object
 from blocks.kubernetes_watch import wait_for
 from recovery.errors import NotVerified
 from recovery.steps import verify
-from tasks.workloads.pods import PodSeen, pods_of, read_pod
+from tasks.workloads.pods import PodSeen, is_history, pods_of, read_pod
 from tasks.workloads.state import WorkloadState, read_state
 from tasks.workloads.target import Workload, WorkloadOrder
 
@@ -53,7 +53,7 @@ def rollout_end(
         return False
 
     def are_new(found: Sequence[Object]) -> bool | None:
-        pods = [read_pod(pod) for pod in found]
+        pods = [read_pod(pod) for pod in found if not is_history(pod)]
         is_clean = all(p.is_ready and p.mark == mark and not p.is_terminating for p in pods)
         return True if is_clean else None
 

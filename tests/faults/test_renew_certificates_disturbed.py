@@ -174,5 +174,6 @@ def test_a_host_that_goes_away_at_any_step_ends_with_new_certificates(
         if disturbed.answer.get("state") != "recovered":
             resumed = world.resume(runs)
             assert resumed.answer["state"] == "recovered", (at, resumed.answer)
+        cluster.wait_until_ready()  # it went away behind the last look of the recovery
 
         world.assert_renewed(at, was_cut=disturb is cut_power)

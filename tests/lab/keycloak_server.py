@@ -46,6 +46,7 @@ class StandInKeycloak:
     port: int = 0
     password: str = field(default_factory=made_up_password)
     realms: dict[str, dict[str, dict[str, Any]]] = field(default_factory=lambda: {"master": {}})
+    role_users: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # by realm and role
     tokens: dict[str, str] = field(default_factory=dict)  # to whom each was given
     secrets_set: list[str] = field(default_factory=list)  # every one that a change brought
     requests: list[str] = field(default_factory=list)
@@ -129,7 +130,18 @@ class StandInKeycloak:
         if method == "DELETE" and len(names) == 1:
             del self.realms[names[0]]
             return Reply(204)
+        if method == "GET" and names[1:2] in ([], ["roles"]):
+            return self._of_roles(names)
         return self._of_clients(method, names, query, content)
+
+    def _of_roles(self, names: list[str]) -> Reply:
+        match names:
+            case [realm]:
+                return Reply(200, {"realm": realm})
+            case [realm, _, role, "users"] if (realm, role) in self.role_users:
+                users = self.role_users[realm, role]
+                return Reply(200, [{"username": name, "enabled": True} for name in users])
+        return Reply(404, {"error": "Could not find role"})
 
     def _of_clients(
         self, method: str, names: list[str], query: dict[str, list[str]], content: str

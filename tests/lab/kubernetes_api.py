@@ -21,7 +21,7 @@ from tests.lab.kubernetes_client import ApiSaidNo, LabClient
 from tests.lab.kubernetes_controllers import Controllers
 from tests.lab.kubernetes_node import LabNode, lab_node
 from tests.lab.kubernetes_real import ApiServer, find_kubernetes, kubeconfig_text, real_api
-from tests.lab.kubernetes_roles import ARE_RECORDED, account_of, granted
+from tests.lab.kubernetes_roles import ARE_RECORDED, account_of, everything, granted
 from tests.lab.kubernetes_standin import TOKEN, StandInApi, served
 from tests.lab.kubernetes_store import OF_THE_CLUSTER, RESOURCES
 from tests.lab.ports import LOOPBACK
@@ -63,8 +63,8 @@ class KubernetesApi:
         """The cluster parameter, as an account that may do there what the recovery needs alone."""
         user = account_of(recovery, namespace)
         with self._granting:
-            if user not in self._granted and not ARE_RECORDED:
-                for one in granted(recovery, user):
+            if user not in self._granted:
+                for one in everything(user) if ARE_RECORDED else granted(recovery, user):
                     with contextlib.suppress(ApiSaidNo):  # a ClusterRole is there already
                         self.apply(one, namespace)
             self._granted.add(user)

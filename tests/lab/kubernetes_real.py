@@ -5,6 +5,7 @@ The programs are found by the envtest convention (KUBEBUILDER_ASSETS); etcd may 
 
 import contextlib
 import ipaddress
+import json
 import os
 import ssl
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from urllib.request import urlopen
 
 from tests.lab.control_plane_host import BINARIES
 from tests.lab.kubernetes_client import LabClient
+from tests.lab.kubernetes_roles import ARE_RECORDED, REVIEW, REVIEWS
 from tests.lab.pki import (
     CLIENT,
     SERVER,
@@ -29,6 +31,15 @@ from tests.lab.processes import Server, find_binary, write_secret
 
 DAY = timedelta(days=1)
 WEEK = timedelta(days=7)
+AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "Request", "resources": [{"group": REVIEWS, "resources": [REVIEW]}]},
+        {"level": "Metadata"},
+    ],
+}
 CONTROLLERS = (
     "deployment-controller", "replicaset-controller", "statefulset-controller",
     "daemonset-controller", "job-controller", "cronjob-controller", "disruption-controller",
@@ -112,6 +123,7 @@ class ApiServer(Server):
             f"--tls-private-key-file={at / 'server.key'}",
             f"--kubelet-client-certificate={at / 'admin.crt'}",
             f"--kubelet-client-key={at / 'admin.key'}",
+            "--kubelet-preferred-address-types=InternalIP",
             f"--service-account-key-file={at / 'accounts.pub'}",
             f"--service-account-signing-key-file={at / 'accounts.key'}",
             "--service-account-issuer=https://kubernetes.default.svc",
@@ -121,7 +133,20 @@ class ApiServer(Server):
             "--allow-privileged=true",
             "--endpoint-reconciler-type=none",
             "--feature-gates=WatchList=false",  # wants progress from a newer etcd
+            *self._audited(),
         ]
+
+    def _audited(self) -> list[str]:
+        if not ARE_RECORDED:
+            return []
+        policy = self.directory / "audit.json"
+        policy.write_text(json.dumps(AUDIT_POLICY))
+        return [f"--audit-policy-file={policy}", f"--audit-log-path={self.audit_log}"]
+
+    @property
+    def audit_log(self) -> Path:
+        """Who asked for what, where rights are recorded."""
+        return self.directory / "audit.log"
 
     def answers(self) -> object:
         """See Server."""

@@ -1,10 +1,12 @@
 """The Role that each recovery needs: generated from what its tests were seen to ask of an API.
 
-`make roles` runs those tests on the stand-in, whose accounts then may do everything and are heard,
-and writes `deployments/kubernetes`. Every other run gives each account just what stands there, on
-the real API as well: a right that is missing fails the tests of its recovery, by name.
+`make roles` runs those tests with accounts that may do everything and are listened to: by the
+stand-in itself, and by the audit log of the real API that pods run on. It writes
+`deployments/kubernetes`. Every other run gives each account just what stands there, on the real API
+as well: a right that is missing fails the tests of its recovery, by name.
 """
 
+import json
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -19,6 +21,7 @@ HEAD = """# What {recovery} asks of the cluster, and nothing else. Written by `m
 # The worker's account is the service account `recovery-worker` of the namespace `recovery`.
 """
 WORKER = {"kind": "ServiceAccount", "name": "recovery-worker", "namespace": "recovery"}
+REVIEWS, REVIEW = "authorization.k8s.io", "selfsubjectaccessreviews"
 WORKLOADS = {"deployments", "statefulsets", "daemonsets"}
 ARE_RECORDED = os.environ.get("RIGHTS") == "record"
 
@@ -37,15 +40,36 @@ class RightsAsked:
         self.inside: dict[str, set[Right]] = defaultdict(set)
         self.outside: dict[str, set[Right]] = defaultdict(set)
 
-    def note(self, user, verb, key, sub):
+    def note(self, user, right, namespace):
         """Keep a request of an account of ours, unless it is into a namespace of others."""
         kind, _, rest = user.partition(":")
-        recovery, _, namespace = rest.partition(":")
-        if kind != "recovery" or key.namespace not in {"", namespace}:
-            return
-        resource = f"{key.resource}/{sub}" if sub else key.resource
-        rights = self.inside if key.namespace else self.outside
-        rights[recovery].add((key.version.rpartition("/")[0], resource, verb))
+        recovery, _, own = rest.partition(":")
+        if kind == "recovery" and namespace in {"", own}:
+            (self.inside if namespace else self.outside)[recovery].add(right)
+
+    def note_audit(self, log):
+        """Keep what the audit log of a real API has of our accounts."""
+        for line in log.read_text().splitlines():
+            event = json.loads(line)
+            asked = event.get("objectRef") or {}
+            user = (event.get("impersonatedUser") or {}).get("username", "")
+            if asked.get("resource") == REVIEW:
+                self.note_review(user, event["requestObject"])
+            elif asked.get("resource"):
+                self.note_attributes(
+                    user, {"group": asked.get("apiGroup"), "verb": event["verb"], **asked}
+                )
+
+    def note_review(self, user, review):
+        """Keep what an account asked whether it may do it: it does so where it will."""
+        self.note_attributes(user, review["spec"]["resourceAttributes"])
+
+    def note_attributes(self, user, asked):
+        """Keep a request in the words of an access review."""
+        sub = asked.get("subresource")
+        resource = f"{asked['resource']}/{sub}" if sub else asked["resource"]
+        right = (asked.get("group") or "", resource, asked["verb"])
+        self.note(user, right, asked.get("namespace") or "")
 
     def write(self, folder=FOLDER):
         """Write the manifest of each recovery that was listened to."""
@@ -54,6 +78,9 @@ class RightsAsked:
             objects = manifest(recovery, self.inside[recovery], self.outside[recovery])
             text = yaml.safe_dump_all(objects, sort_keys=False, default_flow_style=None, width=100)
             (folder / f"{recovery}.yaml").write_text(HEAD.format(recovery=recovery) + text)
+
+
+HEARD = RightsAsked()
 
 
 def manifest(recovery, inside, outside):
@@ -116,3 +143,16 @@ def granted(recovery, user):
             one["metadata"]["name"] = user
             one["subjects"] = [{"apiGroup": GROUP, "kind": "User", "name": user}]
     return objects
+
+
+def everything(user):
+    """What lets a user do everything, and so be listened to."""
+    return [
+        {
+            "apiVersion": VERSION,
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": user},
+            "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": "cluster-admin"},
+            "subjects": [{"apiGroup": GROUP, "kind": "User", "name": user}],
+        }
+    ]

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import jsonpatch
 
-from tests.lab.kubernetes_roles import ARE_RECORDED, RightsAsked
+from tests.lab.kubernetes_roles import ARE_RECORDED, HEARD
 from tests.lab.kubernetes_store import (
     OF_THE_CLUSTER,
     RESOURCES,
@@ -34,7 +34,6 @@ class StandInApi:
         self.store = Store()
         self.log_of = lambda namespace, pod, container, previous: None
         self.port = 0
-        self.rights = RightsAsked()
         self.is_away = False  # closes connections without an answer
         self.closing = threading.Event()
 
@@ -58,6 +57,8 @@ class StandInApi:
         self._authorise(request.user, verb, key, sub)
         if resource == "selfsubjectaccessreviews":
             wanted = request.body["spec"]["resourceAttributes"]
+            if ARE_RECORDED:
+                HEARD.note_review(request.user, request.body)
             status = {"allowed": self._may(request.user, wanted)}
             request.send(201, {**request.body, "status": status})
         elif is_watch:
@@ -89,7 +90,8 @@ class StandInApi:
         if key.resource == "selfsubjectaccessreviews":
             return
         if ARE_RECORDED:
-            self.rights.note(user, verb, key, sub)
+            what = f"{key.resource}/{sub}" if sub else key.resource
+            HEARD.note(user, (key.version.rpartition("/")[0], what, verb), key.namespace)
         group = key.version.rpartition("/")[0]
         wanted = {"verb": verb, "group": group, "resource": key.resource, "subresource": sub,
                   "namespace": key.namespace, "name": key.name}  # fmt: skip

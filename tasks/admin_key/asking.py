@@ -1,0 +1,164 @@
+"""What tells whether an installation was ever used: its database, its administrators, its log."""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from blocks.keycloak_answer import KeycloakNotFound
+from blocks.kubernetes_answer import ClusterNotFound, ClusterRejected
+from blocks.kubernetes_exec import Command, Place, exec_text, run_in_pod
+from blocks.kubernetes_path import path_of
+from blocks.kubernetes_session import KubernetesSession, LogOrder
+from recovery.errors import Refused, UnreadableOutput
+from recovery.secrecy.secret import Secret
+from tasks.admin_key.order import AdminKeyOrder
+from tasks.workloads.target import WorkloadOrder
+
+KEY_LASTS = timedelta(hours=48)
+LOG_LINES = 20_000
+ASK_SECONDS = 120.0
+# Of every database but MongoDB's own, how many documents each collection has, counted one by one.
+COUNTS = (
+    "const out = {}; const own = ['admin', 'config', 'local'];"
+    "db.adminCommand({listDatabases: 1}).databases.map(d => d.name)"
+    ".filter(n => !own.includes(n)).forEach(n => { const d = db.getSiblingDB(n);"
+    "d.getCollectionInfos({type: 'collection'}).map(c => c.name)"
+    ".filter(c => !c.startsWith('system.'))"
+    ".forEach(c => { out[n + '.' + c] = d.getCollection(c).countDocuments({}) }) });"
+    "print(JSON.stringify(out))"
+)
+LOG_IN = (
+    'IFS= read -r MONGO_PASSWORD; export MONGO_PASSWORD; exec mongosh --quiet --norc --eval "$1"'
+)
+
+
+def counts_of(session: KubernetesSession, order: AdminKeyOrder) -> dict[str, int]:
+    """How many documents each collection of the databases has, asked in the first pod of each.
+
+    Raises:
+        Refused: such a pod is not there.
+        CommandFailed, UnreadableOutput, Unreachable: the database did not say; as of `run_in_pod`.
+    """
+    counts: dict[str, int] = {}
+    for one in order.databases:
+        place = _first_pod(session, order, one)
+        command = counting(order)
+        printed = run_in_pod(session, place, command)
+        counts.update(read_counts(exec_text(place, command), printed.stdout))
+    return counts
+
+
+def counting(order: AdminKeyOrder) -> Command:
+    """The command that counts; a password comes by its input, and stands on no command line."""
+    if not order.login.user:
+        argv = ("mongosh", "--quiet", "--norc", "--eval", COUNTS)
+        return Command(argv, within_seconds=ASK_SECONDS)
+    user = json.dumps(order.login.user)
+    script = f"db.getSiblingDB('admin').auth({user}, process.env.MONGO_PASSWORD); {COUNTS}"
+    password = Secret.from_file(order.login.password_file)
+    line = f"{password.reveal()}\n".encode()
+    return Command(("sh", "-c", LOG_IN, "sh", script), stdin=line, within_seconds=ASK_SECONDS)
+
+
+def read_counts(command: str, printed: str) -> dict[str, int]:
+    """Read the last line that was printed: `{"vantiq.types":40}`.
+
+    Raises:
+        UnreadableOutput: it is none of that kind.
+    """
+    lines = [line for line in printed.splitlines() if line.strip()]
+    try:
+        read = json.loads(lines[-1]) if lines else None
+    except ValueError:
+        read = None
+    if not isinstance(read, dict) or not all(type(value) is int for value in read.values()):
+        raise UnreadableOutput(command, printed)
+    return {str(name): value for name, value in read.items()}
+
+
+def refuse_if_somebody_can_log_in(order: AdminKeyOrder) -> str:
+    """Refuse where an administrator has an account: its password is reset instead.
+
+    Returns:
+        What Keycloak says, in a line.
+
+    Raises:
+        Refused: there is one.
+        KeycloakLoginRefused, KeycloakPermissionMissing, Unreachable: nobody could tell.
+    """
+    with order.keycloak.session() as keycloak:
+        try:
+            users = keycloak.users_with(order.realm, order.role)
+        except KeycloakNotFound:
+            return f"Keycloak has no realm {order.realm}"
+    if users:
+        raise Refused(
+            order.label,
+            f"{', '.join(users[:5])} have the role {order.role} in realm {order.realm}",
+            "Reset the password of one of them in Keycloak: nothing is lost by that",
+        )
+    return f"nobody has the role {order.role} in realm {order.realm}, which stays as it is"
+
+
+def refuse_if_the_key_may_be_good(session: KubernetesSession, order: AdminKeyOrder) -> None:
+    """Refuse where the log of the first pod has a key that may still be good.
+
+    It is good for 48 hours, and until the first restart of the pod: then read it, and restart
+    nothing.
+
+    Raises:
+        Refused: it may be.
+    """
+    pod = session.find(_pod_path(order, order.client))
+    if pod is None:
+        return
+    made_at = datetime.fromisoformat(str(pod["metadata"]["creationTimestamp"]))
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    is_first = not any(int(one.get("restartCount") or 0) for one in statuses)
+    if is_first and datetime.now(UTC) - made_at < KEY_LASTS and key_in_log(session, order, pod):
+        name = pod["metadata"]["name"]
+        raise Refused(
+            order.label,
+            f"the log of {name}, made at {made_at:%Y-%m-%d %H:%M} UTC and never restarted, has a "
+            "key that may still be good",
+            f"Read it with `kubectl logs {name}` and log in with it; restart nothing before",
+        )
+
+
+def key_in_log(
+    session: KubernetesSession, order: AdminKeyOrder, pod: Mapping[str, Any]
+) -> Secret | None:
+    """The last key in the log of a pod, known to redaction before anything of the log is kept."""
+    found: list[Secret] = []
+
+    def learn(log: str) -> None:
+        found.extend(Secret(key) for key in re.findall(order.key.pattern, log) if key)
+
+    container = pod["spec"]["containers"][0]["name"]
+    try:
+        wanted = LogOrder(container, tail_lines=LOG_LINES)
+        session.logs(order.namespace, pod["metadata"]["name"], wanted, learn)
+    except (ClusterRejected, ClusterNotFound):  # it has not started, and so has made no key
+        return None
+    return found[-1] if found else None
+
+
+def first_pod_of_client(session: KubernetesSession, order: AdminKeyOrder) -> dict[str, Any] | None:
+    """The pod that makes the key."""
+    return session.find(_pod_path(order, order.client))
+
+
+def _first_pod(session: KubernetesSession, order: AdminKeyOrder, one: WorkloadOrder) -> Place:
+    pod = session.find(_pod_path(order, one))
+    if pod is None:
+        reason = f"there is no pod {one.name}-0 that could be asked whether {one.name} is empty"
+        raise Refused(order.label, reason, "Get the database up first: what is not known is kept")
+    meta = pod["metadata"]
+    container = pod["spec"]["containers"][0]["name"]
+    return Place(order.namespace, meta["name"], container, meta["uid"])
+
+
+def _pod_path(order: AdminKeyOrder, one: WorkloadOrder) -> str:
+    return path_of("v1", "pods", f"{one.name}-0", namespace=order.namespace)

@@ -1,0 +1,213 @@
+"""Keeping the old volumes, removing the claims by name and uid, and the way back of each."""
+
+from blocks import kubernetes_text as text
+from blocks.kubernetes_path import path_of
+from blocks.kubernetes_text import Object, Operation
+from blocks.kubernetes_watch import wait_for
+from recovery.errors import NotVerified, Refused
+from recovery.steps import act, undo
+from recovery.verdict import Danger, Verdict
+from recovery.walk import current_fence
+from tasks.admin_key.finding import LostKeyFound, OldClaim, refuse_unless_agreed
+from tasks.admin_key.order import AdminKeyOrder
+from tasks.volumes.target import CLAIMS, volume_path
+from tasks.volumes.volume import BOUND, RETAIN, read_claim, read_volume
+
+POLICY = "/spec/persistentVolumeReclaimPolicy"
+REFERENCE = "/spec/claimRef"
+BIND_SECONDS = 60.0
+
+
+def keep_operations(claim: OldClaim) -> list[Operation]:
+    """Let the volume outlive its claim, if it is still the volume of that claim."""
+    return [
+        *text.tests(uid=claim.volume_uid),
+        text.tested(f"{REFERENCE}/uid", claim.uid),
+        {"op": "replace", "path": POLICY, "value": RETAIN},
+    ]
+
+
+def is_kept(order: AdminKeyOrder, claim: OldClaim) -> Verdict:
+    """Whether the volume outlives its claim."""
+    with order.cluster.session() as session:
+        volume = read_volume(session.get(volume_path(claim.volume)))
+    return Verdict.of(volume.uid == claim.volume_uid and volume.policy == RETAIN)
+
+
+@undo
+def policy_put_back(order: AdminKeyOrder, claim: OldClaim) -> None:
+    """Give the volume its former policy, once it is bound to the claim again.
+
+    Raises:
+        Refused: it is not: with Delete, its disk would go at once.
+    """
+    path = volume_path(claim.volume)
+    with order.cluster.session() as session:
+        there = session.find(_claim_path(order, claim)) or {"metadata": {"uid": ""}}
+        uid = str(there["metadata"]["uid"])
+
+        def is_bound(listed: list[Object]) -> bool | None:
+            seen = [read_volume(one) for one in listed]
+            mine = [one for one in seen if one.phase == BOUND and one.reference.get("uid") == uid]
+            return True if mine else None
+
+        named, parent = f"metadata.name={claim.volume}", path.rpartition("/")[0]
+        within = BIND_SECONDS if uid else 0.1
+        if not wait_for(session, parent, is_bound, fields=named, within_seconds=within):
+            reason = f"volume {claim.volume} is not bound to claim {claim.name}, and stays Retain"
+            remedy = f"Where its policy {claim.policy} is wanted, set it once the claim has it"
+            raise Refused(order.label, reason, remedy)
+        back: Operation = {"op": "replace", "path": POLICY, "value": claim.policy}
+        tests = [*text.tests(uid=claim.volume_uid), text.tested(f"{REFERENCE}/uid", uid)]
+        session.patch(path, [*tests, back])
+
+
+@act(
+    each=("claim",),
+    commands=lambda claim: [text.patch_text(volume_path(claim.volume), keep_operations(claim))],
+    done_when=is_kept,
+    undo=policy_put_back,
+    refuse_if=(refuse_unless_agreed,),
+)
+def keep_volume(order: AdminKeyOrder, claim: OldClaim) -> None:
+    """Set the volume of a claim to Retain, so that its disk stays whatever becomes of the claim.
+
+    Done twice, the second does nothing.
+
+    Raises:
+        Refused: it is not the time, or only one person wants it.
+        ClusterConflict: the volume is of another claim by now.
+        ClusterForbidden, Unreachable: see there.
+
+    Runbook: docs/runbooks/lost-admin-key.md, step 5.
+    """
+    with order.cluster.session() as session:
+        session.patch(volume_path(claim.volume), keep_operations(claim))
+
+
+def refuse_unless_kept(order: AdminKeyOrder, claim: OldClaim) -> None:
+    """Refuse to remove a claim whose disk would go with it; a plan cannot know that yet.
+
+    Raises:
+        Refused: its volume is not Retain.
+    """
+    if current_fence().epoch and is_kept(order, claim) is not Verdict.DONE:
+        reason = f"the reclaim policy of volume {claim.volume} is not {RETAIN} any more"
+        raise Refused(order.label, reason, "Find out who changed it, then resume")
+
+
+def refuse_while_used(order: AdminKeyOrder, found: LostKeyFound) -> None:
+    """Refuse to remove claims while a pod of the installation is left, as it is in a plan.
+
+    Raises:
+        Refused: one is.
+    """
+    if current_fence().epoch == 0:
+        return
+    with order.cluster.session() as session:
+        left = [
+            pod["metadata"]["name"]
+            for one in (found.client, *found.databases)
+            for pod in session.objects(one.pods_path, labels=one.selector)
+        ]
+    if left:
+        remedy = "Somebody scaled it up: find out who, then resume"
+        raise Refused(order.label, f"pods are there again: {', '.join(left)}", remedy)
+
+
+def is_removed(order: AdminKeyOrder, claim: OldClaim) -> Verdict:
+    """Whether the claim is gone, and none has its volume again; half done: it is going."""
+    with order.cluster.session() as session:
+        read = session.find(_claim_path(order, claim))
+    if read is None:
+        return Verdict.DONE
+    if read["metadata"]["uid"] != claim.uid:
+        return Verdict.of(read["spec"].get("volumeName") != claim.volume)
+    return Verdict.HALF_DONE if read_claim(read).is_terminating else Verdict.NOT_DONE
+
+
+@undo
+def claim_made_again(order: AdminKeyOrder, claim: OldClaim) -> None:
+    """Make the claim again, bound to the volume it had.
+
+    Raises:
+        Refused: its StatefulSet has made a new one, whose data a person must weigh first.
+    """
+    with order.cluster.session() as session:
+        there = session.find(_claim_path(order, claim))
+        if there is not None and there["metadata"]["uid"] == claim.uid:
+            return
+        if there is not None and there["spec"].get("volumeName") == claim.volume:
+            return
+        if there is not None:
+            raise Refused(
+                order.label,
+                f"claim {claim.name} was made anew, on volume {there['spec'].get('volumeName')}",
+                f"Where the data of before is wanted, scale down and run reuse-released-volume for "
+                f"volume {claim.volume}",
+            )
+        path = volume_path(claim.volume)
+        if read_volume(session.get(path)).reference.get("uid") == claim.uid:
+            kind = {"apiVersion": "v1", "kind": "PersistentVolumeClaim"}
+            reference = {**kind, "namespace": order.namespace, "name": claim.name}
+            operations: list[Operation] = [
+                *text.tests(uid=claim.volume_uid),
+                text.tested(f"{REFERENCE}/uid", claim.uid),
+                {"op": "replace", "path": REFERENCE, "value": reference},
+            ]
+            session.patch(path, operations)
+        body = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": claim.name, "labels": claim.labels},
+            "spec": claim.spec,
+        }
+        session.create(_claims_path(order), body)
+
+
+@act(
+    each=("claim",),
+    commands=lambda order, claim: [text.delete_text(_claim_path(order, claim), claim.uid)],
+    done_when=is_removed,
+    refuse_if=(refuse_unless_agreed, refuse_unless_kept, refuse_while_used),
+    undo=claim_made_again,
+    danger=Danger.DESTRUCTIVE,
+    redo_half_done=True,
+)
+def remove_claim(order: AdminKeyOrder, found: LostKeyFound, claim: OldClaim) -> None:
+    """Remove one claim by name and uid; its volume and its disk stay, Released.
+
+    Done twice, the second does nothing. The disks are removed later, by hand.
+
+    Raises:
+        Refused: it is not the time, the disk would go too, or a pod is there again.
+        NotVerified: something still uses it.
+        ClusterConflict: it is another claim by now.
+        ClusterForbidden, Unreachable: see there.
+
+    Runbook: docs/runbooks/lost-admin-key.md, step 7.
+    """
+    del found  # asked by what refuses
+    with order.cluster.session() as session:
+        session.delete(_claim_path(order, claim), claim.uid)
+
+        def is_gone(listed: list[Object]) -> bool | None:
+            uids = {one["metadata"]["uid"] for one in listed}
+            return None if claim.uid in uids else True
+
+        named, within = f"metadata.name={claim.name}", order.within_seconds
+        if not wait_for(session, _claims_path(order), is_gone, fields=named, within_seconds=within):
+            raise NotVerified(
+                order.label,
+                f"claim {claim.name} gone within {within} s",
+                "it is being deleted, and something still uses it",
+                "Find the pods that use it (kubectl describe pvc), then resume",
+            )
+
+
+def _claims_path(order: AdminKeyOrder) -> str:
+    return path_of("v1", CLAIMS, namespace=order.namespace)
+
+
+def _claim_path(order: AdminKeyOrder, claim: OldClaim) -> str:
+    return path_of("v1", CLAIMS, claim.name, namespace=order.namespace)
