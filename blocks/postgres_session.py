@@ -190,7 +190,7 @@ class PostgresSession:
         return call.answer
 
     def set_password(
-        self, role: str, password: Secret | None, *, is_verifier: bool = False
+        self, role: str, password: Secret | str | None, *, is_verifier: bool = False
     ) -> None:
         """Give a role a password; its text is `password_text`. `None` takes it away.
 
@@ -198,7 +198,7 @@ class PostgresSession:
 
         Args:
             role: whose password.
-            password: the password, or what it is checked by.
+            password: the password, or what it is checked by; a text is one that is no secret.
             is_verifier: it is the latter, as pg_authid has it.
 
         Raises:
@@ -207,13 +207,11 @@ class PostgresSession:
         """
         command = password_text(role)
         with changing(command, self.target) as call, translating(self.target, command, LOST_REMEDY):
-            verifier = password
-            if password is not None and not is_verifier:
-                made = self._connection.pgconn.encrypt_password(
-                    password.reveal().encode(), role.encode()
-                )
-                verifier = Secret(made.decode())
-            value = "NULL" if verifier is None else quote_text(verifier.reveal())
+            bare = password.reveal() if isinstance(password, Secret) else password
+            if bare is not None and not is_verifier:
+                made = self._connection.pgconn.encrypt_password(bare.encode(), role.encode())
+                bare = Secret(made.decode()).reveal()
+            value = "NULL" if bare is None else quote_text(bare)
             sql = f"ALTER ROLE {quote_name(role)} PASSWORD {value}"
             call.answer = self._execute(sql).statusmessage or ""
 

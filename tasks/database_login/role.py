@@ -7,7 +7,7 @@ from blocks import kubernetes_text as text
 from blocks.kubernetes_path import path_of
 from blocks.postgres_answer import ConnectionAnswer
 from blocks.postgres_server import PostgresServer
-from blocks.postgres_session import PostgresSession, password_text
+from blocks.postgres_session import password_text
 from recovery.errors import CommandFailed, NotVerified, Refused
 from recovery.secrecy.secret import Secret
 from recovery.steps import act, undo
@@ -143,11 +143,7 @@ def set_role_password(order: LoginOrder, found: Found, user: str, kept: str) -> 
     del kept  # for the way back
     _, password = _of_the_pods(order, found)
     with _server(order).connect() as session:
-        _set(session, user, password)
-
-
-def _set(session: PostgresSession, user: str, password: Secret | str) -> None:
-    session.set_password(user, password if isinstance(password, Secret) else Secret(password))
+        session.set_password(user, password)
 
 
 def _of_the_pods(order: LoginOrder, found: Found) -> tuple[PostgresServer, Secret | str]:

@@ -46,7 +46,7 @@ class Keycloak:
         namespace, image = self.settings.namespace, f"{self.settings.namespace}/keycloak:26"
         log = log or REFUSED.format(self.role)
         self.api.node.images[image] = Image(log=log, previous_log=log, boots=boots or self._boots)
-        self.settings.secret(HOLDER, password=in_pods, username=self.role)
+        self.settings.secret(HOLDER, password=WRONG if literal else in_pods, username=self.role)
         reference = {"secretKeyRef": {"name": HOLDER, "key": "password"}}
         user = {"secretKeyRef": {"name": HOLDER, "key": "username"}}
         given = {"value": in_pods} if literal else {"valueFrom": reference}

@@ -105,6 +105,16 @@ def test_a_password_in_the_pod_template_is_mended_at_the_database(keycloak):
     assert keycloak.is_up()
 
 
+def test_a_password_that_is_the_name_of_its_user_is_no_secret(keycloak):
+    keycloak.deploy(keycloak.role, literal=True)  # as in DIVOC's manifest
+
+    ended = keycloak.run(side="role", database=keycloak.admin)
+
+    assert ended.error is None, ended.error
+    assert keycloak.lets_in(keycloak.role)
+    assert keycloak.is_up()
+
+
 def test_pods_that_wait_for_their_next_start_are_restarted_once_the_login_is_right(keycloak):
     keycloak.deploy(WRONG)
     keycloak.set_password(WRONG)
