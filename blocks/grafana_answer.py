@@ -104,7 +104,7 @@ REFUSALS: dict[int, tuple[type[CommandFailed], str]] = {
     ),
     403: (
         GrafanaPermissionMissing,
-        "Give the service account the role Editor (Admin for data sources) or what it names; resume",
+        "Give the account the role Editor (Admin for data sources), or what it names, then resume",
     ),
     404: (CommandFailed, "Check the URL, and its sub-path: this may not be a Grafana at all"),
     409: (GrafanaConflict, "Look at what is there, then choose another uid or title"),

@@ -297,6 +297,7 @@ class GrafanaApi(Block):
 
     def _client(self, *, is_anonymous: bool) -> httpx.Client:
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        headers["X-Grafana-NoCache"] = "true"  # else a data source is for 5 s what it was
         if self.org_id is not None:
             headers["X-Grafana-Org-Id"] = str(self.org_id)
         login: httpx.BasicAuth | None = None
