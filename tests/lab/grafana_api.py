@@ -45,6 +45,7 @@ class StandInGrafana:
     database: str = "ok"
     folders: dict[str, dict[str, Any]] = field(default_factory=dict)
     dashboards: dict[str, dict[str, Any]] = field(default_factory=dict)  # by uid, with meta
+    history: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)  # by uid, version
     datasources: StandInDatasources = field(default_factory=StandInDatasources)
     requests: list[str] = field(default_factory=list)
     role: str = "Editor"
@@ -96,13 +97,13 @@ class StandInGrafana:
             return self._create_folder(body)
         if path == "/api/dashboards/db":
             return self._save_dashboard(body)
+        if path.startswith("/api/dashboards/uid/") and path.endswith("/restore"):
+            return self._restore(path.split("/")[4], body["version"])
         return Reply(404, {"message": "Not found"})
 
     def _get(self, path: str) -> Reply:
-        if path == "/api/org":
-            return Reply(200, {"id": 1, "name": "Main Org.", "address": {}})
-        if path == "/api/access-control/user/permissions" and self.datasources.release >= 9:
-            return Reply(200, {name: ["datasources:*"] for name in PERMISSIONS[self.role]})
+        if (said := self._about_itself(path)) is not None:
+            return Reply(200, said)
         kind, _, uid = path.removeprefix("/api/").rpartition("/")
         if kind == "folders" and uid in self.folders:
             return Reply(200, self.folders[uid])
@@ -113,6 +114,19 @@ class StandInGrafana:
         is_dashboard = kind == "dashboards/uid"
         return Reply(404, {"message": "Dashboard not found" if is_dashboard else "Not found"})
 
+    def _about_itself(self, path: str) -> Any:
+        if path == "/api/org":
+            return {"id": 1, "name": "Main Org.", "address": {}}
+        if path.startswith("/api/search?"):
+            return [self._found(uid) for uid in self.dashboards]
+        if path == "/api/access-control/user/permissions" and self.datasources.release >= 9:
+            return {name: ["datasources:*"] for name in PERMISSIONS[self.role]}
+        return None
+
+    def _found(self, uid: str) -> dict[str, Any]:
+        dashboard = self.dashboards[uid]["dashboard"]
+        return {"id": dashboard["id"], "uid": uid, "title": dashboard["title"], "type": "dash-db"}
+
     def _create_folder(self, body: dict[str, Any]) -> Reply:
         uid = body["uid"]
         if uid in self.folders:
@@ -122,6 +136,13 @@ class StandInGrafana:
             )
         self.folders[uid] = {"id": len(self.folders) + 1, "version": 1, **body}
         return Reply(200, self.folders[uid])
+
+    def _restore(self, uid: str, version: int) -> Reply:
+        if (uid, version) not in self.history:
+            return Reply(404, {"message": "Dashboard version not found"})
+        stored, old = self.dashboards[uid], self.history[uid, version]
+        dashboard = {**old, "version": stored["dashboard"]["version"]}
+        return self._save_dashboard({"dashboard": dashboard, **stored["meta"]})
 
     def _save_dashboard(self, body: dict[str, Any]) -> Reply:
         dashboard = dict(body["dashboard"])
@@ -143,6 +164,8 @@ class StandInGrafana:
                     "status": "version-mismatch",
                 },
             )
+        if stored:
+            self.history[uid, version] = stored["dashboard"]
         number = stored["dashboard"]["id"] if stored else len(self.dashboards) + 1
         dashboard |= {"id": number, "uid": uid, "version": version + 1}
         meta = {"folderUid": folder, "provisioned": False, "type": "db", "version": version + 1}

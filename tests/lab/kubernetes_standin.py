@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import jsonpatch
 
+from tests.lab.kubernetes_rbac import REVIEWS, may
 from tests.lab.kubernetes_store import (
     OF_THE_CLUSTER,
     RESOURCES,
@@ -54,9 +55,11 @@ class StandInApi:
         is_watch = request.query.get("watch") == "true"
         verb = VERBS.get(request.command, "watch" if is_watch else "get" if name else "list")
         self._authorise(request.user, verb, key, sub)
-        if resource == "selfsubjectaccessreviews":
-            wanted = request.body["spec"]["resourceAttributes"]
-            status = {"allowed": self._may(request.user, wanted)}
+        if resource in REVIEWS:
+            spec = request.body["spec"]
+            who = spec.get("user") or request.user
+            allowed = may(self.store, spec["resourceAttributes"], who, spec.get("groups") or ())
+            status = {"allowed": allowed}
             request.send(201, {**request.body, "status": status})
         elif is_watch:
             self._watch(request, key, request.query)
@@ -89,7 +92,7 @@ class StandInApi:
         group = key.version.rpartition("/")[0]
         wanted = {"verb": verb, "group": group, "resource": key.resource, "subresource": sub,
                   "namespace": key.namespace, "name": key.name}  # fmt: skip
-        if not self._may(user, wanted):
+        if not may(self.store, wanted, user):
             what = f"{key.resource}/{sub}" if sub else key.resource
             where = f' in the namespace "{key.namespace}"' if key.namespace else ""
             raise Refusal(
@@ -98,26 +101,6 @@ class StandInApi:
                 f'{named(key)} "{key.name}" is forbidden: User "{user}" cannot {verb} resource '
                 f'"{what}" in API group "{group}"{where or " at the cluster scope"}',
             )
-
-    def _may(self, user, wanted):
-        if user == "admin":
-            return True
-        sub = wanted.get("subresource")
-        what = f"{wanted['resource']}/{sub}" if sub else wanted["resource"]
-        for binding in self.store.under("rolebindings", wanted.get("namespace") or "-"):
-            if not any(s["name"] == user for s in binding.get("subjects") or []):
-                continue
-            for role in self.store.under("roles", binding["metadata"]["namespace"]):
-                if role["metadata"]["name"] != binding["roleRef"]["name"]:
-                    continue
-                for rule in role.get("rules") or []:
-                    if (
-                        {wanted.get("group", ""), "*"} & set(rule.get("apiGroups", []))
-                        and {what, "*"} & set(rule.get("resources", []))
-                        and {wanted["verb"], "*"} & set(rule.get("verbs", []))
-                    ):
-                        return True
-        return False
 
     def _get(self, request, key, sub, query):
         if sub == "log":
