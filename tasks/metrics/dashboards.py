@@ -113,6 +113,7 @@ def is_kept(dashboard: DashboardFound) -> Verdict:
     commands=lambda dashboard: [f"keep dashboard {dashboard.uid} in {kept_file(dashboard.uid)}"],
     done_when=is_kept,
     each=("dashboard",),
+    lasts_until="migrate_dashboard",  # from then on Grafana has it in its history
     redo_stale=False,
 )
 def keep_dashboard(order: MetricsOrder, dashboard: DashboardFound) -> None:

@@ -69,7 +69,7 @@ class StandInGrafana:
             return Reply(200 if self.database == "ok" else 503, said)
         if refusal := self._refusal(method, login):
             return refusal
-        if path.partition("?")[0].startswith("/api/datasources"):
+        if path.partition("?")[0].split("/")[:3] == ["", "api", "datasources"]:
             return self._datasource(method, path, body)
         return self._get(path) if method == "GET" else self._post(path, body)
 
