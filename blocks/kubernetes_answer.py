@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from blocks.kubernetes_path import Asked
+from blocks.kubernetes_path import STREAMS, Asked
 from recovery.errors import AnswerLost, CommandFailed, Unreachable
 
 MESSAGE_CHARS_MAX = 2000
@@ -13,6 +13,7 @@ WEBHOOK_CALL = "failed calling webhook"
 WEBHOOK_DENIED = "admission webhook"
 NOT_APPLIED = "the server rejected our request due to an error in our request"  # and no cause
 NO_RETRY_SECONDS = 1.0
+UNEXPLAINED = "is forbidden:"  # of a stream that may be got and not created (1.36.2)
 
 
 class ClusterLoginRefused(CommandFailed):
@@ -101,6 +102,8 @@ def refuse_bad_answer(question: Question, answer: Answer) -> None:
 def _forbidden(question: Question, said: str) -> tuple[type[CommandFailed], str]:
     """A right that is missing, or a policy that was asked after the rights."""
     is_right = "cannot" in said and WEBHOOK_DENIED not in said
+    if question.asked is not None and question.asked.subresource in STREAMS:
+        is_right = is_right or said.rstrip().endswith(UNEXPLAINED)
     if not is_right or question.asked is None:
         return (
             ClusterRejected,

@@ -5,6 +5,7 @@ from urllib.parse import quote, urlencode
 
 VERBS = {"POST": "create", "PUT": "update", "DELETE": "delete", "PATCH": "patch"}
 SELF_SUBJECT = "selfsubjectaccessreviews"
+STREAMS = {"exec", "attach", "portforward"}
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,16 @@ class Asked:
     def rule(self) -> str:
         """The Role that would grant it (a ClusterRole where it is in no namespace), as YAML."""
         place = f", namespace: {self.namespace}" if self.namespace else ""
+        # A stream begins with a GET, and from 1.35 on is held to be a creation as well.
+        verbs = ["create", "get"] if self.subresource in STREAMS else [self.verb]
+        told = ", ".join(f'"{verb}"' for verb in verbs)
         return (
             "apiVersion: rbac.authorization.k8s.io/v1\n"
             f"kind: {'Role' if self.namespace else 'ClusterRole'}\n"
             f"metadata: {{name: recover{place}}}\n"
             "rules:\n"
             f'- {{apiGroups: ["{self.group}"], resources: ["{self.kind_text}"], '
-            f'verbs: ["{self.verb}"]}}'
+            f"verbs: [{told}]}}"
         )
 
 
@@ -59,7 +63,7 @@ def asked_by(method: str, path: str, *, is_watch: bool = False) -> Asked | None:
         return None
     resource, name, subresource = (*rest[:3], "", "", "")[:3]
     verb = VERBS.get(method, "get" if name else "list")
-    if subresource in {"exec", "portforward"}:
+    if subresource in STREAMS:
         verb = "create"
     return Asked("watch" if is_watch else verb, group, resource, subresource, namespace, name)
 

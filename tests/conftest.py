@@ -17,6 +17,7 @@ PREFECT_HOME = isolate_prefect()  # before anything imports Prefect
 from tests.lab.hosts import BACKENDS, DOCKER, capabilities_of, lab_hosts
 from tests.lab.influxdb import private_influxdb
 from tests.lab.kubernetes_api import REAL, STAND_IN, kubernetes_api, used_here
+from tests.lab.kubernetes_kubelet import pods_api
 from tests.lab.mariadb import private_mariadb
 from tests.lab.postgres import private_postgres
 from tests.lab.prefect_server import private_prefect_server, process_worker
@@ -93,6 +94,14 @@ def either_kubernetes(request, tmp_path_factory):
     api = kubernetes_api(tmp_path_factory.mktemp("kubernetes"), request.param)
     with started_or_skipped(api, is_optional=True) as other:
         yield other
+
+
+@pytest.fixture(scope="module")
+def pods_kubernetes(tmp_path_factory):
+    """A Kubernetes API whose node really runs pods: take a namespace of your own."""
+    api = pods_api(tmp_path_factory.mktemp("pods"))
+    with started_or_skipped(api, is_optional=True) as pods:
+        yield pods
 
 
 @pytest.fixture(scope="session")

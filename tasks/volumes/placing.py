@@ -43,7 +43,7 @@ def refuse_unless_a_node_fits(order: VolumeOrder, found: Found) -> None:
         wishes = [
             *_volume_wish(session, found.volume.name),
             *_other_volumes(session, order, found, spec),
-            *_pod_wishes(spec),
+            *pod_wishes(spec),
             *_beside(session, found.workload.namespace, spec, nodes),
         ]
         left, told = ready, []
@@ -132,7 +132,8 @@ def _other_volumes(
     return wishes
 
 
-def _pod_wishes(spec: Mapping[str, Any]) -> list[Wish]:
+def pod_wishes(spec: Mapping[str, Any]) -> list[Wish]:
+    """What a pod itself asks of its node."""
     wishes = []
     if selector := spec.get("nodeSelector"):
         wanted = [{"key": n, "operator": "In", "values": [v]} for n, v in selector.items()]

@@ -21,19 +21,25 @@ from tests.lab.pki import Validity, key_pem, new_key, self_signed
 from tests.lab.ports import LOOPBACK
 
 NAME = "lab-node"
-READY, CRASHES, MISSING, UNREADY, SUCCEEDS, FAILS = (
-    "ready", "crashes", "missing", "unready", "succeeds", "fails",
+READY, CRASHES, MISSING, UNREADY, SUCCEEDS, FAILS, DIES = (
+    "ready", "crashes", "missing", "unready", "succeeds", "fails", "dies",
 )  # fmt: skip
 
 
 @dataclass
 class Image:
-    """What becomes of a container of this image, from the next pull on."""
+    """What becomes of a container of this image, from the next pull on.
+
+    One that DIES ends as `ended` says and is started again, unless `is_cured` says of the container
+    in the pod's spec that it has what it needs.
+    """
 
     state: str = READY
     build: str = "1"
     log: str = "started\n"
     previous_log: str = "panic: the run before\n"
+    ended: dict = field(default_factory=dict)
+    is_cured: object = None
 
 
 @dataclass
@@ -72,7 +78,7 @@ class LabNode:
         for images in list(self.pulled.values()):
             if images["pod"] == (namespace, pod) and container in images:
                 image = images[container]
-                if image.state == MISSING or (is_previous and image.state != CRASHES):
+                if image.state == MISSING or (is_previous and image.state not in {CRASHES, DIES}):
                     return None
                 return image.previous_log if is_previous else image.log
         return None
@@ -128,6 +134,10 @@ class LabNode:
             now_are = {c["name"]: self.images.get(c["image"], Image())
                        for c in pod["spec"]["containers"]}  # fmt: skip
             copies = {n: Image(**vars(i)) for n, i in now_are.items()}
+            for one in pod["spec"]["containers"]:
+                image = copies[one["name"]]
+                if image.state == DIES and image.is_cured is not None and image.is_cured(one):
+                    image.state = READY
             self.pulled[meta["uid"]] = {"pod": (meta["namespace"], meta["name"]), **copies}
         chosen = self.pulled[meta["uid"]]
         statuses = [
@@ -161,8 +171,9 @@ def _container(container, image, *, is_new):
             "message": f"Back-off pulling {container['image']}",
         }
         told.update(imageID="", state={"waiting": waiting})
-    elif image.state == CRASHES:
-        ended = {"exitCode": 1, "reason": "Error", "startedAt": now(), "finishedAt": now()}
+    elif image.state in {CRASHES, DIES}:
+        ended = {"exitCode": 1, "reason": "Error", "startedAt": now(), "finishedAt": now(),
+                 **image.ended}  # fmt: skip
         waiting = {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed"}
         told.update(restartCount=3, state={"waiting": waiting}, lastState={"terminated": ended})
     elif image.state in {SUCCEEDS, FAILS} and not is_new:

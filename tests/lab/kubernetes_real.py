@@ -112,6 +112,7 @@ class ApiServer(Server):
             f"--tls-private-key-file={at / 'server.key'}",
             f"--kubelet-client-certificate={at / 'admin.crt'}",
             f"--kubelet-client-key={at / 'admin.key'}",
+            "--kubelet-preferred-address-types=InternalIP",
             f"--service-account-key-file={at / 'accounts.pub'}",
             f"--service-account-signing-key-file={at / 'accounts.key'}",
             "--service-account-issuer=https://kubernetes.default.svc",

@@ -20,6 +20,7 @@ RESOURCES = {
         "persistentvolumeclaims": "PersistentVolumeClaim", "replicationcontrollers":
         "ReplicationController", "namespaces": "Namespace", "nodes": "Node",
         "persistentvolumes": "PersistentVolume", "resourcequotas": "ResourceQuota",
+        "limitranges": "LimitRange",
     },
     "apps/v1": {
         "deployments": "Deployment", "replicasets": "ReplicaSet", "statefulsets": "StatefulSet",

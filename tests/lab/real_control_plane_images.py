@@ -5,7 +5,7 @@ import io
 import json
 import subprocess
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.lab.processes import LabError, find_binary
@@ -43,7 +43,14 @@ def pause_program(directory: Path) -> Path:
     return program
 
 
-def write_image(path: Path, name: str, program: Path, *, libraries: Sequence[Path] = ()) -> None:
+def write_image(
+    path: Path,
+    name: str,
+    program: Path,
+    *,
+    libraries: Sequence[Path] = (),
+    links: Mapping[str, str] | None = None,
+) -> None:
     """Write an archive as `docker save` does, of an image that holds one program and its libraries.
 
     Args:
@@ -51,6 +58,7 @@ def write_image(path: Path, name: str, program: Path, *, libraries: Sequence[Pat
         name: of the image, with its tag.
         program: becomes the entry point.
         libraries: files that are to lie where they lie here.
+        links: symbolic links, and what each leads to.
     """
     inside = f"usr/local/bin/{program.name}"
     layer = path.with_suffix(".layer")
@@ -61,6 +69,13 @@ def write_image(path: Path, name: str, program: Path, *, libraries: Sequence[Pat
             member.mode, member.uid, member.gid, member.uname, member.gname = 0o755, 0, 0, "", ""
             with source.open("rb") as content:
                 tar.addfile(member, content)
+        for place, leads_to in (links or {}).items():
+            link = tarfile.TarInfo(place)
+            link.type, link.linkname = tarfile.SYMTYPE, leads_to
+            tar.addfile(link)
+        scratch = tarfile.TarInfo("tmp")
+        scratch.type, scratch.mode = tarfile.DIRTYPE, 0o1777
+        tar.addfile(scratch)
     with layer.open("rb") as content:
         while block := content.read(1 << 20):
             digest.update(block)

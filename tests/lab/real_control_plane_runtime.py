@@ -3,7 +3,7 @@
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.lab.control_plane_host import BINARIES
@@ -31,6 +31,8 @@ state = "{scratch}/state"
   disable_apparmor = true
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "{snapshotter}"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    conf_dir = "{scratch}/cni"
 """
 
 
@@ -92,10 +94,16 @@ class Containerd(Server):
             raise LabError(f"ctr {words} failed: {done.stderr}")
         return done.stdout
 
-    def import_image(self, name: str, program: Path, libraries: tuple[Path, ...] = ()) -> None:
+    def import_image(
+        self,
+        name: str,
+        program: Path,
+        libraries: tuple[Path, ...] = (),
+        links: Mapping[str, str] | None = None,
+    ) -> None:
         """Make an image of a program of this machine, and take it in."""
         archive = self.scratch / "image.tar"
-        write_image(archive, name, program, libraries=libraries)
+        write_image(archive, name, program, libraries=libraries, links=links)
         self.ctr("images", "import", "--snapshotter", self._snapshotter, str(archive))
         archive.unlink()
 
