@@ -46,7 +46,7 @@ class Pods:
         self.api.client.post("/api/v1/persistentvolumes", {
             "metadata": {"name": name},
             "spec": {**spec, "capacity": size, "persistentVolumeReclaimPolicy": "Retain",
-                     "hostPath": {"path": str(self.source.parent)},
+                     "hostPath": {"path": str(self.source.parent), "type": "Directory"},
                      "claimRef": {"namespace": self.namespace, "name": "grafana"}},
         })  # fmt: skip
         self.api.apply({
@@ -137,7 +137,7 @@ def test_every_cell_arrives_and_grafana_comes_back_with_its_replicas(pods):
 
 
 def test_a_database_that_would_be_gone_with_its_pod_is_not_stopped(pods):
-    pods.deploy(volume={"hostPath": {"path": str(pods.source.parent)}})
+    pods.deploy(volume={"hostPath": {"path": str(pods.source.parent), "type": "Directory"}})
 
     ended = pods.run(break_glass="a test")
 
