@@ -1,10 +1,11 @@
 """The HTTP API of a Grafana, as a block: where it is and where its credentials lie."""
 
-import hashlib
 import json
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Self
 from urllib.parse import quote, unquote, urlsplit
@@ -13,14 +14,14 @@ import httpx
 from prefect.blocks.core import Block
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from blocks.grafana_answer import GrafanaAnswer, GrafanaLoginRefused, learn_secrets
 from blocks.ssh_connection import AnswerLost
 from blocks.ssh_credentials import secret_from
 from recovery.commands import changing, reading
 from recovery.errors import BadInput, CommandFailed, Unreachable, UnreadableOutput
+from recovery.secrecy.secret import Secret
 
 ANSWER_MAX_BYTES = 64 << 20  # a dashboard of half a megabyte is known; this is far above
-SHOWN_CHARACTERS = 500
-GONE_FOR_NOW = {429, 502, 503, 504}
 REDIRECTS = range(300, 400)
 URL_OPTIONS = (
     "token_file",
@@ -30,22 +31,6 @@ URL_OPTIONS = (
     "ca_file",
     "org_id",
 )
-
-
-class GrafanaLoginRefused(CommandFailed):
-    """Grafana, or a sign-in in front of it, let the credentials not in. Fields as CommandFailed."""
-
-
-class GrafanaPermissionMissing(CommandFailed):
-    """The account may not do this. Fields as of CommandFailed."""
-
-
-class GrafanaConflict(CommandFailed):
-    """Something of this uid, name or version is there already. Fields as of CommandFailed."""
-
-
-class GrafanaNotFound(CommandFailed):
-    """Nothing of this uid is there. Fields as of CommandFailed."""
 
 
 @dataclass(frozen=True)
@@ -204,42 +189,85 @@ class GrafanaApi(Block):
             UnreadableOutput: it was no JSON.
         """
         command = f"GET {self.url}{path}"
+        answer = self.answer(path, is_anonymous=is_anonymous)
+        return answer.read_as_asked(self.target, command, accept)
+
+    def answer(self, path: str, *, is_anonymous: bool = False) -> GrafanaAnswer:
+        """Return what the API answers to a GET, whatever its status.
+
+        Raises:
+            Unreachable: no answer, or none within the time.
+            GrafanaLoginRefused: a redirect or page of a login.
+        """
+        with reading(f"GET {self.url}{path}", self.target) as call:
+            answer = self._ask("GET", path, None, is_anonymous=is_anonymous)
+            call.answer, call.exit_code = answer.text, answer.status
+            return answer
+
+    def ask_by_post(self, path: str, body: Mapping[str, Any], *, note: str) -> GrafanaAnswer:
+        """Return what the API answers to a question that is too long for a GET; it changes nothing.
+
+        Errors are those of `answer`.
+        """
+        content, command = self._sent("POST", path, body, note)
         with reading(command, self.target) as call:
-            status, text = self._ask("GET", path, None, is_anonymous=is_anonymous)
-            call.answer, call.exit_code = text, status
-            return self._read(command, status, text, accept)
+            answer = self._ask("POST", path, content, is_anonymous=False)
+            call.answer, call.exit_code = answer.text, answer.status
+            return answer
 
     def post(self, path: str, body: Mapping[str, Any], *, note: str) -> Any:
+        """Send a change and return what the API answers, read from JSON; see `send`."""
+        return self.send("POST", path, body, note=note)
+
+    def post_command(self, path: str, body: Mapping[str, Any], *, note: str) -> str:
+        """What `post` will send, as the plan and the evidence show it."""
+        return self.command("POST", path, body, note=note)
+
+    def send(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, note: str = ""
+    ) -> Any:
         """Send a change and return what the API answers, read from JSON.
 
         Args:
+            method: POST, PUT or DELETE.
             path: below the URL of the block.
-            body: sent as JSON; the plan shows its hash.
-            note: what the body holds, for the plan and the evidence.
+            body: sent as JSON; a `Secret` in it is written out on the wire alone.
+            note: what the body holds, for the plan and the evidence, which then show its hash;
+                without a note they show the body itself.
 
         Raises:
             GrafanaConflict: 409 or 412.
             AnswerLost: it was sent, and no answer came: it may have taken effect.
             Unreachable and the rest: as of `get`.
         """
-        content, command = self._posted(path, body, note)
+        content, command = self._sent(method, path, body, note)
         with changing(command, self.target) as call:
-            status, text = self._ask("POST", path, content, is_anonymous=False)
-            call.answer, call.exit_code = text, status
-            return self._read(command, status, text, (200,))
+            answer = self._ask(method, path, content, is_anonymous=False)
+            call.answer, call.exit_code = answer.text, answer.status
+            return answer.read_as_asked(self.target, command, (200,))
 
-    def post_command(self, path: str, body: Mapping[str, Any], *, note: str) -> str:
-        """What `post` will send, as the plan and the evidence show it."""
-        return self._posted(path, body, note)[1]
+    def command(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, note: str = ""
+    ) -> str:
+        """What `send` will send, as the plan and the evidence show it."""
+        return self._sent(method, path, body, note)[1]
 
-    def _posted(self, path: str, body: Mapping[str, Any], note: str) -> tuple[bytes, str]:
-        content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
-        digest = hashlib.sha256(content).hexdigest()
-        return content, f"POST {self.url}{path} ({note}, sha256 {digest})"
+    def _sent(
+        self, method: str, path: str, body: Mapping[str, Any] | None, note: str
+    ) -> tuple[bytes | None, str]:
+        command = f"{method} {self.url}{path}"
+        if body is None:
+            return None, command
+        shown = json.dumps(body, ensure_ascii=False, allow_nan=False, default=str)
+        content = json.dumps(body, ensure_ascii=False, allow_nan=False, default=_revealed).encode()
+        if not note:
+            return content, f"{command} {shown}"
+        # The hash of what is shown, not of what is sent: that of a secret helps to guess it.
+        return content, f"{command} ({note}, sha256 {sha256(shown.encode()).hexdigest()})"
 
     def _ask(
         self, method: str, path: str, content: bytes | None, *, is_anonymous: bool
-    ) -> tuple[int, str]:
+    ) -> GrafanaAnswer:
         command = f"{method} {self.url}{path}"
         ends = time.monotonic() + self.within_seconds
         try:
@@ -261,14 +289,16 @@ class GrafanaApi(Block):
             is_slow = isinstance(error, httpx.TimeoutException)
             seen = f"silent for {self.within_seconds:g} s" if is_slow else str(error)
             has_left = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-            kind = AnswerLost if method == "POST" and has_left else Unreachable
+            kind = AnswerLost if method != "GET" and has_left else Unreachable
             raise kind(self.target, command, seen or type(error).__name__) from error
-        text = received.decode(errors="replace")
         self._refuse_login_page(command, answer)
-        return answer.status_code, text
+        text = received.decode(errors="replace")
+        learn_secrets(text)
+        return GrafanaAnswer(answer.status_code, text)
 
     def _client(self, *, is_anonymous: bool) -> httpx.Client:
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        headers["X-Grafana-NoCache"] = "true"  # else a data source is for 5 s what it was
         if self.org_id is not None:
             headers["X-Grafana-Org-Id"] = str(self.org_id)
         login: httpx.BasicAuth | None = None
@@ -278,7 +308,10 @@ class GrafanaApi(Block):
             headers["Authorization"] = f"Bearer {token.reveal().strip()}"
         elif not is_anonymous and password is not None:
             login = httpx.BasicAuth(self.user, password.reveal())
-        verify = True if self.ca_file is None else httpx.create_ssl_context(str(self.ca_file))
+        # Without TLS there is nothing to verify, and to load what is trusted takes a while.
+        verify: bool | ssl.SSLContext = self.url.startswith("https:")
+        if self.ca_file is not None:
+            verify = httpx.create_ssl_context(str(self.ca_file))
         return httpx.Client(
             headers=headers,
             auth=login,
@@ -311,58 +344,11 @@ class GrafanaApi(Block):
                 "requests with a service-account token pass",
             )
 
-    def _read(self, command: str, status: int, text: str, accept: tuple[int, ...]) -> Any:
-        if status in GONE_FOR_NOW and status not in accept:
-            raise Unreachable(self.target, command, f"status {status}: {said_in(text)}")
-        if status not in accept:
-            kind, remedy = REFUSALS.get(status, (CommandFailed, ""))
-            if status == httpx.codes.NOT_FOUND and is_about_a_thing(text):
-                kind = GrafanaNotFound
-            raise kind(self.target, command, status, said_in(text), remedy)
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise UnreadableOutput(command, text) from error
 
-
-REFUSALS: dict[int, tuple[type[CommandFailed], str]] = {
-    400: (CommandFailed, "Correct what it names, then resume"),
-    401: (
-        GrafanaLoginRefused,
-        "Give a token that is valid in this organisation; basic authentication may be switched off",
-    ),
-    403: (
-        GrafanaPermissionMissing,
-        "Give the service account the role Editor, or the permission it names, then resume",
-    ),
-    404: (CommandFailed, "Check the URL, and its sub-path: this may not be a Grafana at all"),
-    409: (GrafanaConflict, "Look at what is there, then choose another uid or title"),
-    412: (
-        GrafanaConflict,
-        "Look at what is there; order overwriting only if the file is to win, then resume",
-    ),
-    500: (CommandFailed, "Read the log of Grafana: it is often its database; then resume"),
-}
-
-
-def said_in(text: str) -> str:
-    """The message and status in an error answer of Grafana, else the start of the text."""
-    try:
-        said = json.loads(text)
-        parts = [str(said[name]) for name in ("status", "message") if said.get(name)]
-    except (ValueError, AttributeError):
-        return text.strip()[:SHOWN_CHARACTERS]
-    return ": ".join(parts)[:SHOWN_CHARACTERS] or text.strip()[:SHOWN_CHARACTERS]
-
-
-def is_about_a_thing(text: str) -> bool:
-    """Whether a 404 says that a dashboard or folder is missing, rather than the whole address.
-
-    Grafana 11 says `Dashboard not found` and `folder not found`, and `Not found` to an address it
-    does not know; a proxy in front says something else.
-    """
-    said = said_in(text).lower()
-    return "not found" in said and any(thing in said for thing in ("dashboard", "folder"))
+def _revealed(value: object) -> str:
+    if isinstance(value, Secret):
+        return value.reveal()
+    raise TypeError(f"{type(value).__name__} has no place in a request")
 
 
 def in_path(part: str) -> str:

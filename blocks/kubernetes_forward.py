@@ -1,8 +1,10 @@
 """A local unix socket that leads to a port of a pod, for clients of databases that run in pods."""
 
 import contextlib
+import select
 import shutil
 import socket
+import ssl
 import tempfile
 import threading
 import time
@@ -112,16 +114,23 @@ class _Forwarding:
                 pumping.start()
 
     def _pump(self, local: socket.socket) -> None:
+        """Pass on both ways in one thread: a TLS connection of Python stands no second one."""
         try:
             with self._stream() as stream:
-                threading.Thread(target=_send, args=(local, stream), daemon=True).start()
-                while (received := _received(stream)) is not None:
-                    channel, piece = received
-                    self._refuse_error(channel, piece)
-                    local.sendall(piece)
+                while (ready := self._ready(local, stream)) != set():
+                    if local in ready:
+                        if not (piece := local.recv(CHUNK_BYTES)):
+                            return  # no half of a stream can be closed
+                        stream.send(DATA, piece)
+                    if stream.socket.sock in ready:
+                        if (received := stream.receive()) is None:
+                            return
+                        if piece := _told(stream, *received):
+                            self._refuse_error(received[0], piece)
+                            local.sendall(piece)
         except RecoveryError as error:
             self.failure = error
-        except OSError:  # the local side has closed
+        except (OSError, WebSocketException):  # one of the sides has closed
             return
         finally:
             with self._lock:
@@ -129,6 +138,14 @@ class _Forwarding:
             with contextlib.suppress(OSError):
                 local.shutdown(socket.SHUT_RDWR)
             local.close()
+
+    def _ready(self, local: socket.socket, stream: PodStream) -> set[socket.socket]:
+        """Which of the two sides has something to tell; none once the time is over."""
+        wire = stream.socket.sock
+        if isinstance(wire, ssl.SSLSocket) and wire.pending():  # read from the network already
+            return {wire}
+        left = max(0.0, self._ends - time.monotonic())
+        return set(select.select([wire, local], [], [], left)[0])
 
     def _refuse_error(self, channel: int, piece: bytes) -> None:
         if channel == ERRORS:
@@ -140,16 +157,13 @@ class _Forwarding:
 def _received(stream: PodStream) -> tuple[int, bytes] | None:
     """The next piece that is none of the two that say which port a channel is of."""
     while (received := stream.receive()) is not None:
-        channel, piece = received
-        is_greeting = len(piece) == PORT_BYTES and channel not in stream.greeted
-        stream.greeted.add(channel)
-        if not is_greeting and piece:
-            return channel, piece
+        if piece := _told(stream, *received):
+            return received[0], piece
     return None
 
 
-def _send(local: socket.socket, stream: PodStream) -> None:
-    with contextlib.suppress(OSError, WebSocketException):  # told by who receives
-        while piece := local.recv(CHUNK_BYTES):
-            stream.send(DATA, piece)
-        stream.socket.close(timeout=1)  # no half of a stream can be closed
+def _told(stream: PodStream, channel: int, piece: bytes) -> bytes:
+    """What a piece tells; nothing where it only says which port its channel is of."""
+    is_greeting = len(piece) == PORT_BYTES and channel not in stream.greeted
+    stream.greeted.add(channel)
+    return b"" if is_greeting else piece

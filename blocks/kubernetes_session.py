@@ -152,20 +152,22 @@ class KubernetesSession:
             call.exit_code, call.answer = answer.status, answer.text
             return answer.text
 
-    def may(self, asked: Asked) -> bool:
-        """Whether the account may do this, by the API's own word.
+    def may(self, asked: Asked, user: str = "", groups: Sequence[str] = ()) -> bool:
+        """Whether the account, or another one, may do this, by the API's own word.
 
         It is a POST, and changes nothing: the API stores no access review.
         """
-        path = path_of("authorization.k8s.io/v1", "selfsubjectaccessreviews")
+        kind = "SubjectAccessReview" if user else "SelfSubjectAccessReview"
+        path = path_of("authorization.k8s.io/v1", f"{kind.lower()}s")
         named = ("verb", "group", "resource", "subresource", "namespace", "name")
         wanted = {name: getattr(asked, name) for name in named if getattr(asked, name)}
+        who = {"user": user, "groups": list(groups)} if user else {}
         body = {
             "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": wanted},
+            "kind": kind,
+            "spec": {"resourceAttributes": wanted, **who},
         }
-        with reading(f"POST {path} (may it {asked})", self.label) as call:
+        with reading(f"POST {path} (may {user or 'it'} {asked})", self.label) as call:
             sent = Sent("POST", path, call.command, body, within_seconds=self.within_seconds)
             answer = self._ask(sent, is_change=False)
             status = self._read(call.command, answer).get("status") or {}

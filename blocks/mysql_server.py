@@ -95,11 +95,10 @@ class MysqlServer(Block):
     @property
     def label(self) -> str:
         """The database as it is named everywhere: no user, no secret."""
-        database = quote(self.database, safe="")
         if self.unix_socket is not None:
+            database = quote(self.database, safe="")
             return f"mysql://localhost/{database}?socket={quote(str(self.unix_socket))}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"mysql://{host}:{self.port}/{database}"
+        return label_of(self.host, self.port, self.database)
 
     def password(self) -> Secret | None:
         """The password, read now; `None` where no source is named.
@@ -170,6 +169,12 @@ class MysqlServer(Block):
             "ssl_verify_cert": True,
             "ssl_verify_identity": True,
         }
+
+
+def label_of(host: str, port: int, database: str) -> str:
+    """A database as it is named everywhere, where it is reached by host and port."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"mysql://{shown}:{port}/{quote(database, safe='')}"
 
 
 def split(url: str) -> SplitResult:

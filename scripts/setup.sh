@@ -25,6 +25,7 @@ missing_packages() {
         { has mariadbd && has mariadb-install-db && has_account mysql; } || echo mariadb-server
         { has mariadb && has mariadb-dump; } || echo mariadb-client
         { has_postgres && has_account postgres; } || echo postgresql
+        { has influxd && has_account influxdb; } || echo influxdb
         has sshd || echo openssh-server
         { has ssh && has ssh-keygen && has sftp; } || echo openssh-client
         has systemd-nspawn || echo systemd-container # hosts with systemd, for the tests,
@@ -76,6 +77,7 @@ install_packages() {
         case $package in
             mariadb-server) unit=mariadb.service ;;
             postgresql) unit=postgresql.service ;;
+            influxdb) unit=influxdb.service ;;
             openssh-server) unit=ssh.service ;;
             *) continue ;;
         esac

@@ -15,6 +15,7 @@ PREFECT_HOME = isolate_prefect()  # before anything imports Prefect
 
 # ruff: noqa: E402
 from tests.lab.hosts import BACKENDS, DOCKER, capabilities_of, lab_hosts
+from tests.lab.influxdb import private_influxdb
 from tests.lab.kubernetes_api import REAL, STAND_IN, kubernetes_api, used_here
 from tests.lab.kubernetes_kubelet import pods_api
 from tests.lab.kubernetes_roles import ARE_RECORDED, HEARD
@@ -70,6 +71,13 @@ def postgres_dsn(postgres, request):
     name = f"t{abs(hash(request.node.nodeid)):x}"
     yield postgres.create_database(name)
     postgres.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def influxdb(tmp_path_factory):
+    """An InfluxDB 1.x, shared: use a database of your own, and leave it running."""
+    with started_or_skipped(private_influxdb(tmp_path_factory.mktemp("influxdb"))) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

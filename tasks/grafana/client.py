@@ -16,6 +16,7 @@ from typing import IO
 
 from blocks.mysql_server import MysqlServer
 from recovery.errors import BadInput, CommandFailed, Unreachable
+from tasks.grafana.mysql_in_pod import MysqlInPod
 
 DUMP_PROGRAMS = ("mariadb-dump", "mysqldump")
 CLIENT_PROGRAMS = ("mariadb", "mysql")
@@ -75,6 +76,8 @@ def dump_program(server: MysqlServer) -> Program:
 
 def place_of(server: MysqlServer) -> tuple[str, ...]:
     """Where and as whom to connect, so that a command that is shown means this server."""
+    if isinstance(server, MysqlInPod):  # its socket is another one in each process
+        return (f"--user={server.user}",)
     if server.unix_socket is not None:
         return (f"--socket={server.unix_socket}", f"--user={server.user}")
     host = ("--protocol=tcp", f"--host={server.host}", f"--port={server.port}")

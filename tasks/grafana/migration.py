@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -17,6 +17,7 @@ from blocks.ssh_host import SshHost, path_in_url
 from recovery.errors import BadInput
 from recovery.journal.opening import journal_folder
 from recovery.walk import current_fence
+from tasks.grafana.pods import SCHEME, GrafanaPods
 from tasks.grafana.remote_source import fetch_database
 from tasks.grafana.source import COMPANIONS, SourceCopy, sha256_of, take_copy
 
@@ -26,25 +27,40 @@ MYSQL_SHAPE = "a mysql:// URL, mysql://user@host:port/db?password_file=PATH"
 
 @dataclass(frozen=True)
 class SourceFile:
-    """Where the SQLite database of Grafana lies: a path on the worker, or `ssh://host/path`."""
+    """Where the SQLite database of Grafana lies: on the worker, `ssh://host/path`, `pod:/path`."""
 
     url: str
+    workload: str = ""
+    pods: GrafanaPods | None = field(default=None, compare=False)
 
     @property
     def label(self) -> str:
         """The file by name, without the options that say how to log in."""
-        return self.url.partition("?")[0]
+        return f"{self.workload} {self.url}".strip().partition("?")[0]
+
+    @property
+    def path(self) -> str:
+        """The path in its pod."""
+        return self.url.removeprefix(SCHEME)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it lies elsewhere than on the worker."""
+        return self.url.startswith(("ssh://", SCHEME))
 
     def copy_to(self, directory: Path, accepted: Sequence[str]) -> SourceCopy:
         """Take a copy that is at rest; see `tasks.grafana.source.take_copy` for its errors."""
         if self.url.startswith("ssh://"):
             fetched = fetch_database(SshHost.from_url(self.url), path_in_url(self.url), directory)
             return take_copy(fetched, directory / "at-rest", accepted)
+        if self.pods is not None:
+            fetched = self.pods.fetch_database(self.path, directory)
+            return take_copy(fetched, directory / "at-rest", accepted)
         return take_copy(Path(self.url), directory, accepted)
 
     def signature(self) -> tuple[int, ...]:
         """What changes when a local file or its log is written to; empty for a remote one."""
-        if self.url.startswith("ssh://"):
+        if self.is_remote:
             return ()
         found: list[int] = []
         for suffix in ("", *COMPANIONS):
@@ -55,7 +71,7 @@ class SourceFile:
 
     def is_at_rest_as(self, copy: SourceCopy) -> bool:
         """Whether it is a local file without a log, the same as when it was copied."""
-        if self.url.startswith("ssh://") or copy.companions:
+        if self.is_remote or copy.companions:
             return False
         logs = [Path(f"{self.url}{suffix}") for suffix in COMPANIONS]
         return not any(log.exists() for log in logs) and (
@@ -88,12 +104,20 @@ class WorkFolder:
         return str(self.path)
 
 
-def source_file(source: str) -> SourceFile:
+def source_file(source: str, pods: GrafanaPods | None = None) -> SourceFile:
     """Read the parameter `source`.
 
     Raises:
-        BadInput: it is empty, or a URL of another kind than ssh.
+        BadInput: it is empty, a URL of another kind than ssh, or in a pod of no cluster.
     """
+    if source.startswith(SCHEME):
+        path = Path(source.removeprefix(SCHEME))
+        if pods is None or not path.is_absolute() or not path.name:
+            remedy = (
+                "Give cluster, and the path in the container, as pod:/var/lib/grafana/grafana.db"
+            )
+            raise BadInput("source", f"{source!r} leads into no pod", remedy)
+        return SourceFile(source, pods.label, pods)
     if not source.strip():
         raise BadInput("source", "it is empty", "Give the path of grafana.db or ssh://host/path")
     if source.startswith("ssh://"):

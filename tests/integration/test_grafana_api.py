@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from blocks.grafana_api import (
-    GrafanaApi,
+from blocks.grafana_answer import (
     GrafanaConflict,
     GrafanaLoginRefused,
     GrafanaPermissionMissing,
 )
+from blocks.grafana_api import GrafanaApi
 from blocks.ssh_connection import AnswerLost
 from recovery.commands import Call, current_gate
 from recovery.errors import CommandFailed, RecoveryError, Unreachable, UnreadableOutput

@@ -45,7 +45,7 @@ CONTROLLERS = (
     "daemonset-controller", "job-controller", "cronjob-controller", "disruption-controller",
     "garbage-collector-controller", "namespace-controller", "persistentvolume-binder-controller",
     "endpointslice-controller", "persistentvolumeclaim-protection-controller",
-    "persistentvolume-protection-controller",
+    "persistentvolume-protection-controller", "clusterrole-aggregation-controller",
 )  # fmt: skip
 
 

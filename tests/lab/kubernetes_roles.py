@@ -106,6 +106,12 @@ def alike(rights):
     What is listed may be waited for, by a watch that shows the same. What is done to a workload of
     one kind is done to one of another, if that is looked for.
     """
+    streams = {
+        ("", kind, verb)
+        for _, kind, _ in rights
+        if kind in {"pods/exec", "pods/portforward"}
+        for verb in ("create", "get")  # 1.36 wants both, older ones the first
+    }
     waited = {(group, kind, "watch") for group, kind, verb in rights if verb == "list"}
     asked = {
         (kind, verb)
@@ -115,7 +121,7 @@ def alike(rights):
     kinds = {kind for kind, verb in asked if verb in {"list", "patch"}}
     if any(verb == "patch" for _, verb in asked):
         kinds |= {"deployments", "statefulsets"}
-    return waited | {("apps", kind, verb) for kind in kinds for _, verb in asked}
+    return streams | waited | {("apps", kind, verb) for kind in kinds for _, verb in asked}
 
 
 def rules(rights):
@@ -147,12 +153,16 @@ def granted(recovery, user):
 
 def everything(user):
     """What lets a user do everything, and so be listened to."""
+    whatever = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
+    reference = {"apiGroup": GROUP, "kind": "ClusterRole", "name": "lab:everything"}
+    role = {"apiVersion": VERSION, "kind": "ClusterRole", "metadata": {"name": reference["name"]}}
     return [
+        {**role, "rules": [whatever]},
         {
             "apiVersion": VERSION,
             "kind": "ClusterRoleBinding",
             "metadata": {"name": user},
-            "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": "cluster-admin"},
+            "roleRef": reference,
             "subjects": [{"apiGroup": GROUP, "kind": "User", "name": user}],
-        }
+        },
     ]

@@ -35,7 +35,10 @@ RESOURCES = {
         "roles": "Role", "rolebindings": "RoleBinding",
         "clusterroles": "ClusterRole", "clusterrolebindings": "ClusterRoleBinding",
     },
-    "authorization.k8s.io/v1": {"selfsubjectaccessreviews": "SelfSubjectAccessReview"},
+    "authorization.k8s.io/v1": {
+        "selfsubjectaccessreviews": "SelfSubjectAccessReview",
+        "subjectaccessreviews": "SubjectAccessReview",
+    },
     "storage.k8s.io/v1": {
         "volumeattachments": "VolumeAttachment", "storageclasses": "StorageClass",
         "csinodes": "CSINode", "csidrivers": "CSIDriver",
@@ -43,7 +46,8 @@ RESOURCES = {
 }  # fmt: skip
 OF_THE_CLUSTER = {
     "namespaces", "nodes", "persistentvolumes", "clusterroles", "clusterrolebindings",
-    "selfsubjectaccessreviews", "volumeattachments", "storageclasses", "csinodes", "csidrivers",
+    "selfsubjectaccessreviews", "subjectaccessreviews", "volumeattachments", "storageclasses",
+    "csinodes", "csidrivers",
 }  # fmt: skip
 EVENTS_KEPT = 5000
 HAVE_PHASES = {"pods", "persistentvolumes", "persistentvolumeclaims"}

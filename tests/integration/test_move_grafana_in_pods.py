@@ -1,0 +1,158 @@
+"""Moving a Grafana that runs in Kubernetes: its file on a claim, its MySQL behind a pod."""
+
+from urllib.parse import urlsplit
+
+import pytest
+
+import flows.grafana  # noqa: F401 (declares the recovery)
+from blocks.mysql_server import _kept_sessions
+from recovery.declare import RECOVERIES, run_plainly
+from recovery.errors import Refused
+from recovery.run import Options
+from tests.integration.test_move_grafana import ACCEPT, TABLES
+from tests.lab.cells import compare
+from tests.lab.grafana_database import make_grafana_database, make_grafana_mysql_schema
+from tests.lab.kubernetes_api import deployment
+from tests.lab.kubernetes_client import ApiSaidNo
+from tests.lab.kubernetes_kubelet import BUSYBOX
+from tests.lab.processes import scratch_directory
+
+pytestmark = pytest.mark.timeout(240)
+FOLDER = "/var/lib/grafana"
+SLEEPS = ["sleep", "10000"]
+
+
+def pod_of(name, **spec):
+    body = deployment(name, BUSYBOX, replicas=1)
+    pod = body["spec"]["template"]["spec"]
+    pod.update(hostNetwork=True, terminationGracePeriodSeconds=0, **spec)
+    pod["containers"][0]["command"] = SLEEPS
+    return body
+
+
+class Pods:
+    """A namespace with a Grafana on a claim, and a pod that leads to MySQL."""
+
+    def __init__(self, api, mariadb, database, folder):
+        self.api, self.mariadb, self.database = api, mariadb, database
+        self.source = folder / "grafana.db"
+        self.namespace = api.namespace("grafana")
+
+    def deploy(self, volume=None):
+        claim = {"persistentVolumeClaim": {"claimName": "grafana"}}
+        size = {"storage": "1Gi"}
+        spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}
+        name = f"{self.namespace}-grafana"
+        self.api.client.post("/api/v1/persistentvolumes", {
+            "metadata": {"name": name},
+            "spec": {**spec, "capacity": size, "persistentVolumeReclaimPolicy": "Retain",
+                     "hostPath": {"path": str(self.source.parent), "type": "Directory"},
+                     "claimRef": {"namespace": self.namespace, "name": "grafana"}},
+        })  # fmt: skip
+        self.api.apply({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "grafana"},
+            "spec": {**spec, "volumeName": name, "resources": {"requests": size}},
+        }, self.namespace)  # fmt: skip
+        body = pod_of("grafana", volumes=[{"name": "storage", **(volume or claim)}])
+        container = body["spec"]["template"]["spec"]["containers"][0]
+        container["volumeMounts"] = [{"name": "storage", "mountPath": FOLDER}]
+        self.api.apply(body, self.namespace)
+        self.api.apply(pod_of("grafanadb-mysql"), self.namespace)
+        for one in ("grafana", "grafanadb-mysql"):
+            self.api.wait_until_out(self.namespace, one, within_seconds=90)
+        return self
+
+    @property
+    def parameters(self):
+        target = self.mariadb.url(self.database).replace("127.0.0.1", "grafanadb-mysql")
+        return {
+            "source": f"pod:{FOLDER}/grafana.db",
+            "target": target,
+            "grafana": "deployment/grafana",
+            "accept": ACCEPT,
+            "cluster": self.api.url_for("move-grafana-to-mysql", self.namespace),
+            "namespace": self.namespace,
+            "mysql": "deployment/grafanadb-mysql",
+        }
+
+    def run(self, **options):
+        declared = RECOVERIES["move-grafana-to-mysql"]
+        given = {name: default for name, (_, default) in declared.parameters.items()}
+        return run_plainly(declared, {**given, **self.parameters}, Options(**options))
+
+    def pods(self):
+        return self.api.client.items(self.api.path("v1", "pods", self.namespace))
+
+    def differences(self):
+        with self.mariadb.connect(self.database) as connection:
+            return compare(self.source, connection, TABLES, tolerate=ACCEPT)
+
+    def contents(self):
+        tables = [n for (n,) in self.mariadb.execute("SHOW TABLES", database=self.database)]
+        named = ", ".join(f"`{name}`" for name in tables)
+        return self.mariadb.execute(f"CHECKSUM TABLE {named}", database=self.database)
+
+
+@pytest.fixture
+def pods(pods_kubernetes, mariadb, mariadb_url, tmp_path, monkeypatch):
+    monkeypatch.setenv("RECOVER_JOURNAL", str(tmp_path / "journal.sqlite"))
+    monkeypatch.setenv("RECOVER_WORK_DIR", str(tmp_path / "work"))
+    monkeypatch.setattr("recovery.stage.RETRY_DELAYS_SECONDS", (0.1,))
+    database = urlsplit(mariadb_url).path.strip("/")
+    with scratch_directory("claim") as folder:
+        made = Pods(pods_kubernetes, mariadb, database, folder)
+        make_grafana_database(made.source, dashboards=5, versions_each=1)
+        with mariadb.connect(database) as connection:
+            make_grafana_mysql_schema(connection)
+        yield made
+        for kind, name in (("deployments", "grafana"), ("deployments", "grafanadb-mysql")):
+            try:
+                pods_kubernetes.client.delete(
+                    pods_kubernetes.path("apps/v1", kind, made.namespace, name)
+                )
+            except ApiSaidNo:
+                continue
+    _kept_sessions.clear()
+
+
+def test_every_cell_arrives_and_grafana_comes_back_with_its_replicas(pods):
+    pods.deploy()
+    before = pods.contents()
+    planned = pods.run(plan_only=True)
+    assert pods.contents() == before
+
+    ended = pods.run(approve=planned.plan.hash)
+
+    assert ended.error is None, ended.error
+    assert ended.result.cells_compared > 1000
+    assert not pods.differences().differences
+    assert sorted(pod["metadata"]["name"].partition("-")[0] for pod in pods.pods()) == [
+        "grafana", "grafanadb",
+    ]  # fmt: skip
+    assert pods.api.deployment(pods.namespace, "grafana")["spec"]["replicas"] == 1
+    undone = pods.run(resume=ended.recovery_id, undo_by="kim", break_glass="a test")
+    assert undone.error is None, undone.error
+    assert pods.contents() == before
+    assert pods.api.deployment(pods.namespace, "grafana")["spec"]["replicas"] == 1
+
+
+def test_a_database_that_would_be_gone_with_its_pod_is_not_stopped(pods):
+    pods.deploy(volume={"hostPath": {"path": str(pods.source.parent), "type": "Directory"}})
+
+    ended = pods.run(break_glass="a test")
+
+    assert isinstance(ended.error, Refused), ended.error
+    assert "lies on hostPath, which is no claim" in str(ended.error)
+    assert pods.api.deployment(pods.namespace, "grafana")["spec"]["replicas"] == 1
+
+
+def test_somebody_who_would_scale_grafana_up_is_named_before_it_is_stopped(pods):
+    pods.deploy()
+    path = pods.api.path("apps/v1", "deployments", pods.namespace, "grafana")
+    mark = {"argocd.argoproj.io/tracking-id": "grafana:apps/Deployment:x/grafana"}
+    pods.api.client.patch(path, {"metadata": {"annotations": mark}})
+
+    ended = pods.run(break_glass="a test")
+
+    assert "somebody may scale it up while rows are moved: argo-cd" in str(ended.error)
+    assert pods.api.deployment(pods.namespace, "grafana")["spec"]["replicas"] == 1
