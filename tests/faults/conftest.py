@@ -31,6 +31,7 @@ class Ended:
 
 
 IS_WHOLE = os.environ.get("FAULTS") == "all"
+TIMES_RESUMED = 3
 RETRY_DELAYS_SECONDS = (0.2, 0.5, 1.0)  # of a step that nobody answered
 
 
@@ -147,6 +148,37 @@ def sampled(points, at_most, name):
         return points
     first = zlib.crc32(name.encode()) % max(1, len(points) // at_most)
     return points[first :: len(points) // at_most][:at_most]
+
+
+class JournaledWorld:
+    """What worlds share that have one journal, in a `folder` of their own; the rest: `Runs`."""
+
+    lease_seconds = 3
+    ends = ("recovered",)  # in which of these states nothing is left to resume
+
+    @property
+    def environment(self):
+        """Of the worker."""
+        return {
+            "RECOVER_JOURNAL": str(self.folder / "journal.sqlite"),
+            "RECOVER_WORK_DIR": str(self.folder / "work"),
+            "RECOVER_LEASE_SECONDS": str(self.lease_seconds),
+        }
+
+    def run(self, runs, **options):
+        """Run the recovery once; what needs consent gives it here."""
+        return runs.run(self, **options)
+
+    def resume(self, runs, **options):
+        """Resume until it has come to an end, a few times at most; return how the last ended."""
+        resumed = None
+        for _ in range(TIMES_RESUMED):
+            recovery_id = the_recovery(self)
+            resume = {"resume": recovery_id} if recovery_id else {}
+            resumed = self.run(runs, **resume, **options)
+            if resumed.answer.get("state") in self.ends:
+                break
+        return resumed
 
 
 def the_recovery(world):

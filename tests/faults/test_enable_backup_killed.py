@@ -9,18 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import flaws_of, kill_points, sampled, the_recovery
+from tests.faults.conftest import JournaledWorld, flaws_of, kill_points, sampled, the_recovery
 from tests.integration.kubernetes_runs import Mongodb, cronjob
 from tests.lab.kubernetes_node import SUCCEEDS, Image
 from tests.lab.processes import made_up_password
 
 POINTS = 5  # of an ordinary run; all of them with FAULTS=all
-TIMES_RESUMED = 3
 VOLUMES = [{"name": "creds", "secret": {"secretName": "dbbackup-creds"}}]
 
 
 @dataclass
-class World:
+class World(JournaledWorld):
     """An installation whose backup is suspended and has no credentials, and who enables it."""
 
     mongodb: Mongodb
@@ -28,6 +27,7 @@ class World:
 
     module = "flows.mongodb"
     flow = "enable-mongodb-backup"
+    ends = ("recovered", "undone")
 
     def __post_init__(self):
         self.file = self.folder / "credentials.txt"
@@ -46,21 +46,6 @@ class World:
             "backup_schedule": "0 3 * * *",
             "backup_within_seconds": 30,
         }
-
-    @property
-    def environment(self):
-        journal = str(self.folder / "journal.sqlite")
-        return {"RECOVER_JOURNAL": journal, "RECOVER_LEASE_SECONDS": "3"}
-
-    def run_to_its_end(self, runs, **options):
-        ended = None
-        for _ in range(TIMES_RESUMED):
-            recovery_id = the_recovery(self)
-            resume = {"resume": recovery_id} if recovery_id else {}
-            ended = runs.run(self, **resume, **options)
-            if ended.answer.get("state") in {"recovered", "undone"}:
-                break
-        return ended
 
     def spec(self):
         path = self.mongodb.api.path("batch/v1", "cronjobs", self.mongodb.namespace, "mongobackup")
@@ -116,7 +101,7 @@ def test_a_worker_killed_at_any_event_backs_up_once_and_then_switches_it_on(make
         killed = runs.run(world, kill=point)
         at = (point, whole.events[min(point[0], len(whole.events)) - 1])
         assert killed.exit_code in {0, -9}, (at, killed)  # 0: it waited less often, and ended
-        resumed = world.run_to_its_end(runs)
+        resumed = world.resume(runs)
 
         assert resumed.answer["state"] == "recovered", (at, resumed.answer)
         world.assert_enabled_by_one_backup(at)
@@ -138,7 +123,7 @@ def test_an_undo_killed_at_any_event_leaves_what_was_there_before(make_world, ru
         killed = runs.run(world, kill=point, resume=the_recovery(world), **back)
         at = (point, whole.events[min(point[0], len(whole.events)) - 1])
         assert killed.exit_code in {0, -9}, (at, killed)
-        again = world.run_to_its_end(runs, **back)
+        again = world.resume(runs, **back)
 
         assert again.answer["state"] == "undone", (at, again.answer)
         world.assert_as_before(at)

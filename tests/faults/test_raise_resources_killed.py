@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import flaws_of, kill_points, sampled, the_recovery
+from tests.faults.conftest import JournaledWorld, flaws_of, kill_points, sampled, the_recovery
 from tests.integration.container_runs import MARK, REVISION, Containers
 
 POINTS = 5  # of an ordinary run; all of them with FAULTS=all
 POINTS_BACK = 3
-TIMES_RESUMED = 3
 
 
 @dataclass
-class World:
+class World(JournaledWorld):
     """A Deployment that is killed for want of memory, and the journal of whoever mends it."""
 
     containers: Containers
@@ -27,25 +26,12 @@ class World:
 
     module = "flows.containers"
     flow = "raise-resources"
+    ends = ("recovered", "failed")
 
     @property
     def parameters(self):
         given = {"memory_limit": "512Mi", "quiet_seconds": 1}
         return {**self.containers.place(), **given, "within_seconds": self.within_seconds}
-
-    @property
-    def environment(self):
-        journal = str(self.folder / "journal.sqlite")
-        return {"RECOVER_JOURNAL": journal, "RECOVER_LEASE_SECONDS": "3"}
-
-    def resume(self, runs):
-        resumed = None
-        for _ in range(TIMES_RESUMED):
-            recovery_id = the_recovery(self)
-            resumed = runs.run(self, **({"resume": recovery_id} if recovery_id else {}))
-            if resumed.answer.get("state") in {"recovered", "failed"}:
-                break
-        return resumed
 
     def assert_raised_once(self, at):
         read = self.containers.workload()

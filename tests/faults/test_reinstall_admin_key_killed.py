@@ -8,18 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import flaws_of, kill_points, sampled, the_recovery
+from tests.faults.conftest import JournaledWorld, flaws_of, kill_points, sampled, the_recovery
 from tests.integration.admin_key_runs import Installation
 from tests.lab.keycloak import lab_keycloak
 from tests.lab.processes import wait_until
 
 POINTS = 3  # of an ordinary run; all of them with FAULTS=all
-TIMES_RESUMED = 3
 CONSENT = "robin"
 
 
 @dataclass
-class World:
+class World(JournaledWorld):
     """An installation, and the journal of whoever makes it anew."""
 
     installation: Installation
@@ -35,22 +34,8 @@ class World:
     def parameters(self):
         return self.installation.parameters
 
-    @property
-    def environment(self):
-        journal = str(self.folder / "journal.sqlite")
-        return {"RECOVER_JOURNAL": journal, "RECOVER_LEASE_SECONDS": "3"}
-
     def run(self, runs, **options):
         return runs.run(self, approve=self.hash, approved_by=CONSENT, **options)
-
-    def resume(self, runs):
-        resumed = None
-        for _ in range(TIMES_RESUMED):
-            recovery_id = the_recovery(self)
-            resumed = self.run(runs, **({"resume": recovery_id} if recovery_id else {}))
-            if resumed.answer.get("state") == "recovered":
-                break
-        return resumed
 
     def assert_anew(self, at):
         one = self.installation

@@ -8,22 +8,26 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.faults.conftest import flaws_of, kill_points, sampled, the_recovery
+from tests.faults.conftest import JournaledWorld, flaws_of, kill_points, sampled, the_recovery
 from tests.integration.config_runs import MARK, encoded
 from tests.integration.login_runs import NAME, RIGHT, WRONG, Keycloak, keycloak_on
 
 POINTS = 4  # of an ordinary run; all of them with FAULTS=all
-TIMES_RESUMED = 3
 
 
 @dataclass
-class World:
+class World(JournaledWorld):
     """A Keycloak that its database refuses, and the journal of whoever repairs that."""
 
     keycloak: Keycloak
 
     module = "flows.database_login"
     flow = NAME
+    ends = ("recovered", "failed")
+
+    @property
+    def folder(self):
+        return self.keycloak.folder
 
     @property
     def parameters(self):
@@ -34,20 +38,6 @@ class World:
         }
         how = {"side": "role", "database": self.keycloak.admin, "within_seconds": 30}
         return {**place, "workload": "keycloak", **how}
-
-    @property
-    def environment(self):
-        journal = str(self.keycloak.folder / "journal.sqlite")
-        return {"RECOVER_JOURNAL": journal, "RECOVER_LEASE_SECONDS": "3"}
-
-    def resume(self, runs):
-        resumed = None
-        for _ in range(TIMES_RESUMED):
-            recovery_id = the_recovery(self)
-            resumed = runs.run(self, **({"resume": recovery_id} if recovery_id else {}))
-            if resumed.answer.get("state") in {"recovered", "failed"}:
-                break
-        return resumed
 
     def assert_repaired_once(self, at):
         keycloak, settings = self.keycloak, self.keycloak.settings

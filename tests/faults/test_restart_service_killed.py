@@ -8,17 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import flaws_of, kill_points, sampled, the_recovery
+from tests.faults.conftest import JournaledWorld, flaws_of, kill_points, sampled, the_recovery
 from tests.lab.kubernetes_api import KubernetesApi, deployment
 
 POINTS = 6  # of an ordinary run; all of them with FAULTS=all
-TIMES_RESUMED = 3
 REVISION = "deployment.kubernetes.io/revision"
 MARK = "recovery-pipelines.io/restarted-by"
 
 
 @dataclass
-class World:
+class World(JournaledWorld):
     """A Deployment that is well, and the journal of whoever restarts it."""
 
     api: KubernetesApi
@@ -37,20 +36,6 @@ class World:
             "restart": True,
             "within_seconds": 30,
         }
-
-    @property
-    def environment(self):
-        journal = str(self.folder / "journal.sqlite")
-        return {"RECOVER_JOURNAL": journal, "RECOVER_LEASE_SECONDS": "3"}
-
-    def resume(self, runs):
-        resumed = None
-        for _ in range(TIMES_RESUMED):
-            recovery_id = the_recovery(self)
-            resumed = runs.run(self, **({"resume": recovery_id} if recovery_id else {}))
-            if resumed.answer.get("state") == "recovered":
-                break
-        return resumed
 
     def assert_restarted_once(self, at):
         one = self.api.wait_until_out(self.namespace, "web")

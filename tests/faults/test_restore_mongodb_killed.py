@@ -10,17 +10,23 @@ from pathlib import Path
 import pytest
 
 from recovery.stage import RETRY_DELAYS_SECONDS
-from tests.faults.conftest import IS_WHOLE, flaws_of, kill_points, sampled, the_recovery
+from tests.faults.conftest import (
+    IS_WHOLE,
+    JournaledWorld,
+    flaws_of,
+    kill_points,
+    sampled,
+    the_recovery,
+)
 from tests.integration.kubernetes_runs import Mongodb
 
 POINTS = 6  # of an ordinary run; all of them with FAULTS=all
 AWAY_POINTS = 8 if IS_WHOLE else 1
 AWAY_SECONDS = 60.0 if IS_WHOLE else 2.0
-TIMES_RESUMED = 3
 
 
 @dataclass
-class World:
+class World(JournaledWorld):
     """An installation with two clients, and the journal of whoever restores it."""
 
     mongodb: Mongodb
@@ -37,22 +43,8 @@ class World:
         within = {"within_seconds": self.within_seconds}
         return {**self.mongodb.parameters, **within, "restore_within_seconds": self.within_seconds}
 
-    @property
-    def environment(self):
-        journal = str(self.folder / "journal.sqlite")
-        return {"RECOVER_JOURNAL": journal, "RECOVER_LEASE_SECONDS": str(self.lease_seconds)}
-
     def run(self, runs, **options):
         return runs.run(self, break_glass="a test", **options)
-
-    def resume(self, runs):
-        resumed = None
-        for _ in range(TIMES_RESUMED):
-            recovery_id = the_recovery(self)
-            resumed = self.run(runs, **({"resume": recovery_id} if recovery_id else {}))
-            if resumed.answer.get("state") == "recovered":
-                break
-        return resumed
 
     def assert_restored_once(self, at, *, pods_are_counted=True):
         assert self.mongodb.is_well(), (at, self.mongodb.client())

@@ -9,17 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import flaws_of, kill_points, sampled, shards, the_recovery
+from tests.faults.conftest import (
+    JournaledWorld,
+    flaws_of,
+    kill_points,
+    sampled,
+    shards,
+    the_recovery,
+)
 from tests.integration.volume_runs import Volumes
 
 SHARDS = shards(3, in_a_sample=1)
 POINTS = 4  # of an ordinary run; all of them with FAULTS=all
-TIMES_RESUMED = 3
 NOTE = "recovery-pipelines.io/replicas"
 
 
 @dataclass
-class World:
+class World(JournaledWorld):
     """A workload, its released volume, a claim that waits for any, and a journal."""
 
     volumes: Volumes
@@ -30,25 +36,11 @@ class World:
 
     module = "flows.volumes"
     flow = "reuse-released-volume"
+    ends = ("recovered", "undone")
 
     @property
     def parameters(self):
         return self.volumes.parameters(self.volume, **self.given)
-
-    @property
-    def environment(self):
-        journal = str(self.folder / "journal.sqlite")
-        return {"RECOVER_JOURNAL": journal, "RECOVER_LEASE_SECONDS": "3"}
-
-    def run_to_its_end(self, runs, **options):
-        ended = None
-        for _ in range(TIMES_RESUMED):
-            recovery_id = the_recovery(self)
-            resume = {"resume": recovery_id} if recovery_id else {}
-            ended = runs.run(self, **resume, **options)
-            if ended.answer.get("state") in {"recovered", "undone"}:
-                break
-        return ended
 
     @property
     def resource(self):
@@ -119,7 +111,7 @@ def test_a_worker_killed_at_any_event_ends_on_the_volume_with_all_replicas(
         at = (point, whole.events[min(point[0], len(whole.events)) - 1])
         is_past = killed.exit_code == 0  # it waited less often this time, and ended before that
         assert is_past or killed.exit_code == -9, (at, killed)
-        resumed = killed if is_past else world.run_to_its_end(runs)
+        resumed = killed if is_past else world.resume(runs)
 
         assert resumed.answer["state"] == "recovered", (at, resumed.answer)
         world.assert_reused(world.volumes.reference(world.volume)["name"], at)
@@ -157,7 +149,7 @@ def test_a_worker_killed_on_the_way_back_gives_everybody_what_they_had(
         at = (point, whole.events[min(point[0], len(whole.events)) - 1])
         is_past = killed.exit_code == 0
         assert is_past or killed.exit_code == -9, (at, killed)
-        undone = killed if is_past else world.run_to_its_end(runs, **back)
+        undone = killed if is_past else world.resume(runs, **back)
 
         assert undone.answer["state"] == "undone", (at, undone.answer)
         world.assert_as_many_as_before(at)

@@ -8,20 +8,19 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.faults.conftest import flaws_of, kill_points, sampled, the_recovery
+from tests.faults.conftest import JournaledWorld, flaws_of, kill_points, sampled, the_recovery
 from tests.integration.config_runs import CONFIG, MARK, Settings, encoded
 from tests.lab.kubernetes_node import UNREADY, Image
 
 POINTS = 6  # of an ordinary run; all of them with FAULTS=all
 POINTS_BACK = 3
-TIMES_RESUMED = 3
 LIMIT = "CERTIFICATE_UPDATE_LIMIT"
 OLD, NEW = "old-0f-the-lab-17", "new-0f-the-lab-42"
 READERS = ("api", "web")
 
 
 @dataclass
-class World:
+class World(JournaledWorld):
     """Two Deployments that read a setting, and the journal of whoever changes it."""
 
     settings: Settings
@@ -30,6 +29,7 @@ class World:
 
     module = "flows.config_values"
     flow = "set-config-value"
+    ends = ("recovered", "failed")
 
     @property
     def folder(self):
@@ -40,20 +40,6 @@ class World:
         cluster = self.settings.api.url_for(self.flow, self.settings.namespace)
         place = {"cluster": cluster, "namespace": self.settings.namespace}
         return {**place, **self.given, "within_seconds": self.within_seconds}
-
-    @property
-    def environment(self):
-        journal = str(self.folder / "journal.sqlite")
-        return {"RECOVER_JOURNAL": journal, "RECOVER_LEASE_SECONDS": "3"}
-
-    def resume(self, runs):
-        resumed = None
-        for _ in range(TIMES_RESUMED):
-            recovery_id = the_recovery(self)
-            resumed = runs.run(self, **({"resume": recovery_id} if recovery_id else {}))
-            if resumed.answer.get("state") in {"recovered", "failed"}:
-                break
-        return resumed
 
     def assert_back(self, at):
         settings = self.settings
