@@ -79,7 +79,7 @@ class Attempt(JournaledWalk):
                 return self._look(call, started_at)
 
     def _look(self, call: StepCall, started_at: str) -> Outcome:
-        if call.step.is_guard and self._was_passed(call.key):
+        if call.step.is_guard and self._was_passed(call.key) and self._is_behind(call.key):
             return Outcome("Restored", "passed before a later act began")
         with gated(Gate(self, call)):
             try:
@@ -118,6 +118,19 @@ class Attempt(JournaledWalk):
             record is not None
             and record.state is StepState.PASSED
             and record.ended_seq < self.history.last_act_seq
+        )
+
+    def _is_behind(self, key: str) -> bool:
+        """Whether an act that comes after this guard began after it passed.
+
+        Acts met before it do not count: one that was stale and done again since may have been gone
+        back on by whoever made it stale, and what the guard keeps from is asked anew.
+        """
+        passed_at = self.history.steps[key].ended_seq
+        return any(
+            max(record.intended_seq, record.ended_seq) > passed_at
+            for step, record in self.history.steps.items()
+            if record.kind == StepKind.ACT and step not in self._met
         )
 
     def _decide(self, call: StepCall, started_at: str) -> Outcome:

@@ -140,6 +140,62 @@ def test_done_steps_are_passed_over_and_stale_ones_done_again_before_anything_ne
     assert lab.done == ["one", "two", "one", "three"]
 
 
+def test_a_guard_is_asked_again_where_an_act_before_it_was_stale_and_done_again(lab):
+    refusals, late = [Refused("lab", "somebody started it", "Resume")], []
+    stop = lab.make("stop")
+
+    @verify
+    def is_stopped() -> None:
+        if late:
+            raise late.pop()
+
+    @probe
+    def refuse_if_used() -> None:
+        if lab.answers.get("used"):
+            raise Refused("lab", "it was used since", "Look who uses it")
+
+    def not_yet():
+        if refusals:
+            raise refusals.pop()
+
+    erase = lab.make("erase", refuse_if=[not_yet])
+
+    def flow():
+        stop(), is_stopped(), refuse_if_used(), erase()
+
+    first = lab.run(flow)
+    lab.there.discard("stop")  # somebody started it again, and used it
+    lab.answers["used"] = True
+    late.append(down())
+    second = lab.run(flow, resume=first.recovery_id)
+    third = lab.run(flow, resume=first.recovery_id)
+
+    assert [run.state for run in (first, second, third)] == ["refused", "failed", "refused"]
+    assert "used since" in str(third.error)
+    assert lab.done == ["stop", "stop"]
+
+
+def test_a_guard_is_not_asked_again_behind_an_act_that_came_after_it(lab):
+    asked = []
+    one, two, check = lab.make("one"), lab.make("two"), fails_once(down())
+
+    @probe
+    def refuse_if_two_is_there() -> None:
+        asked.append("two" in lab.there)
+        if asked[-1]:
+            raise Refused("lab", "two is there", "See")
+
+    def flow():
+        one(), refuse_if_two_is_there(), two(), check()
+
+    first = lab.run(flow)
+    lab.there.discard("one")
+    second = lab.run(flow, resume=first.recovery_id)
+
+    assert second.state == "recovered", second.error
+    assert not any(asked)
+
+
 def test_a_stale_step_that_must_not_be_redone_needs_a_person_each_time_until_one_settles_it(lab):
     one, check = lab.make("one", redo_stale=False), fails_once(down())
 
