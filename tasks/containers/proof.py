@@ -6,6 +6,8 @@ from blocks.kubernetes_text import Object
 from blocks.kubernetes_watch import wait_for
 from recovery.errors import NotVerified
 from recovery.steps import verify
+from tasks.containers.change import is_done
+from tasks.containers.changing import container_in
 from tasks.containers.finding import ContainerFound
 from tasks.containers.order import ContainerOrder
 from tasks.workloads.pods import is_history, pods_of, read_pod
@@ -21,8 +23,8 @@ def stays_quiet(order: ContainerOrder, found: ContainerFound, went: Went) -> str
     Pods that are new in that period count from nothing. A resume watches the whole period anew.
 
     Raises:
-        NotVerified: it did not come up and was put back, a container was restarted, or a pod is
-            not ready at the end.
+        NotVerified: it did not come up and was put back, somebody took the values back, a container
+            was restarted, or a pod is not ready at the end.
         Unreachable: the API gave no answer up to the deadline.
 
     Runbook: docs/runbooks/restarting-containers.md, step 7.
@@ -56,9 +58,18 @@ def stays_quiet(order: ContainerOrder, found: ContainerFound, went: Went) -> str
             labels=workload.selector,
             within_seconds=found.quiet_seconds,
         )
-        state = read_state(workload, session.get(workload.path))
+        read = session.get(workload.path)
+        state = read_state(workload, read)
         listed = session.objects(workload.pods_path, labels=workload.selector)
         pods = [read_pod(pod) for pod in listed if not is_history(pod)]
+    if not is_done(container_in(found, read), found.changes):
+        raise NotVerified(
+            order.label,
+            f"{found.workload} with {', '.join(map(str, found.changes))}",
+            f"somebody took that back; {state}",
+            "Change it where it comes from (Helm, Git, an operator): what is changed here is not "
+            "kept; see who changed it in its managedFields",
+        )
     if grown:
         raise NotVerified(
             order.label,

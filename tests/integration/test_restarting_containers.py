@@ -106,6 +106,26 @@ def test_a_restart_within_the_quiet_period_is_no_success(web):
     assert web.memory() == "512Mi"
 
 
+def test_values_that_somebody_takes_back_in_the_quiet_period_are_no_success(web):
+    web.starve()
+    path = web.api.path("apps/v1", "deployments", web.namespace, "web")
+
+    def take_back():
+        pods = [p for p in web.pods() if MARK in (p["metadata"].get("annotations") or {})]
+        are_ready = [c["ready"] for p in pods for c in p["status"].get("containerStatuses") or []]
+        if web.memory() == "512Mi" and are_ready == [True, True]:
+            memory = {"memory": "256Mi"}
+            resources = {"limits": memory, "requests": memory}
+            former = [{"name": "web", "resources": resources}]
+            spec = {"template": {"spec": {"containers": former}}}
+            web.api.client.patch(path, {"spec": spec}, "application/strategic-merge-patch+json")
+
+    ended = run_beside(take_back, lambda: web.run(memory_limit="512Mi", quiet_seconds=8))
+
+    assert isinstance(ended.error, NotVerified), ended
+    assert "somebody took that back" in str(ended.error)
+
+
 def run_beside(act, run):
     """Let something happen again and again while a recovery runs."""
     import threading  # noqa: PLC0415
