@@ -106,9 +106,7 @@ def role_password_put_back(order: LoginOrder, found: Found, user: str, kept: str
             "it could not be kept",
             "Set it by hand from where it is kept",
         )
-    with order.workload.cluster.session() as session:
-        data = (session.find(_kept_path(order, kept)) or {}).get("data") or {}
-    former = out_of_base64(str(data[BEFORE])) if BEFORE in data else None
+    former = _former(order, user, kept)
     with _server(order).connect() as session:
         if session.secret(VERIFIER, (user,)) == former:
             return
@@ -171,6 +169,25 @@ def _refuse_final(order: LoginOrder) -> None:
 
 def _kept_path(order: LoginOrder, name: str = "") -> str:
     return path_of("v1", "secrets", name, namespace=order.workload.namespace)
+
+
+def _former(order: LoginOrder, user: str, kept: str) -> Secret | None:
+    """What the database had of the role's password; `None` where the role had none.
+
+    Raises:
+        NotVerified: the Secret that kept it is gone.
+    """
+    with order.workload.cluster.session() as session:
+        read = session.find(_kept_path(order, kept))
+    if read is None:
+        raise NotVerified(
+            order.label,
+            f"the former password of {user} in secret/{kept}",
+            "the Secret that kept it is gone",
+            "Set the password by hand from where passwords are issued",
+        )
+    data = read.get("data") or {}
+    return out_of_base64(str(data[BEFORE])) if BEFORE in data else None
 
 
 def _kept_body(order: LoginOrder, user: str) -> dict[str, Any]:

@@ -210,6 +210,35 @@ def test_a_role_that_is_not_there_or_was_changed_since_is_told(keycloak):
     assert f"the database has no role {keycloak.role}" in str(missing.error)
 
 
+def test_undo_takes_no_password_away_where_what_was_kept_is_gone(keycloak):
+    keycloak.deploy(WRONG)
+    given = {"side": "role", "database": keycloak.admin}
+    ended = keycloak.run(**given)
+    assert ended.error is None, ended.error
+    settings = keycloak.settings
+    path = settings.api.path("v1", "secrets", settings.namespace, ended.result.kept)
+    settings.api.client.delete(path)
+
+    undone = keycloak.undo(ended, **given)
+
+    assert "the Secret that kept it is gone. Set the password by hand" in str(undone.error)
+    assert keycloak.lets_in(WRONG)
+
+
+def test_a_role_that_had_no_password_has_none_again(keycloak):
+    keycloak.deploy(WRONG)
+    keycloak.postgres.execute(f'ALTER ROLE "{keycloak.role}" PASSWORD NULL')
+    given = {"side": "role", "database": keycloak.admin}
+    ended = keycloak.run(**given)
+    assert ended.error is None, ended.error
+    assert keycloak.lets_in(WRONG)
+
+    undone = keycloak.undo(ended, **given)
+
+    assert undone.error is None, undone.error
+    assert not keycloak.lets_in(WRONG)
+
+
 @pytest.mark.parametrize(
     ("given", "field"),
     [
