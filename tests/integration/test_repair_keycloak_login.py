@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from recovery.errors import BadInput, NotVerified, Refused
+from recovery.errors import BadInput, CommandFailed, NotVerified, Refused
 from recovery.evidence.report import markdown_report
 from recovery.journal.opening import open_journal
 from recovery.plan import as_markdown
@@ -193,6 +193,26 @@ def test_an_account_that_cannot_keep_the_way_back_is_refused_unless_accepted(key
     assert keycloak.lets_in(WRONG)
     undone = keycloak.undo(ended, **given, without_way_back=True)
     assert "Set it by hand" in str(undone.error)
+
+
+def test_a_password_that_somebody_set_after_the_former_one_was_kept_is_not_written_over(keycloak):
+    keycloak.deploy(WRONG)
+    reader, theirs = f"{keycloak.role}_reader", "their-0f-the-lab-99"
+    login = f"CREATE ROLE {reader} LOGIN IN ROLE pg_read_all_data PASSWORD 'adm1n-0f-the-lab'"
+    keycloak.postgres.execute(login)
+    file = keycloak.settings.file("adm1n-0f-the-lab", "admin.password")
+    place = f"{keycloak.postgres.host}:{keycloak.postgres.port}/{keycloak.role}"
+    given = {"side": "role", "database": f"postgresql://{reader}@{place}?password_file={file}"}
+
+    stopped = keycloak.run(**given)
+    keycloak.set_password(theirs)
+    keycloak.postgres.execute(f"ALTER ROLE {reader} SUPERUSER")
+    resumed = keycloak.run(options={"resume": stopped.recovery_id}, **given)
+
+    assert isinstance(stopped.error, CommandFailed), stopped.error
+    assert isinstance(resumed.error, Refused), resumed.error
+    assert "since the former one was kept" in str(resumed.error)
+    assert keycloak.lets_in(theirs)
 
 
 def test_a_role_that_is_not_there_or_was_changed_since_is_told(keycloak):
