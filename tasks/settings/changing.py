@@ -133,7 +133,11 @@ def refuse_if_added(order: ConfigOrder, found: ConfigFound) -> None:
 
 @undo
 def value_put_back(order: ConfigOrder, found: ConfigFound, kept: str) -> None:
-    """Write the former value back, and then restart every consumer that was restarted for it."""
+    """Write the former value back, and then restart every consumer that was restarted for it.
+
+    Who else was given the value goes back first: nobody is restarted onto one that is refused.
+    """
+    order.source.go_back_first(order, kept)
     if is_put_back(order, found, kept) is not Verdict.DONE:
         with order.cluster.session() as session:
             session.patch(order.path, back_operations(session, order, found, kept))
