@@ -8,7 +8,8 @@ from blocks.keycloak_session import KeycloakClient, KeycloakSession
 from recovery.errors import Refused
 from recovery.secrecy.secret import Secret
 from recovery.steps import decision
-from tasks.client_secrets.order import MASKED, SecretOrder
+from tasks.client_secrets.kept import MASKED
+from tasks.client_secrets.order import SecretOrder
 from tasks.settings.contents import as_it_is_read, standing
 from tasks.settings.order import ValueSource
 

@@ -8,13 +8,17 @@ from typing import Self
 from blocks.bearer_url import BearerUrl
 from blocks.keycloak_api import KeycloakApi
 from blocks.keycloak_session import PREFIX
-from recovery.errors import BadInput, Refused
+from recovery.errors import BadInput, NotVerified, Refused
 from recovery.secrecy.secret import Secret
+from tasks.client_secrets.kept import (
+    BESIDES,
+    new_secret,
+    secret_of_before,
+    secret_to_go_back_to,
+)
 from tasks.settings.order import ConfigOrder, ValueSource, Wishes, config_order
 
-BESIDES = "keycloak"  # where the Secret that keeps the values has the former one of Keycloak
 MADE_BYTES = 32
-MASKED = "**********"  # what an export of a realm has instead of a secret, and an import puts in
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,38 @@ class ClientSecretSource(ValueSource):
             remedy = "Begin a new recovery, which sets one"
             raise Refused(self.realm, "the client has no secret any more", remedy)
         return held
+
+    def go_back_first(self, setting: ConfigOrder, kept: str) -> None:
+        """Give the client its former secret, where it has that of this recovery.
+
+        Raises:
+            Refused: Keycloak had none, so that the former value would let nobody in.
+            NotVerified: somebody has given it another one since, or what was kept is gone.
+            KeycloakPermissionMissing, Unreachable and the rest: see there.
+        """
+        if not self.is_made or self.keycloak is None:
+            return
+        new, held = new_secret(setting, kept), self.held()
+        if held == secret_of_before(setting, kept):
+            return
+        label = f"{self.keycloak.label}/{self.realm}"
+        if held != new:
+            raise NotVerified(
+                label,
+                "the secret of this recovery, to put the former one in its place",
+                "another one",
+                "Somebody set it since: ask who, and whether the services have that one",
+            )
+        former = secret_to_go_back_to(setting, kept)
+        if former is None:
+            raise Refused(
+                label,
+                "Keycloak had no secret before, or the mask of an export, which everybody knows: "
+                "it has none to go back to, and would refuse the former value of the services",
+                "Leave both as they are; for another secret begin a new recovery with rotate",
+            )
+        with self.keycloak.session() as session:
+            session.set_secret(self.realm, self.uuid, former)
 
     def held(self) -> Secret | None:
         """The secret that Keycloak has now."""

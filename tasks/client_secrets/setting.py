@@ -6,15 +6,13 @@ answer that was lost, or a worker that was, would leave one that nobody has kept
 """
 
 from blocks.keycloak_session import set_secret_text
-from recovery.errors import NotVerified, Refused
+from recovery.errors import Refused
 from recovery.secrecy.secret import Secret
 from recovery.steps import act, undo
 from recovery.verdict import Verdict
 from tasks.client_secrets.finding import ClientFound
-from tasks.client_secrets.order import BESIDES, MASKED, SecretOrder
-from tasks.settings.changing import wanted
-from tasks.settings.contents import as_it_is_read
-from tasks.settings.keeping import kept_besides
+from tasks.client_secrets.kept import new_secret, secret_of_before, secret_to_go_back_to
+from tasks.client_secrets.order import SecretOrder
 from tasks.settings.order import ConfigOrder
 
 
@@ -22,14 +20,14 @@ def is_client_secret_set(
     order: SecretOrder, setting: ConfigOrder, found: ClientFound, kept: str
 ) -> Verdict:
     """Whether Keycloak has the new secret, which is read back from it."""
-    return Verdict.of(_held(order, found) == _new(setting, kept))
+    return Verdict.of(_held(order, found) == new_secret(setting, kept))
 
 
 def is_client_secret_back(
     order: SecretOrder, setting: ConfigOrder, found: ClientFound, kept: str
 ) -> Verdict:
     """Whether Keycloak has the former secret, or there is none to go back to."""
-    former = _former(setting, kept)
+    former = secret_to_go_back_to(setting, kept)
     return Verdict.of(former is None or _held(order, found) == former)
 
 
@@ -46,8 +44,8 @@ def refuse_other_secret(
     Raises:
         Refused: Keycloak has neither the former nor the new one.
     """
-    former, held = _kept_of_keycloak(setting, kept), _held(order, found)
-    if former is not None and held not in {former, _new(setting, kept)}:
+    former, held = secret_of_before(setting, kept), _held(order, found)
+    if former is not None and held not in {former, new_secret(setting, kept)}:
         raise Refused(
             order.label,
             "somebody gave the client another secret since it was looked at",
@@ -56,11 +54,12 @@ def refuse_other_secret(
 
 
 @undo
-def client_secret_put_back(
-    order: SecretOrder, setting: ConfigOrder, found: ClientFound, kept: str
-) -> None:
-    """Give the client its former secret, where it has that of this recovery."""
-    _put_back(order, setting, found, kept)
+def client_secret_put_back(setting: ConfigOrder, kept: str) -> None:
+    """Give the client its former secret, where it has that of this recovery.
+
+    The way back of the value has done so before; this is for a value that was never written.
+    """
+    setting.source.go_back_first(setting, kept)
 
 
 @act(
@@ -86,7 +85,8 @@ def set_client_secret(
 
     Runbook: docs/runbooks/admin-api-secret.md, step 5.
     """
-    _send(order, found, _new(setting, kept))
+    with order.keycloak.session() as session:
+        session.set_secret(order.realm, found.uuid, new_secret(setting, kept))
 
 
 @act(commands=set_commands, done_when=is_client_secret_back, redo_stale=False)
@@ -101,47 +101,10 @@ def put_client_secret_back(
 
     Runbook: docs/runbooks/admin-api-secret.md, step 7.
     """
-    _put_back(order, setting, found, kept)
-
-
-def _put_back(order: SecretOrder, setting: ConfigOrder, found: ClientFound, kept: str) -> None:
-    former, held = _former(setting, kept), _held(order, found)
-    if former is None or held == former:
-        return
-    if held != _new(setting, kept):
-        raise NotVerified(
-            order.label,
-            "the secret of this recovery, to put the former one in its place",
-            "another one",
-            "Somebody set it since: ask who, and whether the services have that one",
-        )
-    _send(order, found, former)
-
-
-def _send(order: SecretOrder, found: ClientFound, secret: Secret) -> None:
-    with order.keycloak.session() as session:
-        session.set_secret(order.realm, found.uuid, secret)
+    del order, found  # for the probe; the source of the setting knows both
+    setting.source.go_back_first(setting, kept)
 
 
 def _held(order: SecretOrder, found: ClientFound) -> Secret:
     with order.keycloak.session() as session:
         return session.secret_of(order.realm, found.uuid) or Secret("")
-
-
-def _new(setting: ConfigOrder, kept: str) -> Secret:
-    """The new secret as it is kept; in a plan, one that nobody has."""
-    with setting.cluster.session() as session:
-        read = as_it_is_read(setting, wanted(session, setting, kept))
-    return read if isinstance(read, Secret) else Secret(read)
-
-
-def _former(setting: ConfigOrder, kept: str) -> Secret | None:
-    """The secret to go back to: none and the mask of an export are no way back."""
-    former = _kept_of_keycloak(setting, kept)
-    return None if former is None or former.reveal() == MASKED else former
-
-
-def _kept_of_keycloak(setting: ConfigOrder, kept: str) -> Secret | None:
-    with setting.cluster.session() as session:
-        found = kept_besides(session, setting, kept, BESIDES)
-    return found if found.reveal() else None

@@ -68,8 +68,7 @@ def keep_commands(order: LoginOrder, user: str) -> list[str]:
 
 def is_kept(order: LoginOrder) -> Verdict:
     """Whether this recovery has kept it."""
-    with order.workload.cluster.session() as session:
-        return Verdict.of(session.find(_kept_path(order, kept_name())) is not None)
+    return Verdict.of(_is_there(order, kept_name()))
 
 
 @act(commands=keep_commands, done_when=is_kept, expected=kept_name, redo_stale=False)
@@ -96,6 +95,27 @@ def is_let_in(order: LoginOrder, found: Found) -> Verdict:
     return Verdict.of(server.knock().answer is ConnectionAnswer.ACCEPTED)
 
 
+def refuse_other_password(order: LoginOrder, user: str, kept: str) -> None:
+    """Refuse to write over a password that somebody set since the former one was kept.
+
+    Raises:
+        Refused: the database has another one.
+        NotVerified: the Secret that kept the former one is gone.
+    """
+    is_plan = not current_fence().epoch
+    if not kept or (is_plan and not _is_there(order, kept)):
+        return
+    former = _former(order, user, kept)
+    with _server(order).connect() as session:
+        held = session.secret(VERIFIER, (user,))
+    if held != former:
+        raise Refused(
+            order.label,
+            f"somebody set the password of {user} since the former one was kept",
+            "Ask who; begin a new recovery, which looks at that one first",
+        )
+
+
 @undo
 def role_password_put_back(order: LoginOrder, found: Found, user: str, kept: str) -> None:
     """Give the role its former password, if it still has that of the pods."""
@@ -106,9 +126,7 @@ def role_password_put_back(order: LoginOrder, found: Found, user: str, kept: str
             "it could not be kept",
             "Set it by hand from where it is kept",
         )
-    with order.workload.cluster.session() as session:
-        data = (session.find(_kept_path(order, kept)) or {}).get("data") or {}
-    former = out_of_base64(str(data[BEFORE])) if BEFORE in data else None
+    former = _former(order, user, kept)
     with _server(order).connect() as session:
         if session.secret(VERIFIER, (user,)) == former:
             return
@@ -125,6 +143,7 @@ def role_password_put_back(order: LoginOrder, found: Found, user: str, kept: str
 @act(
     commands=lambda user: [password_text(user)],
     done_when=is_let_in,
+    refuse_if=[refuse_other_password],
     undo=role_password_put_back,
     redo_stale=False,
 )
@@ -135,12 +154,14 @@ def set_role_password(order: LoginOrder, found: Found, user: str, kept: str) -> 
     is checked by, so that the password is in none of its logs. Done twice, it is the same.
 
     Raises:
+        Refused: somebody has set another one meanwhile.
+        NotVerified: what was kept of the former one is gone.
         CommandFailed: the account of the worker may not.
         Unreachable: no answer; it is tried whether the pods are let in before it is sent again.
 
     Runbook: docs/runbooks/keycloak-database-login.md, step 6.
     """
-    del kept  # for the way back
+    del kept  # for the guard and the way back
     _, password = _of_the_pods(order, found)
     with _server(order).connect() as session:
         session.set_password(user, password)
@@ -171,6 +192,30 @@ def _refuse_final(order: LoginOrder) -> None:
 
 def _kept_path(order: LoginOrder, name: str = "") -> str:
     return path_of("v1", "secrets", name, namespace=order.workload.namespace)
+
+
+def _is_there(order: LoginOrder, kept: str) -> bool:
+    with order.workload.cluster.session() as session:
+        return session.find(_kept_path(order, kept)) is not None
+
+
+def _former(order: LoginOrder, user: str, kept: str) -> Secret | None:
+    """What the database had of the role's password; `None` where the role had none.
+
+    Raises:
+        NotVerified: the Secret that kept it is gone.
+    """
+    with order.workload.cluster.session() as session:
+        read = session.find(_kept_path(order, kept))
+    if read is None:
+        raise NotVerified(
+            order.label,
+            f"the former password of {user} in secret/{kept}",
+            "the Secret that kept it is gone",
+            "Set the password by hand from where passwords are issued",
+        )
+    data = read.get("data") or {}
+    return out_of_base64(str(data[BEFORE])) if BEFORE in data else None
 
 
 def _kept_body(order: LoginOrder, user: str) -> dict[str, Any]:

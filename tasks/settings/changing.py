@@ -14,6 +14,7 @@ from tasks.settings.consumers import Consumer
 from tasks.settings.contents import (
     Content,
     as_it_stands,
+    as_typed,
     is_same,
     pointer,
     set_by_name,
@@ -39,17 +40,24 @@ def wanted(session: KubernetesSession, order: ConfigOrder, kept: str) -> Content
     Raises:
         NotVerified: what was kept is gone. To read the value anew could bring another one.
     """
-    is_plan = not current_fence().epoch
-    if kept and not (is_plan and session.find(kept_path(order, kept)) is None):
-        return kept_contents(session, order, kept, AFTER)
-    return as_it_stands(order, order.source.read())
+    if not kept or _is_kept_later(session, order, kept):
+        return as_it_stands(order, order.source.read())
+    return kept_contents(session, order, kept, AFTER)
 
 
 def former(
     session: KubernetesSession, order: ConfigOrder, found: ConfigFound, kept: str
 ) -> Content:
-    """The value of before, as it stood at the key."""
-    return kept_contents(session, order, kept, BEFORE) if kept else found.before
+    """The value of before, as it stood at the key; in a plan of keeping it, that of now.
+
+    Raises:
+        NotVerified: what was kept is gone.
+    """
+    if not kept:
+        return found.before
+    if _is_kept_later(session, order, kept):
+        return standing(order, session.get(order.path)) or ""
+    return as_typed(order, kept_contents(session, order, kept, BEFORE))
 
 
 def set_operations(
@@ -59,7 +67,7 @@ def set_operations(
     value = wanted(session, order, kept)
     operations = text.tests(uid=found.uid)
     if found.is_there:
-        before = standing(order, session.get(order.path)) if kept else found.before
+        before = former(session, order, found, kept)
         operations.append(text.tested(pointer(order), before))
     where, what = (pointer(order), value) if found.has_data else ("/data", {order.key: value})
     return [
@@ -125,7 +133,11 @@ def refuse_if_added(order: ConfigOrder, found: ConfigFound) -> None:
 
 @undo
 def value_put_back(order: ConfigOrder, found: ConfigFound, kept: str) -> None:
-    """Write the former value back, and then restart every consumer that was restarted for it."""
+    """Write the former value back, and then restart every consumer that was restarted for it.
+
+    Who else was given the value goes back first: nobody is restarted onto one that is refused.
+    """
+    order.source.go_back_first(order, kept)
     if is_put_back(order, found, kept) is not Verdict.DONE:
         with order.cluster.session() as session:
             session.patch(order.path, back_operations(session, order, found, kept))
@@ -152,7 +164,8 @@ def set_value(order: ConfigOrder, found: ConfigFound, kept: str) -> None:
 
     Raises:
         Refused: the key was added meanwhile.
-        ClusterConflict: the value, or the object, is not the one that was looked at.
+        ClusterConflict: the value, or the object, is not the one that was looked at, or kept.
+        NotVerified: what was kept is gone.
         ClusterForbidden, ClusterRejected, Unreachable: see there.
 
     Runbook: docs/runbooks/config-value.md, step 5.
@@ -246,6 +259,11 @@ def refuse_other_value(order: ConfigOrder, kept: str) -> None:
             "another one",
             "Somebody took it back: see who owns the object, and begin a new recovery",
         )
+
+
+def _is_kept_later(session: KubernetesSession, order: ConfigOrder, kept: str) -> bool:
+    """Whether this is a plan, and the values are only to be kept by it."""
+    return not current_fence().epoch and session.find(kept_path(order, kept)) is None
 
 
 def _set_by(order: ConfigOrder, mark: str) -> Operation:

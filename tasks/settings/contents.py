@@ -19,8 +19,13 @@ def standing(order: ConfigOrder, read: Mapping[str, Any]) -> Content | None:
     data = read.get("data") or {}
     if order.key not in data:
         return None
-    found = str(data[order.key])
-    return Secret(found) if order.is_secret and is_telling(found) else found
+    return as_typed(order, str(data[order.key]))
+
+
+def as_typed(order: ConfigOrder, content: Content) -> Content:
+    """A content of the order, typed as secret where it gives anything away, and not where not."""
+    bare = content.reveal() if isinstance(content, Secret) else content
+    return Secret(bare) if order.is_secret and is_telling(bare) else bare
 
 
 def as_it_stands(order: ConfigOrder, plain: Content) -> Content:

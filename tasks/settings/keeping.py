@@ -39,14 +39,15 @@ def kept_contents(session: KubernetesSession, order: ConfigOrder, kept: str, whi
         NotVerified: it is gone, or was never there.
     """
     read = session.find(kept_path(order, kept)) or {}
-    found = str((read.get("data") or {}).get(which, ""))
-    if not found:
+    data = read.get("data") or {}
+    if which not in data:  # an empty value is one
         raise NotVerified(
             order.label,
             f"the value of {which} in secret/{kept}",
-            "no such Secret, or nothing in it",
+            "no such Secret, or no such value in it",
             "Set the value by hand from where secrets are issued",
         )
+    found = str(data[which] or "")
     if order.kind is ObjectKind.SECRET:
         return Secret(found)
     return out_of_base64(found)

@@ -65,6 +65,12 @@ class ValueSource:
         """What else is kept with a secret value for the way back, by its key there: nothing."""
         return {}
 
+    def go_back_first(self, setting: "ConfigOrder", kept: str) -> None:
+        """Put back what else was given the value, before the value goes back: nothing here.
+
+        Done twice, the second does nothing.
+        """
+
     def read(self) -> Secret | str:
         """The value.
 

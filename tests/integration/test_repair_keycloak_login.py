@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from recovery.errors import BadInput, NotVerified, Refused
+from recovery.errors import BadInput, CommandFailed, NotVerified, Refused
 from recovery.evidence.report import markdown_report
 from recovery.journal.opening import open_journal
 from recovery.plan import as_markdown
@@ -195,6 +195,26 @@ def test_an_account_that_cannot_keep_the_way_back_is_refused_unless_accepted(key
     assert "Set it by hand" in str(undone.error)
 
 
+def test_a_password_that_somebody_set_after_the_former_one_was_kept_is_not_written_over(keycloak):
+    keycloak.deploy(WRONG)
+    reader, theirs = f"{keycloak.role}_reader", "their-0f-the-lab-99"
+    login = f"CREATE ROLE {reader} LOGIN IN ROLE pg_read_all_data PASSWORD 'adm1n-0f-the-lab'"
+    keycloak.postgres.execute(login)
+    file = keycloak.settings.file("adm1n-0f-the-lab", "admin.password")
+    place = f"{keycloak.postgres.host}:{keycloak.postgres.port}/{keycloak.role}"
+    given = {"side": "role", "database": f"postgresql://{reader}@{place}?password_file={file}"}
+
+    stopped = keycloak.run(**given)
+    keycloak.set_password(theirs)
+    keycloak.postgres.execute(f"ALTER ROLE {reader} SUPERUSER")
+    resumed = keycloak.run(options={"resume": stopped.recovery_id}, **given)
+
+    assert isinstance(stopped.error, CommandFailed), stopped.error
+    assert isinstance(resumed.error, Refused), resumed.error
+    assert "since the former one was kept" in str(resumed.error)
+    assert keycloak.lets_in(theirs)
+
+
 def test_a_role_that_is_not_there_or_was_changed_since_is_told(keycloak):
     keycloak.deploy(WRONG)
     given = {"side": "role", "database": keycloak.admin}
@@ -208,6 +228,35 @@ def test_a_role_that_is_not_there_or_was_changed_since_is_told(keycloak):
 
     assert "Somebody set it since" in str(undone.error)
     assert f"the database has no role {keycloak.role}" in str(missing.error)
+
+
+def test_undo_takes_no_password_away_where_what_was_kept_is_gone(keycloak):
+    keycloak.deploy(WRONG)
+    given = {"side": "role", "database": keycloak.admin}
+    ended = keycloak.run(**given)
+    assert ended.error is None, ended.error
+    settings = keycloak.settings
+    path = settings.api.path("v1", "secrets", settings.namespace, ended.result.kept)
+    settings.api.client.delete(path)
+
+    undone = keycloak.undo(ended, **given)
+
+    assert "the Secret that kept it is gone. Set the password by hand" in str(undone.error)
+    assert keycloak.lets_in(WRONG)
+
+
+def test_a_role_that_had_no_password_has_none_again(keycloak):
+    keycloak.deploy(WRONG)
+    keycloak.postgres.execute(f'ALTER ROLE "{keycloak.role}" PASSWORD NULL')
+    given = {"side": "role", "database": keycloak.admin}
+    ended = keycloak.run(**given)
+    assert ended.error is None, ended.error
+    assert keycloak.lets_in(WRONG)
+
+    undone = keycloak.undo(ended, **given)
+
+    assert undone.error is None, undone.error
+    assert not keycloak.lets_in(WRONG)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tests.integration.client_secret_runs import KEY, READERS, WRONG, Platform
 from tests.integration.config_runs import Settings, encoded
 from tests.lab.keycloak import CLIENT, lab_keycloak
 from tests.lab.keycloak_server import MASKED, WITH_PREFIX, WITHOUT_PREFIX
-from tests.lab.kubernetes_node import UNREADY, Image
+from tests.lab.kubernetes_node import READY, UNREADY, Image
 
 NEW = "new-0f-the-lab-4242"
 
@@ -129,6 +129,44 @@ def test_a_secret_that_works_is_rotated_on_order_and_undo_puts_the_old_one_back(
     assert platform.agrees_on(old)
     assert platform.marks() == {f"{ended.recovery_id}-back"}
     assert_told_nowhere(platform, undone, caplog, old, new)
+
+
+def test_undo_restarts_no_service_onto_a_secret_that_keycloak_does_not_take_yet(platform):
+    old, seen = platform.held, []
+
+    def boots(_pod):
+        seen.append(platform.agrees_on(old))
+        return READY
+
+    platform.deploy(old, readers=READERS[:1])
+    ended = platform.run(rotate=True)
+    assert ended.error is None, ended.error
+    image = f"{platform.settings.namespace}/{READERS[0]}"
+    platform.settings.api.node.images[image] = Image(boots=boots)
+
+    undone = platform.undo(ended, rotate=True)
+
+    assert undone.error is None, undone.error
+    assert platform.agrees_on(old)
+    assert seen
+    assert all(seen)
+
+
+def test_undo_is_refused_before_anybody_is_restarted_where_keycloak_had_a_mask(platform, caplog):
+    platform.deploy(WRONG, readers=READERS[:1])
+    platform.keycloak.standin.client(CLIENT)["secret"] = MASKED
+    ended = platform.run()
+    assert ended.error is None, ended.error
+    new = platform.held
+
+    undone = platform.undo(ended)
+
+    assert "it has none to go back to" in str(undone.error)
+    assert "begin a new recovery with rotate" in str(undone.error)
+    assert platform.agrees_on(new)
+    assert platform.keycloak.standin.secrets_set == [new]
+    assert platform.marks(READERS[:1]) == {ended.recovery_id}
+    assert_told_nowhere(platform, undone, caplog, WRONG, new)
 
 
 def test_a_secret_from_a_file_is_what_both_get(platform):

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from blocks.kubernetes_answer import ClusterConflict, ClusterForbidden
 from recovery.errors import BadInput, NotVerified, Refused
 from recovery.evidence.bundle import write_bundle
 from recovery.evidence.report import markdown_report
@@ -149,6 +150,56 @@ def test_a_secret_gone_meanwhile_is_put_back_by_hand(settings):
     undone = settings.undo(ended, **of_secret(settings))
 
     assert "Set the value by hand" in str(undone.error)
+
+
+def test_a_secret_that_somebody_set_after_the_old_one_was_kept_is_not_written_over(
+    settings, caplog
+):
+    theirs, api, namespace = "their-0f-the-lab-99", settings.api, settings.namespace
+    settings.reader(replicas=1, envFrom=BY_SECRET)
+    read = [
+        ("", "configmaps", "get,list,watch"),
+        ("", "pods", "get,list,watch"),
+        ("apps", "deployments", "get,list,watch,patch"),
+        ("batch", "cronjobs", "list"),
+    ]
+    kept = ("", "secrets", "get,create")
+    api.allow(namespace, "keeper", *read, kept)
+    settings.cluster = api.url_as("keeper")
+
+    stopped = settings.run(**of_secret(settings))
+    api.client.patch(
+        api.path("v1", "secrets", namespace, "divoc-secrets"), {"data": {KEY: encoded(theirs)}}
+    )
+    rule = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "patch"]}
+    role = {"metadata": {"name": "writer"}, "rules": [rule]}
+    version = "rbac.authorization.k8s.io/v1"
+    api.client.post(api.path(version, "roles", namespace), role)
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "writer"}
+    user = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "keeper"}
+    binding = {"metadata": {"name": "writer"}, "roleRef": reference, "subjects": [user]}
+    api.client.post(api.path(version, "rolebindings", namespace), binding)
+    resumed = settings.run(**of_secret(settings), options={"resume": stopped.recovery_id})
+
+    assert isinstance(stopped.error, ClusterForbidden), stopped.error
+    assert isinstance(resumed.error, ClusterConflict), resumed.error
+    assert f"/data/{KEY} is another value, and not what it was" in str(resumed.error)
+    assert settings.value(KEY, "divoc-secrets", "secrets") == encoded(theirs)
+    assert theirs not in str(resumed.error)
+    assert_told_nowhere(settings, resumed, caplog)
+
+
+def test_a_secret_that_was_empty_before_is_set_and_is_empty_again(settings, monkeypatch):
+    monkeypatch.setenv("LAB_SMS_KEY", NEW)
+    settings.config_map(data={KEY: "", "OTHER": "x"})
+    given = {"key": KEY, "value_env": "LAB_SMS_KEY", "restart": False}
+
+    ended = settings.run(**given)
+
+    assert ended.error is None, ended.error
+    assert settings.value(KEY) == NEW
+    assert settings.undo(ended, **given).error is None
+    assert settings.value(KEY) == ""
 
 
 def test_the_sms_key_is_rotated_and_notification_service_alone_restarted(settings, caplog):
