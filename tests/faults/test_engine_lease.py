@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -37,7 +38,11 @@ def stop_at(world, place):
 
 
 def wait_until_stopped(world):
-    wait_until((world.folder / "stopped").exists, "the process to stop", within_seconds=40)
+    def is_stopped():
+        about = Path(f"/proc/{(world.folder / 'stopped').read_text()}/stat")
+        return about.read_text().rpartition(")")[2].split()[0] == "T"
+
+    wait_until(is_stopped, "the process to stop", within_seconds=40)
 
 
 @pytest.mark.parametrize("place", ["before stop", "after stop", "before start"])
