@@ -7,8 +7,9 @@ from blocks.kubernetes_path import path_of
 from recovery.errors import NotVerified
 from recovery.steps import act, verify
 from recovery.verdict import Verdict
-from tasks.admin_key.asking import counts_of, first_pod_of_client, key_in_log
+from tasks.admin_key.asking import counts_of
 from tasks.admin_key.finding import LostKeyFound
+from tasks.admin_key.key_log import first_pod_of_client, key_in_log
 from tasks.admin_key.order import AdminKeyOrder
 from tasks.volumes.target import CLAIMS
 
@@ -68,7 +69,7 @@ def save_key(order: AdminKeyOrder) -> None:
     """
     with order.cluster.session() as session:
         pod = first_pod_of_client(session, order)
-        key = key_in_log(session, order, pod) if pod is not None else None
+        key = key_in_log(session, order, pod).key if pod is not None else None
     if key is None:
         raise NotVerified(
             order.label,

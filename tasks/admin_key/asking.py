@@ -1,16 +1,12 @@
 """What tells whether an installation was ever used: its database, its administrators, its log."""
 
 import json
-import re
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 from blocks.keycloak_answer import KeycloakNotFound
-from blocks.kubernetes_answer import ClusterNotFound, ClusterRejected
 from blocks.kubernetes_exec import Command, Place, exec_text, run_in_pod
 from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession, LogOrder
+from blocks.kubernetes_session import KubernetesSession
 from recovery.errors import Refused, UnreadableOutput
 from recovery.secrecy.secret import Secret
 from tasks.admin_key.order import AdminKeyOrder
@@ -100,54 +96,6 @@ def refuse_if_somebody_can_log_in(order: AdminKeyOrder) -> str:
             "Reset the password of one of them in Keycloak: nothing is lost by that",
         )
     return f"nobody has the role {order.role} in realm {order.realm}, which stays as it is"
-
-
-def refuse_if_the_key_may_be_good(session: KubernetesSession, order: AdminKeyOrder) -> None:
-    """Refuse where the log of the first pod has a key that may still be good.
-
-    It is good for 48 hours, and until the first restart of the pod: then read it, and restart
-    nothing.
-
-    Raises:
-        Refused: it may be.
-    """
-    pod = session.find(_pod_path(order, order.client))
-    if pod is None:
-        return
-    made_at = datetime.fromisoformat(str(pod["metadata"]["creationTimestamp"]))
-    statuses = (pod.get("status") or {}).get("containerStatuses") or []
-    is_first = not any(int(one.get("restartCount") or 0) for one in statuses)
-    if is_first and datetime.now(UTC) - made_at < KEY_LASTS and key_in_log(session, order, pod):
-        name = pod["metadata"]["name"]
-        raise Refused(
-            order.label,
-            f"the log of {name}, made at {made_at:%Y-%m-%d %H:%M} UTC and never restarted, has a "
-            "key that may still be good",
-            f"Read it with `kubectl logs {name}` and log in with it; restart nothing before",
-        )
-
-
-def key_in_log(
-    session: KubernetesSession, order: AdminKeyOrder, pod: Mapping[str, Any]
-) -> Secret | None:
-    """The last key in the log of a pod, known to redaction before anything of the log is kept."""
-    found: list[Secret] = []
-
-    def learn(log: str) -> None:
-        found.extend(Secret(key) for key in re.findall(order.key.pattern, log) if key)
-
-    container = pod["spec"]["containers"][0]["name"]
-    try:
-        wanted = LogOrder(container, tail_lines=LOG_LINES)
-        session.logs(order.namespace, pod["metadata"]["name"], wanted, learn)
-    except (ClusterRejected, ClusterNotFound):  # it has not started, and so has made no key
-        return None
-    return found[-1] if found else None
-
-
-def first_pod_of_client(session: KubernetesSession, order: AdminKeyOrder) -> dict[str, Any] | None:
-    """The pod that makes the key."""
-    return session.find(_pod_path(order, order.client))
 
 
 def _first_pod(session: KubernetesSession, order: AdminKeyOrder, one: WorkloadOrder) -> Place:

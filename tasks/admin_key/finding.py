@@ -15,8 +15,8 @@ from recovery.walk import current_consent, current_fence
 from tasks.admin_key.asking import (
     counts_of,
     refuse_if_somebody_can_log_in,
-    refuse_if_the_key_may_be_good,
 )
+from tasks.admin_key.key_log import refuse_if_the_key_may_be_good
 from tasks.admin_key.order import AdminKeyOrder, more_than_fresh
 from tasks.volumes.target import CLAIMS, volume_path
 from tasks.volumes.volume import BOUND, VolumeSeen, read_claim, read_volume

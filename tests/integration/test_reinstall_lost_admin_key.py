@@ -55,6 +55,7 @@ def test_an_installation_that_nobody_used_is_made_anew_and_its_key_kept(
     assert log is not None
     journal = b"".join(path.read_bytes() for path in tmp_path.glob("journal.sqlite*"))
     assert key.encode() not in journal
+    assert b"lines, which are not kept" in journal
 
 
 def test_a_plan_names_claims_and_volumes_by_uid_and_changes_nothing(shared):
