@@ -61,6 +61,7 @@ def reinstall_lost_admin_key(  # noqa: PLR0913, PLR0917 (each is a field of the 
     database_user: str = "",
     database_password_file: str = "",
     within_seconds: int = 600,
+    accept: list[str] | None = None,
 ) -> Reinstalled:
     """Remove the claims of a database that was never used, and keep the key of the new one.
 
@@ -84,6 +85,7 @@ def reinstall_lost_admin_key(  # noqa: PLR0913, PLR0917 (each is a field of the 
         database_user: Who asks the database; empty: nobody has to.
         database_password_file: File of mode 0600 on the worker with the password.
         within_seconds: How long the pods of a workload may take to go, and to come up.
+        accept: Names of what to accept, as refusals print them: missing-realm, missing-role.
 
     Runbook: docs/runbooks/lost-admin-key.md, steps 1 to 9.
     """
@@ -102,6 +104,7 @@ def reinstall_lost_admin_key(  # noqa: PLR0913, PLR0917 (each is a field of the 
         declared_by,
         window,
         within_seconds,
+        accept or (),
     )
     order = admin_key_order(form)
     found = finding.lost_key_found(order)

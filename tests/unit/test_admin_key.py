@@ -1,13 +1,14 @@
 """Whether a lost admin key is reason enough: what is typed, counted and read."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
 from blocks.kubernetes_session import LogOrder
 from recovery.errors import BadInput, Refused, UnreadableOutput
 from recovery.secrecy.secret import isolated_registry
-from tasks.admin_key import key_log
+from tasks.admin_key import asking, key_log
 from tasks.admin_key.asking import COUNTS, counting, read_counts
 from tasks.admin_key.key_log import refuse_if_the_key_may_be_good
 from tasks.admin_key.order import (
@@ -69,6 +70,7 @@ def test_everything_that_is_typed_is_read():
         ({"window": "tonight"}, "window"),
         ({"window": "2026-11-20T22:00/2026-11-21T02:00"}, "window"),
         ({"window": "2026-11-20T22:00Z/2026-11-23T02:00Z"}, "window"),
+        ({"accept": ["everything"]}, "accept"),
         ({"key": KeyWish("key: .*", "/run/keys/new")}, "key_pattern"),
         ({"key": KeyWish("key: (", "/run/keys/new")}, "key_pattern"),
         ({"key": KeyWish("key: (.*)", "new")}, "key_file"),
@@ -187,3 +189,18 @@ def test_a_log_that_was_not_seen_whole_is_not_taken_for_one_without_a_key(monkey
     long = {"vantiq": log_line(pod, "x" * 100)}
     with pytest.raises(Refused, match="it is not known whether the log of vantiq-0"):
         refuse_if_the_key_may_be_good(LogSession(pod, long), an_order())
+
+
+def test_documents_of_several_databases_are_added_and_time_series_counted(monkeypatch):
+    printed = iter(['{"vantiq.types":7}', '{"vantiq.types":0}'])
+    answer = lambda *_: SimpleNamespace(stdout=next(printed))  # noqa: E731 (a line of a table)
+    monkeypatch.setattr(asking, "run_in_pod", answer)
+    pod = {"metadata": {"name": "p", "uid": "u"}, "spec": {"containers": [{"name": "mongodb"}]}}
+
+    named = ["statefulset/mongodb", "statefulset/other"]
+
+    counts = asking.counts_of(LogSession(pod, {}), an_order(databases=named))
+
+    assert counts == {"vantiq.types": 7}
+    assert "c.type !== 'view'" in COUNTS
+    assert "type: 'collection'" not in COUNTS
