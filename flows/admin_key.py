@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from recovery.declare import recovery
 from recovery.verdict import Danger
-from tasks.admin_key import anew, changing, finding
+from tasks.admin_key import anew, changing, finding, stopping
 from tasks.admin_key.order import (
     AdminKeyForm,
     AdminKeyOrder,
@@ -119,11 +119,11 @@ def _made_anew(order: AdminKeyOrder, found: finding.LostKeyFound) -> Reinstalled
     finding.refuse_unless_still_lost(order)
     for claim in found.claims:
         changing.keep_volume(order, claim)
-    scaling.scale_down(order.client, found.client, clients)
+    stopping.stop_as_agreed(order.client, found.client, clients, order)
     waiting.no_pods_left(order.client, found.client)
     finding.refuse_unless_still_empty(order)  # nobody can write to it any more
     for one in found.databases:
-        scaling.scale_down(orders[str(one)], one, had[str(one)])
+        stopping.stop_as_agreed(orders[str(one)], one, had[str(one)], order)
         waiting.no_pods_left(orders[str(one)], one)
     for claim in found.claims:
         changing.remove_claim(order, found, claim)

@@ -129,12 +129,15 @@ def refuse_unless_agreed(order: AdminKeyOrder) -> None:
     Raises:
         Refused: the time is not that, or nobody but who declared it empty consented to the plan.
     """
-    if current_fence().epoch == 0:  # it is a plan: consent is given to that
+    fence = current_fence()
+    if fence.epoch == 0:  # it is a plan: consent is given to that
         return
     consent = order.consent
     if not consent.is_open(datetime.now(UTC)):
         span = f"{consent.begins_at:%Y-%m-%d %H:%M} to {consent.ends_at:%Y-%m-%d %H:%M} UTC"
-        raise Refused(order.label, f"it may be done from {span} only", "Begin anew in a window")
+        remedy = f"Take back what was done, if anything was, by `recover undo {fence.recovery_id}`"
+        remedy += ", then begin anew in a window"
+        raise Refused(order.label, f"it may be done from {span} only", remedy)
     given = current_consent()
     if given is None or given.how != "approved" or _is_same(given.by, consent.declared_by):
         raise Refused(

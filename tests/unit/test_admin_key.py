@@ -1,15 +1,20 @@
 """Whether a lost admin key is reason enough: what is typed, counted and read."""
 
+import inspect
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 
+import flows.admin_key
 from blocks.kubernetes_session import LogOrder
 from recovery.errors import BadInput, Refused, UnreadableOutput
 from recovery.secrecy.secret import isolated_registry
-from tasks.admin_key import asking, key_log
+from recovery.steps import ask
+from recovery.walk import Fence
+from tasks.admin_key import asking, finding, key_log
 from tasks.admin_key.asking import COUNTS, counting, read_counts
+from tasks.admin_key.changing import keep_volume, remove_claim
 from tasks.admin_key.key_log import refuse_if_the_key_may_be_good
 from tasks.admin_key.order import (
     AdminKeyForm,
@@ -19,6 +24,7 @@ from tasks.admin_key.order import (
     admin_key_parts,
     more_than_fresh,
 )
+from tasks.admin_key.stopping import stop_as_agreed
 
 GIVEN = {
     "cluster": "in-cluster:?name=lab",
@@ -204,3 +210,22 @@ def test_documents_of_several_databases_are_added_and_time_series_counted(monkey
     assert counts == {"vantiq.types": 7}
     assert "c.type !== 'view'" in COUNTS
     assert "type: 'collection'" not in COUNTS
+
+
+@pytest.mark.parametrize("name", ["keep_volume", "stop_as_agreed", "remove_claim"])
+def test_outside_of_the_window_nothing_is_stopped_or_removed_though_the_rest_is_done(
+    name, monkeypatch
+):
+    step = next(s for s in (keep_volume, stop_as_agreed, remove_claim) if s.name == name)
+    monkeypatch.setattr(finding, "current_fence", lambda: Fence("4711", 1))
+    order = an_order(window="2026-01-01T00:00Z/2026-01-01T04:00Z")
+
+    with pytest.raises(Refused) as refused:
+        ask(step.terms.refuse_if[0], {"order": order, "agreed": order})
+
+    assert "it may be done from 2026-01-01 00:00" in str(refused.value)
+    assert "`recover undo 4711`, then begin anew in a window" in str(refused.value)
+
+
+def test_whatever_reinstalls_stops_workloads_as_agreed_alone():
+    assert "scale_down" not in inspect.getsource(flows.admin_key)
