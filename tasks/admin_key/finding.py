@@ -16,6 +16,7 @@ from tasks.admin_key.asking import (
     counts_of,
     refuse_if_somebody_can_log_in,
 )
+from tasks.admin_key.key_file import is_there
 from tasks.admin_key.key_log import refuse_if_the_key_may_be_good
 from tasks.admin_key.order import AdminKeyOrder, more_than_fresh
 from tasks.volumes.target import CLAIMS, volume_path
@@ -169,7 +170,7 @@ def refuse_other_file(order: AdminKeyOrder) -> None:
         BadInput: it is there already, or its folder is not.
     """
     file = Path(order.key.file)
-    if file.exists():
+    if is_there(file):
         raise BadInput("key_file", f"{file} is there already", "Name a file that is not")
     if not file.parent.is_dir():
         raise BadInput("key_file", f"there is no folder {file.parent}", "Make it on the worker")
