@@ -30,7 +30,7 @@ from recovery.errors import AnswerLost, Unreachable, UnreadableOutput
 from recovery.secrecy.secret import MASK, Secret
 
 ANSWER_MAX_BYTES = 4 << 20
-ROLE_USERS_MAX = 1000
+LISTED_MAX = 1000
 PREFIX = "/auth"  # of WildFly, up to 16, and of a later one with http-relative-path=/auth
 FORM, JSON_TYPE = "application/x-www-form-urlencoded", "application/json"
 
@@ -89,23 +89,37 @@ class KeycloakSession:
         named = [one for one in found if one.get("clientId") == client_id]
         return _client(named[0]) if named else None
 
+    def has_realm(self, realm: str) -> bool:
+        """Whether there is such a realm. Others of the errors are those of `client_named`."""
+        try:
+            self._read(f"/admin/realms/{_in_path(realm)}")
+        except KeycloakNotFound:
+            return False
+        return True
+
     def users_with(self, realm: str, role: str) -> list[str]:
-        """Names of the enabled users that have a role of a realm; none where there is no such role.
+        """Names of the enabled users that have a role of a realm, themselves or by a group.
+
+        A group gives its roles to the groups below it. Composite roles that hold this one are not
+        seen.
 
         Raises:
-            KeycloakNotFound: there is no such realm.
+            KeycloakNotFound: there is no such realm, or no such role in it.
             Others as of `client_named`.
         """
         path = f"/admin/realms/{_in_path(realm)}"
-        self._read(path)  # a realm that is not there is no realm without users
-        query = urlencode({"max": ROLE_USERS_MAX})
-        try:
-            found = self._read(f"{path}/roles/{_in_path(role)}/users?{query}")
-        except KeycloakNotFound:
-            return []
-        if not isinstance(found, list):
-            raise UnreadableOutput(f"GET {path}/roles/{role}/users", type(found).__name__)
-        return [str(one.get("username")) for one in found if one.get("enabled", True)]
+        of_role = f"{path}/roles/{_in_path(role)}"
+        found = self._listed(f"{of_role}/users")
+        groups = self._listed(f"{of_role}/groups")
+        while groups:
+            group = f"{path}/groups/{_in_path(str(groups.pop()['id']))}"
+            found += self._listed(f"{group}/members")
+            read = self._read(group)
+            below = read.get("subGroups") or []
+            if not below and read.get("subGroupCount"):  # from 23 on they are asked for
+                below = self._listed(f"{group}/children")
+            groups += below
+        return sorted({str(one.get("username")) for one in found if one.get("enabled", True)})
 
     def secret_of(self, realm: str, uuid: str) -> Secret | None:
         """The secret of a client; `None` where it has none. Errors are those of `client_named`."""
@@ -180,6 +194,12 @@ class KeycloakSession:
             said = self._ask("GET", path, command)
             self._heard(call, said)
             return self._json(command, said)
+
+    def _listed(self, path: str) -> list[Any]:
+        found = self._read(f"{path}?{urlencode({'max': LISTED_MAX})}")
+        if not isinstance(found, list):
+            raise UnreadableOutput(f"GET {path}", type(found).__name__)
+        return found
 
     def _heard(self, call: Call, said: Said) -> None:
         content = said.content

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from recovery.declare import recovery
 from recovery.verdict import Danger
-from tasks.admin_key import anew, changing, finding
+from tasks.admin_key import anew, changing, finding, stopping
 from tasks.admin_key.order import (
     AdminKeyForm,
     AdminKeyOrder,
@@ -61,6 +61,7 @@ def reinstall_lost_admin_key(  # noqa: PLR0913, PLR0917 (each is a field of the 
     database_user: str = "",
     database_password_file: str = "",
     within_seconds: int = 600,
+    accept: list[str] | None = None,
 ) -> Reinstalled:
     """Remove the claims of a database that was never used, and keep the key of the new one.
 
@@ -84,6 +85,7 @@ def reinstall_lost_admin_key(  # noqa: PLR0913, PLR0917 (each is a field of the 
         database_user: Who asks the database; empty: nobody has to.
         database_password_file: File of mode 0600 on the worker with the password.
         within_seconds: How long the pods of a workload may take to go, and to come up.
+        accept: Names of what to accept, as refusals print them: missing-realm, missing-role.
 
     Runbook: docs/runbooks/lost-admin-key.md, steps 1 to 9.
     """
@@ -102,6 +104,7 @@ def reinstall_lost_admin_key(  # noqa: PLR0913, PLR0917 (each is a field of the 
         declared_by,
         window,
         within_seconds,
+        accept or (),
     )
     order = admin_key_order(form)
     found = finding.lost_key_found(order)
@@ -116,11 +119,11 @@ def _made_anew(order: AdminKeyOrder, found: finding.LostKeyFound) -> Reinstalled
     finding.refuse_unless_still_lost(order)
     for claim in found.claims:
         changing.keep_volume(order, claim)
-    scaling.scale_down(order.client, found.client, clients)
+    stopping.stop_as_agreed(order.client, found.client, clients, order)
     waiting.no_pods_left(order.client, found.client)
     finding.refuse_unless_still_empty(order)  # nobody can write to it any more
     for one in found.databases:
-        scaling.scale_down(orders[str(one)], one, had[str(one)])
+        stopping.stop_as_agreed(orders[str(one)], one, had[str(one)], order)
         waiting.no_pods_left(orders[str(one)], one)
     for claim in found.claims:
         changing.remove_claim(order, found, claim)

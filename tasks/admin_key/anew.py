@@ -1,14 +1,16 @@
 """What tells that the installation is a new one, and the key of it, kept on the worker."""
 
-import os
 from pathlib import Path
 
 from blocks.kubernetes_path import path_of
 from recovery.errors import NotVerified
+from recovery.secrecy.secret import Secret
 from recovery.steps import act, verify
 from recovery.verdict import Verdict
-from tasks.admin_key.asking import counts_of, first_pod_of_client, key_in_log
+from tasks.admin_key import key_file
+from tasks.admin_key.asking import counts_of
 from tasks.admin_key.finding import LostKeyFound
+from tasks.admin_key.key_log import first_pod_of_client, key_in_log
 from tasks.admin_key.order import AdminKeyOrder
 from tasks.volumes.target import CLAIMS
 
@@ -49,12 +51,21 @@ def key_commands(order: AdminKeyOrder) -> list[str]:
 
 
 def is_saved(order: AdminKeyOrder) -> Verdict:
-    """Whether the file is there, with something in it."""
+    """Whether the file has the key of the log; not known where that has no key any more.
+
+    Half done: a second copy of it lies beside the file. Without a file the log is not asked.
+    """
     file = Path(order.key.file)
-    return Verdict.of(file.is_file() and file.stat().st_size > 0)
+    if not key_file.is_there(file):
+        return Verdict.NOT_DONE
+    key = _key(order)
+    if key is None:
+        return Verdict.UNKNOWN
+    is_half = key_file.holds(file, key) and key_file.beside(file).exists()
+    return Verdict.HALF_DONE if is_half else Verdict.of(key_file.holds(file, key))
 
 
-@act(commands=key_commands, done_when=is_saved, redo_stale=False)
+@act(commands=key_commands, done_when=is_saved, redo_stale=False, redo_half_done=True)
 def save_key(order: AdminKeyOrder) -> None:
     """Write the key from the log of the first pod into a file of mode 0600 on the worker.
 
@@ -62,13 +73,12 @@ def save_key(order: AdminKeyOrder) -> None:
 
     Raises:
         NotVerified: the log has none.
+        Refused: another file has the name, or it cannot be written.
         Unreachable: no answer.
 
     Runbook: docs/runbooks/lost-admin-key.md, step 9.
     """
-    with order.cluster.session() as session:
-        pod = first_pod_of_client(session, order)
-        key = key_in_log(session, order, pod) if pod is not None else None
+    key = _key(order)
     if key is None:
         raise NotVerified(
             order.label,
@@ -76,8 +86,10 @@ def save_key(order: AdminKeyOrder) -> None:
             f"none that {order.key.pattern!r} finds",
             "Restart nothing: read its log; where the pattern is wrong, fork with another",
         )
-    handle = os.open(order.key.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as written:
-        written.write(f"{key.reveal()}\n")
-        written.flush()
-        os.fsync(written.fileno())
+    key_file.put(order.label, Path(order.key.file), key)
+
+
+def _key(order: AdminKeyOrder) -> Secret | None:
+    with order.cluster.session() as session:
+        pod = first_pod_of_client(session, order)
+        return key_in_log(session, order, pod).key if pod is not None else None

@@ -1,30 +1,23 @@
-"""What tells whether an installation was ever used: its database, its administrators, its log."""
+"""What tells whether an installation was ever used: its database and its administrators."""
 
 import json
-import re
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from blocks.keycloak_answer import KeycloakNotFound
-from blocks.kubernetes_answer import ClusterNotFound, ClusterRejected
 from blocks.kubernetes_exec import Command, Place, exec_text, run_in_pod
 from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession, LogOrder
+from blocks.kubernetes_session import KubernetesSession
 from recovery.errors import Refused, UnreadableOutput
 from recovery.secrecy.secret import Secret
-from tasks.admin_key.order import AdminKeyOrder
+from tasks.admin_key.order import NO_REALM, NO_ROLE, AdminKeyOrder
 from tasks.workloads.target import WorkloadOrder
 
-KEY_LASTS = timedelta(hours=48)
-LOG_LINES = 20_000
 ASK_SECONDS = 120.0
 # Of every database but MongoDB's own, how many documents each collection has, counted one by one.
 COUNTS = (
     "const out = {}; const own = ['admin', 'config', 'local'];"
     "db.adminCommand({listDatabases: 1}).databases.map(d => d.name)"
     ".filter(n => !own.includes(n)).forEach(n => { const d = db.getSiblingDB(n);"
-    "d.getCollectionInfos({type: 'collection'}).map(c => c.name)"
+    "d.getCollectionInfos().filter(c => c.type !== 'view').map(c => c.name)"
     ".filter(c => !c.startsWith('system.'))"
     ".forEach(c => { out[n + '.' + c] = d.getCollection(c).countDocuments({}) }) });"
     "print(JSON.stringify(out))"
@@ -35,7 +28,7 @@ LOG_IN = (
 
 
 def counts_of(session: KubernetesSession, order: AdminKeyOrder) -> dict[str, int]:
-    """How many documents each collection of the databases has, asked in the first pod of each.
+    """How many documents each collection has, asked in the first pod of each database, and added.
 
     Raises:
         Refused: such a pod is not there.
@@ -46,7 +39,8 @@ def counts_of(session: KubernetesSession, order: AdminKeyOrder) -> dict[str, int
         place = _first_pod(session, order, one)
         command = counting(order)
         printed = run_in_pod(session, place, command)
-        counts.update(read_counts(exec_text(place, command), printed.stdout))
+        for name, count in read_counts(exec_text(place, command), printed.stdout).items():
+            counts[name] = counts.get(name, 0) + count
     return counts
 
 
@@ -81,18 +75,23 @@ def read_counts(command: str, printed: str) -> dict[str, int]:
 def refuse_if_somebody_can_log_in(order: AdminKeyOrder) -> str:
     """Refuse where an administrator has an account: its password is reset instead.
 
+    A realm or a role that is not there may be a mistyped one, and is accepted by name alone.
+
     Returns:
         What Keycloak says, in a line.
 
     Raises:
-        Refused: there is one.
+        Refused: there is one, or the realm or the role is not there.
         KeycloakLoginRefused, KeycloakPermissionMissing, Unreachable: nobody could tell.
     """
     with order.keycloak.session() as keycloak:
+        if not keycloak.has_realm(order.realm):
+            return _accepted(order, NO_REALM, f"Keycloak has no realm {order.realm}")
         try:
             users = keycloak.users_with(order.realm, order.role)
         except KeycloakNotFound:
-            return f"Keycloak has no realm {order.realm}"
+            told = f"realm {order.realm} has no role {order.role}"
+            return _accepted(order, NO_ROLE, told)
     if users:
         raise Refused(
             order.label,
@@ -102,52 +101,11 @@ def refuse_if_somebody_can_log_in(order: AdminKeyOrder) -> str:
     return f"nobody has the role {order.role} in realm {order.realm}, which stays as it is"
 
 
-def refuse_if_the_key_may_be_good(session: KubernetesSession, order: AdminKeyOrder) -> None:
-    """Refuse where the log of the first pod has a key that may still be good.
-
-    It is good for 48 hours, and until the first restart of the pod: then read it, and restart
-    nothing.
-
-    Raises:
-        Refused: it may be.
-    """
-    pod = session.find(_pod_path(order, order.client))
-    if pod is None:
-        return
-    made_at = datetime.fromisoformat(str(pod["metadata"]["creationTimestamp"]))
-    statuses = (pod.get("status") or {}).get("containerStatuses") or []
-    is_first = not any(int(one.get("restartCount") or 0) for one in statuses)
-    if is_first and datetime.now(UTC) - made_at < KEY_LASTS and key_in_log(session, order, pod):
-        name = pod["metadata"]["name"]
-        raise Refused(
-            order.label,
-            f"the log of {name}, made at {made_at:%Y-%m-%d %H:%M} UTC and never restarted, has a "
-            "key that may still be good",
-            f"Read it with `kubectl logs {name}` and log in with it; restart nothing before",
-        )
-
-
-def key_in_log(
-    session: KubernetesSession, order: AdminKeyOrder, pod: Mapping[str, Any]
-) -> Secret | None:
-    """The last key in the log of a pod, known to redaction before anything of the log is kept."""
-    found: list[Secret] = []
-
-    def learn(log: str) -> None:
-        found.extend(Secret(key) for key in re.findall(order.key.pattern, log) if key)
-
-    container = pod["spec"]["containers"][0]["name"]
-    try:
-        wanted = LogOrder(container, tail_lines=LOG_LINES)
-        session.logs(order.namespace, pod["metadata"]["name"], wanted, learn)
-    except (ClusterRejected, ClusterNotFound):  # it has not started, and so has made no key
-        return None
-    return found[-1] if found else None
-
-
-def first_pod_of_client(session: KubernetesSession, order: AdminKeyOrder) -> dict[str, Any] | None:
-    """The pod that makes the key."""
-    return session.find(_pod_path(order, order.client))
+def _accepted(order: AdminKeyOrder, name: str, told: str) -> str:
+    if name in order.accept:
+        return f"{told}, as was accepted"
+    reason = f"{told}, and so cannot say whether somebody can log in"
+    raise Refused(order.label, reason, f"Correct its name; if it was never made, accept {name}")
 
 
 def _first_pod(session: KubernetesSession, order: AdminKeyOrder, one: WorkloadOrder) -> Place:

@@ -2,6 +2,7 @@
 
 from blocks import kubernetes_text as text
 from blocks.kubernetes_path import path_of
+from blocks.kubernetes_session import KubernetesSession
 from blocks.kubernetes_text import Object, Operation
 from blocks.kubernetes_watch import wait_for
 from recovery.errors import NotVerified, Refused
@@ -16,6 +17,7 @@ from tasks.volumes.volume import BOUND, RETAIN, read_claim, read_volume
 POLICY = "/spec/persistentVolumeReclaimPolicy"
 REFERENCE = "/spec/claimRef"
 BIND_SECONDS = 60.0
+ENDED = {"Failed", "Succeeded"}
 
 
 def keep_operations(claim: OldClaim) -> list[Operation]:
@@ -39,12 +41,13 @@ def policy_put_back(order: AdminKeyOrder, claim: OldClaim) -> None:
     """Give the volume its former policy, once it is bound to the claim again.
 
     Raises:
-        Refused: it is not: with Delete, its disk would go at once.
+        Refused: it is not, or that claim is being deleted: with Delete, its disk would go.
     """
     path = volume_path(claim.volume)
     with order.cluster.session() as session:
-        there = session.find(_claim_path(order, claim)) or {"metadata": {"uid": ""}}
-        uid = str(there["metadata"]["uid"])
+        there = session.find(_claim_path(order, claim))
+        is_staying = there is not None and not read_claim(there).is_terminating
+        uid = str(there["metadata"]["uid"]) if there is not None and is_staying else ""
 
         def is_bound(listed: list[Object]) -> bool | None:
             seen = [read_volume(one) for one in listed]
@@ -54,7 +57,8 @@ def policy_put_back(order: AdminKeyOrder, claim: OldClaim) -> None:
         named, parent = f"metadata.name={claim.volume}", path.rpartition("/")[0]
         within = BIND_SECONDS if uid else 0.1
         if not wait_for(session, parent, is_bound, fields=named, within_seconds=within):
-            reason = f"volume {claim.volume} is not bound to claim {claim.name}, and stays Retain"
+            state = "is not bound to" if is_staying or there is None else "would go with"
+            reason = f"volume {claim.volume} {state} claim {claim.name}, and stays Retain"
             remedy = f"Where its policy {claim.policy} is wanted, set it once the claim has it"
             raise Refused(order.label, reason, remedy)
         back: Operation = {"op": "replace", "path": POLICY, "value": claim.policy}
@@ -96,11 +100,13 @@ def refuse_unless_kept(order: AdminKeyOrder, claim: OldClaim) -> None:
         raise Refused(order.label, reason, "Find out who changed it, then resume")
 
 
-def refuse_while_used(order: AdminKeyOrder, found: LostKeyFound) -> None:
-    """Refuse to remove claims while a pod of the installation is left, as it is in a plan.
+def refuse_while_used(order: AdminKeyOrder, found: LostKeyFound, claim: OldClaim) -> None:
+    """Refuse to remove a claim while a pod of the installation is left, or any pod mounts it.
+
+    In a plan there are pods, and nothing is refused.
 
     Raises:
-        Refused: one is.
+        Refused: one is, or does.
     """
     if current_fence().epoch == 0:
         return
@@ -110,9 +116,13 @@ def refuse_while_used(order: AdminKeyOrder, found: LostKeyFound) -> None:
             for one in (found.client, *found.databases)
             for pod in session.objects(one.pods_path, labels=one.selector)
         ]
+        mounting = _pods_with(session, order, claim)
     if left:
         remedy = "Somebody scaled it up: find out who, then resume"
         raise Refused(order.label, f"pods are there again: {', '.join(left)}", remedy)
+    if mounting:
+        reason = f"pods of others mount claim {claim.name}: {', '.join(mounting)}"
+        raise Refused(order.label, reason, "Have whoever runs them end them, then resume")
 
 
 def is_removed(order: AdminKeyOrder, claim: OldClaim) -> Verdict:
@@ -128,13 +138,17 @@ def is_removed(order: AdminKeyOrder, claim: OldClaim) -> Verdict:
 
 @undo
 def claim_made_again(order: AdminKeyOrder, claim: OldClaim) -> None:
-    """Make the claim again, bound to the volume it had.
+    """Make the claim again, bound to the volume it had; one that is going is waited for.
 
     Raises:
-        Refused: its StatefulSet has made a new one, whose data a person must weigh first.
+        Refused: its StatefulSet has made a new one, whose data a person must weigh first, or a pod
+            holds the claim that is being deleted.
     """
     with order.cluster.session() as session:
         there = session.find(_claim_path(order, claim))
+        if there is not None and read_claim(there).is_terminating:
+            _refuse_unless_it_goes(session, order, claim, there["metadata"]["uid"])
+            there = session.find(_claim_path(order, claim))
         if there is not None and there["metadata"]["uid"] == claim.uid:
             return
         if there is not None and there["spec"].get("volumeName") == claim.volume:
@@ -190,19 +204,51 @@ def remove_claim(order: AdminKeyOrder, found: LostKeyFound, claim: OldClaim) -> 
     del found  # asked by what refuses
     with order.cluster.session() as session:
         session.delete(_claim_path(order, claim), claim.uid)
-
-        def is_gone(listed: list[Object]) -> bool | None:
-            uids = {one["metadata"]["uid"] for one in listed}
-            return None if claim.uid in uids else True
-
-        named, within = f"metadata.name={claim.name}", order.within_seconds
-        if not wait_for(session, _claims_path(order), is_gone, fields=named, within_seconds=within):
+        if not _is_gone(session, order, claim, claim.uid):
             raise NotVerified(
                 order.label,
-                f"claim {claim.name} gone within {within} s",
+                f"claim {claim.name} gone within {order.within_seconds} s",
                 "it is being deleted, and something still uses it",
                 "Find the pods that use it (kubectl describe pvc), then resume",
             )
+
+
+def _is_gone(
+    session: KubernetesSession, order: AdminKeyOrder, claim: OldClaim, uid: str
+) -> bool | None:
+    """Wait until the claim of this uid is gone; `None` where it stays."""
+
+    def is_gone(listed: list[Object]) -> bool | None:
+        return None if uid in {one["metadata"]["uid"] for one in listed} else True
+
+    named, within = f"metadata.name={claim.name}", order.within_seconds
+    return wait_for(session, _claims_path(order), is_gone, fields=named, within_seconds=within)
+
+
+def _refuse_unless_it_goes(
+    session: KubernetesSession, order: AdminKeyOrder, claim: OldClaim, uid: str
+) -> None:
+    if _is_gone(session, order, claim, uid):
+        return
+    pods = ", ".join(_pods_with(session, order, claim)) or "none"
+    raise Refused(
+        order.label,
+        f"claim {claim.name} is still being deleted; pods that mount it: {pods}",
+        "Have those ended; its volume stays Retain, and its disk with it",
+    )
+
+
+def _pods_with(session: KubernetesSession, order: AdminKeyOrder, claim: OldClaim) -> list[str]:
+    """Whatever pods of the namespace mount the claim, and have not ended."""
+    return [
+        pod["metadata"]["name"]
+        for pod in session.objects(path_of("v1", "pods", namespace=order.namespace))
+        if (pod.get("status") or {}).get("phase") not in ENDED
+        and any(
+            (one.get("persistentVolumeClaim") or {}).get("claimName") == claim.name
+            for one in pod["spec"].get("volumes") or []
+        )
+    ]
 
 
 def _claims_path(order: AdminKeyOrder) -> str:

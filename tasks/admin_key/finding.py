@@ -15,8 +15,9 @@ from recovery.walk import current_consent, current_fence
 from tasks.admin_key.asking import (
     counts_of,
     refuse_if_somebody_can_log_in,
-    refuse_if_the_key_may_be_good,
 )
+from tasks.admin_key.key_file import is_there
+from tasks.admin_key.key_log import refuse_if_the_key_may_be_good
 from tasks.admin_key.order import AdminKeyOrder, more_than_fresh
 from tasks.volumes.target import CLAIMS, volume_path
 from tasks.volumes.volume import BOUND, VolumeSeen, read_claim, read_volume
@@ -129,12 +130,15 @@ def refuse_unless_agreed(order: AdminKeyOrder) -> None:
     Raises:
         Refused: the time is not that, or nobody but who declared it empty consented to the plan.
     """
-    if current_fence().epoch == 0:  # it is a plan: consent is given to that
+    fence = current_fence()
+    if fence.epoch == 0:  # it is a plan: consent is given to that
         return
     consent = order.consent
     if not consent.is_open(datetime.now(UTC)):
         span = f"{consent.begins_at:%Y-%m-%d %H:%M} to {consent.ends_at:%Y-%m-%d %H:%M} UTC"
-        raise Refused(order.label, f"it may be done from {span} only", "Begin anew in a window")
+        remedy = f"Take back what was done, if anything was, by `recover undo {fence.recovery_id}`"
+        remedy += ", then begin anew in a window"
+        raise Refused(order.label, f"it may be done from {span} only", remedy)
     given = current_consent()
     if given is None or given.how != "approved" or _is_same(given.by, consent.declared_by):
         raise Refused(
@@ -166,7 +170,7 @@ def refuse_other_file(order: AdminKeyOrder) -> None:
         BadInput: it is there already, or its folder is not.
     """
     file = Path(order.key.file)
-    if file.exists():
+    if is_there(file):
         raise BadInput("key_file", f"{file} is there already", "Name a file that is not")
     if not file.parent.is_dir():
         raise BadInput("key_file", f"there is no folder {file.parent}", "Make it on the worker")

@@ -14,6 +14,7 @@ from tasks.workloads.target import WorkloadKind, WorkloadOrder, workload_order
 
 SHARED = "shared"
 DATABASES = ("statefulset/mongodb",)
+NO_REALM, NO_ROLE = "missing-realm", "missing-role"
 WINDOW_MAX = timedelta(hours=24)
 WINDOW = "Give BEGIN/END with time zones, as 2026-11-20T22:00Z/2026-11-21T02:00Z"
 COUNT = re.compile(r"([\w.$-]+\.[\w.$-]+)=(\d+)")
@@ -66,6 +67,7 @@ class AdminKeyOrder:
         key: where the new key shows and is kept.
         consent: see there.
         within_seconds: for the pods of each workload to go, and to come up.
+        accept: names of what is accepted, as refusals print them.
     """
 
     cluster: KubernetesCluster
@@ -80,6 +82,7 @@ class AdminKeyOrder:
     key: KeyWish
     consent: Consent
     within_seconds: int = 600
+    accept: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -110,6 +113,7 @@ class AdminKeyForm:
     declared_by: str
     window: str
     within_seconds: int = field(default=600)
+    accept: Sequence[str] = ()
 
 
 def sentence_for(cluster: KubernetesCluster, namespace: str) -> str:
@@ -147,6 +151,8 @@ def admin_key_order(form: AdminKeyForm) -> AdminKeyOrder:
         )
     if bool(form.login.user) != bool(form.login.password_file):
         raise BadInput("database_user", "it and its password belong together", "Give both or none")
+    if unknown := sorted({*form.accept} - {NO_REALM, NO_ROLE}):
+        raise BadInput("accept", repr(unknown), f"It takes {NO_REALM} and {NO_ROLE}")
     _refuse_bad_key(form.key)
     begins_at, ends_at = _window(form.window)
     return AdminKeyOrder(
@@ -162,6 +168,7 @@ def admin_key_order(form: AdminKeyForm) -> AdminKeyOrder:
         form.key,
         Consent(sentence, form.declared_by.strip(), begins_at, ends_at),
         form.within_seconds,
+        tuple(form.accept),
     )
 
 

@@ -33,6 +33,8 @@ class Installation:
 
     def deploy(self):
         """Put it there and wait until it is well."""
+        self.keycloak.standin.realms[self.namespace] = {}
+        self.keycloak.standin.role_users[self.namespace, ROLE] = []
         for name in ("old", "new"):
             self.volume(name)
         script = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "bin"}}

@@ -192,3 +192,23 @@ def test_an_address_that_is_malformed_is_told(url, told):
 def test_an_authority_that_cannot_be_read_is_told(standin, tmp_path):
     with pytest.raises(BadInput, match="holds the authority"):
         session_of(standin, ca_file=tmp_path / "no-such.pem")
+
+
+def test_users_have_a_role_by_themselves_by_a_group_or_by_one_above(standin):
+    server = standin.standin
+    server.role_users[REALM, "admin"] = ["ana"]
+    server.role_groups[REALM, "admin"] = ["above"]
+    server.group_members.update(above=["bo"], below=["cy"], other=["di"])
+    server.groups_below["above"] = ["below"]
+
+    with session_of(standin) as session:
+        assert session.users_with(REALM, "admin") == ["ana", "bo", "cy"]
+
+
+def test_a_role_or_realm_that_is_missing_is_not_one_that_nobody_has(standin):
+    with session_of(standin) as session:
+        assert session.has_realm(REALM)
+        assert not session.has_realm("no-such-realm")
+        for realm, role in ((REALM, "no-such-role"), ("no-such-realm", "admin")):
+            with pytest.raises(KeycloakNotFound):
+                session.users_with(realm, role)

@@ -55,6 +55,7 @@ def test_an_installation_that_nobody_used_is_made_anew_and_its_key_kept(
     assert log is not None
     journal = b"".join(path.read_bytes() for path in tmp_path.glob("journal.sqlite*"))
     assert key.encode() not in journal
+    assert b"lines, which are not kept" in journal
 
 
 def test_a_plan_names_claims_and_volumes_by_uid_and_changes_nothing(shared):
@@ -87,15 +88,27 @@ def test_documents_beyond_those_of_a_fresh_installation_are_never_erased(shared)
 
 def test_an_administrator_who_can_log_in_is_a_reason_to_reset_a_password_instead(shared):
     realm = shared.namespace
-    shared.keycloak.standin.realms[realm] = {}
     shared.keycloak.standin.role_users[realm, ROLE] = ["sasha"]
     try:
         ended = shared.run({"break_glass": "hurry"})
     finally:
-        del shared.keycloak.standin.realms[realm]
+        shared.keycloak.standin.role_users[realm, ROLE] = []
 
     assert isinstance(ended.error, Refused)
     assert "sasha have the role system-admin" in str(ended.error)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [({"realm": "mistyped"}, "missing-realm"), ({"role": "mistyped"}, "missing-role")],
+)
+def test_a_realm_or_role_that_is_missing_is_accepted_by_name_alone(shared, given, name):
+    ended = shared.run({"plan_only": True}, **given)
+    accepted = shared.run({"plan_only": True}, accept=[name], **given)
+
+    assert isinstance(ended.error, Refused), ended.error
+    assert f"accept {name}" in str(ended.error)
+    assert accepted.error is None, accepted.error
 
 
 def test_a_key_that_may_still_be_good_is_read_instead(pods_kubernetes, keycloak, tmp_path):

@@ -47,6 +47,9 @@ class StandInKeycloak:
     password: str = field(default_factory=made_up_password)
     realms: dict[str, dict[str, dict[str, Any]]] = field(default_factory=lambda: {"master": {}})
     role_users: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # by realm and role
+    role_groups: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # ids of groups
+    group_members: dict[str, list[str]] = field(default_factory=dict)  # by id
+    groups_below: dict[str, list[str]] = field(default_factory=dict)  # by id
     tokens: dict[str, str] = field(default_factory=dict)  # to whom each was given
     secrets_set: list[str] = field(default_factory=list)  # every one that a change brought
     requests: list[str] = field(default_factory=list)
@@ -130,7 +133,7 @@ class StandInKeycloak:
         if method == "DELETE" and len(names) == 1:
             del self.realms[names[0]]
             return Reply(204)
-        if method == "GET" and names[1:2] in ([], ["roles"]):
+        if method == "GET" and names[1:2] in ([], ["roles"], ["groups"]):
             return self._of_roles(names)
         return self._of_clients(method, names, query, content)
 
@@ -141,7 +144,25 @@ class StandInKeycloak:
             case [realm, _, role, "users"] if (realm, role) in self.role_users:
                 users = self.role_users[realm, role]
                 return Reply(200, [{"username": name, "enabled": True} for name in users])
+            case [realm, _, role, "groups"] if (realm, role) in self.role_users:
+                return Reply(200, [{"id": one} for one in self.role_groups.get((realm, role), [])])
+            case [_, "groups", key, *rest]:
+                return self._group(key, rest)
         return Reply(404, {"error": "Could not find role"})
+
+    def _group(self, key: str, rest: list[str]) -> Reply:
+        below = [{"id": one} for one in self.groups_below.get(key, [])]
+        is_later = not self.prefix  # they come on their own there
+        match rest:
+            case ["members"]:
+                names = self.group_members.get(key, [])
+                return Reply(200, [{"username": name, "enabled": True} for name in names])
+            case ["children"] if is_later:
+                return Reply(200, below)
+            case []:
+                told = {"subGroups": [], "subGroupCount": len(below)}
+                return Reply(200, {"id": key, **(told if is_later else {"subGroups": below})})
+        return Reply(404, {"error": "Could not find group"})
 
     def _of_clients(
         self, method: str, names: list[str], query: dict[str, list[str]], content: str
