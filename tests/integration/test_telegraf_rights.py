@@ -169,6 +169,37 @@ def test_a_role_that_others_have_too_is_told_and_left(api, metrics):
     assert api.client.get(f"{ROLES}/influx:cluster:viewer")["rules"] != RULES
 
 
+def test_a_role_that_others_have_in_one_namespace_is_told_and_left(api, metrics):
+    metrics.cluster["cluster"] = api.url  # as above
+    put_the_old_instructions(api, metrics)
+    body = {
+        "metadata": {"name": "kim"},
+        "roleRef": {"apiGroup": RBAC[:-3], "kind": "ClusterRole", "name": "influx:cluster:viewer"},
+        "subjects": [{"apiGroup": RBAC[:-3], "kind": "User", "name": "kim"}],
+    }
+    api.client.post(api.path(RBAC, "rolebindings", api.namespace("kims")), body)
+
+    ended = metrics.run(narrow=True, within_seconds=2)
+
+    assert "beyond: telegraf-ds: get secrets" in str(ended.error)
+    assert api.client.get(f"{ROLES}/influx:cluster:viewer")["rules"] != RULES
+
+
+def test_a_role_of_ours_that_lacks_a_verb_keeps_what_else_it_gives(api, metrics):
+    own = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}
+    before = [own, {**RULES[0], "verbs": ["get", "list"]}]
+    api.client.post(ROLES, {"metadata": {"name": "telegraf-metrics"}, "rules": before})
+
+    ended = metrics.run()
+
+    assert ended.error is None, ended.error
+    assert asked(metrics, still_missing) == []
+    assert api.client.get(f"{ROLES}/telegraf-metrics")["rules"] == [*before, *RULES]
+    undone = metrics.undo(ended)
+    assert undone.error is None, undone.error
+    assert api.client.get(f"{ROLES}/telegraf-metrics")["rules"] == before
+
+
 def test_an_account_that_may_not_give_rights_is_told_which_rule_would(api, metrics):
     who = f"{metrics.cluster['namespace']}-user"
     looks = [
