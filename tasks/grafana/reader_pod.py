@@ -16,7 +16,7 @@ from recovery.walk import current_fence
 from tasks.grafana.pods import GrafanaPods
 from tasks.jobs.template import RECOVERY_LABEL
 from tasks.workloads.interference import Interference, Interferer, interference_with
-from tasks.workloads.pods import read_pod
+from tasks.workloads.pods import is_history, read_pod
 from tasks.workloads.target import Workload, find_workload
 
 LIVES_SECONDS = 6 * 3600
@@ -138,9 +138,15 @@ def reader_removed(grafana: GrafanaPods) -> None:
         _remove(session, grafana)
 
 
+def removal_text(grafana: GrafanaPods) -> str:
+    """What deletes the pod."""
+    return text.delete_where_text(f"{grafana.pods_path}/{grafana.reader_name}", of_this_recovery())
+
+
 @act(
     commands=lambda grafana, found: [
-        text.create_text(grafana.pods_path, reader_body(grafana, found))
+        removal_text(grafana),  # of one that has ended before the claim was read
+        text.create_text(grafana.pods_path, reader_body(grafana, found)),
     ],
     done_when=is_reading,
     undo=reader_removed,
@@ -150,7 +156,8 @@ def reader_removed(grafana: GrafanaPods) -> None:
 def start_reader(grafana: GrafanaPods, found: GrafanaFound) -> None:
     """Start a pod that mounts the claim for reading, of Grafana's own image, and wait for it.
 
-    Nothing is written on the claim. Done twice, the second does nothing.
+    Nothing is written on the claim. One that has ended, by its deadline or an eviction, is removed
+    first. Done twice, the second does nothing.
 
     Raises:
         NotVerified: it does not run in time, as where the volume cannot be attached.
@@ -160,7 +167,11 @@ def start_reader(grafana: GrafanaPods, found: GrafanaFound) -> None:
     """
     path = f"{grafana.pods_path}/{grafana.reader_name}"
     with grafana.order.cluster.session() as session:
-        if session.find(path) is None:
+        there = session.find(path)
+        if there is not None and is_history(there):
+            _remove(session, grafana)
+            there = None
+        if there is None:
             session.create(grafana.pods_path, reader_body(grafana, found))
         seen = ["nothing yet"]
 
@@ -183,12 +194,7 @@ def start_reader(grafana: GrafanaPods, found: GrafanaFound) -> None:
             )
 
 
-@act(
-    commands=lambda grafana: [
-        text.delete_where_text(f"{grafana.pods_path}/{grafana.reader_name}", of_this_recovery())
-    ],
-    done_when=is_gone,
-)
+@act(commands=lambda grafana: [removal_text(grafana)], done_when=is_gone)
 def stop_reader(grafana: GrafanaPods) -> None:
     """Delete the pod that read the claim, so that Grafana can have it again.
 
