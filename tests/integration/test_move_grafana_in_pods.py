@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import flows.grafana  # noqa: F401 (declares the recovery)
+from blocks.kubernetes_answer import ClusterRejected
 from blocks.mysql_server import _kept_sessions
 from recovery.declare import RECOVERIES, run_plainly
 from recovery.errors import Refused
@@ -56,11 +57,18 @@ class Pods:
         body = pod_of("grafana", volumes=[{"name": "storage", **(volume or claim)}])
         container = body["spec"]["template"]["spec"]["containers"][0]
         container["volumeMounts"] = [{"name": "storage", "mountPath": FOLDER}]
+        container["resources"] = {"limits": {"memory": "64Mi"}}
         self.api.apply(body, self.namespace)
         self.api.apply(pod_of("grafanadb-mysql"), self.namespace)
         for one in ("grafana", "grafanadb-mysql"):
             self.api.wait_until_out(self.namespace, one, within_seconds=90)
         return self
+
+    def limit(self, megabytes):
+        """Let no pod be created that may take more memory, or says nothing of it."""
+        limit = {"type": "Pod", "max": {"memory": f"{megabytes}Mi"}}
+        body = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "pods"}}
+        self.api.apply({**body, "spec": {"limits": [limit]}}, self.namespace)
 
     @property
     def parameters(self):
@@ -75,10 +83,11 @@ class Pods:
             "mysql": "deployment/grafanadb-mysql",
         }
 
-    def run(self, **options):
+    def run(self, given=None, **options):
         declared = RECOVERIES["move-grafana-to-mysql"]
-        given = {name: default for name, (_, default) in declared.parameters.items()}
-        return run_plainly(declared, {**given, **self.parameters}, Options(**options))
+        defaults = {name: default for name, (_, default) in declared.parameters.items()}
+        told = {**defaults, **self.parameters, **(given or {})}
+        return run_plainly(declared, told, Options(**options))
 
     def pods(self):
         return self.api.client.items(self.api.path("v1", "pods", self.namespace))
@@ -117,8 +126,10 @@ def pods(pods_kubernetes, mariadb, mariadb_url, tmp_path, monkeypatch):
 
 def test_every_cell_arrives_and_grafana_comes_back_with_its_replicas(pods):
     pods.deploy()
+    pods.limit(64)  # Grafana's pods say what they take, and so must the one that reads the claim
     before = pods.contents()
     planned = pods.run(plan_only=True)
+    assert planned.error is None, planned.error
     assert pods.contents() == before
 
     ended = pods.run(approve=planned.plan.hash)
@@ -155,4 +166,27 @@ def test_somebody_who_would_scale_grafana_up_is_named_before_it_is_stopped(pods)
     ended = pods.run(break_glass="a test")
 
     assert "somebody may scale it up while rows are moved: argo-cd" in str(ended.error)
+    assert pods.api.deployment(pods.namespace, "grafana")["spec"]["replicas"] == 1
+
+
+def test_grafana_is_not_stopped_where_nobody_could_read_its_claim_then(pods):
+    pods.deploy()
+    looks = [
+        ("", "pods", "get,list,watch"),
+        ("", "pods/exec", "create,get"),
+        ("", "pods/portforward", "create,get"),
+        ("apps", "deployments", "get,list,watch,patch"),
+        ("autoscaling", "horizontalpodautoscalers", "list"),
+        ("policy", "poddisruptionbudgets", "list"),
+    ]
+    pods.api.allow(pods.namespace, f"{pods.namespace}-user", *looks)
+
+    denied = pods.run({"cluster": pods.api.url_as(f"{pods.namespace}-user")}, break_glass="a test")
+    pods.limit(32)
+    limited = pods.run(break_glass="a test")
+
+    assert isinstance(denied.error, Refused), denied.error
+    assert "the account may not create, delete pods in namespace" in str(denied.error)
+    assert isinstance(limited.error, ClusterRejected), limited.error
+    assert "maximum memory usage per Pod is 32Mi" in str(limited.error)
     assert pods.api.deployment(pods.namespace, "grafana")["spec"]["replicas"] == 1
