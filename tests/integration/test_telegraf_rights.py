@@ -124,7 +124,6 @@ def test_telegraf_gets_what_it_needs_and_no_more_and_undo_takes_it_back(api, met
 
 
 def test_the_old_instructions_are_told_and_narrowed_where_that_was_asked_for(api, metrics):
-    metrics.cluster["cluster"] = api.url  # to narrow wants more than the Role has: to escalate
     put_the_old_instructions(api, metrics)
     before = api.client.get(f"{ROLES}/influx:cluster:viewer")["rules"]
 
@@ -132,6 +131,7 @@ def test_the_old_instructions_are_told_and_narrowed_where_that_was_asked_for(api
     assert told.error is None, told.error
     assert "telegraf-prom: list secrets" in told.result.rights[0]
     assert len(asked(metrics, still_beyond)) >= 2 * (len(BEYOND) - 1)
+    metrics.cluster["cluster"] = api.url  # to narrow wants more than the Role has: to escalate
     narrowed = metrics.run(narrow=True)
 
     assert narrowed.error is None, narrowed.error
@@ -177,10 +177,12 @@ def test_a_role_that_others_have_in_one_namespace_is_told_and_left(api, metrics)
         "roleRef": {"apiGroup": RBAC[:-3], "kind": "ClusterRole", "name": "influx:cluster:viewer"},
         "subjects": [{"apiGroup": RBAC[:-3], "kind": "User", "name": "kim"}],
     }
-    api.client.post(api.path(RBAC, "rolebindings", api.namespace("kims")), body)
+    path = api.path(RBAC, "rolebindings", api.namespace("kims"))
+    api.client.post(path, body)
 
     ended = metrics.run(narrow=True, within_seconds=2)
 
+    api.client.delete(f"{path}/kim")  # or the role would be kim's in the tests after this one too
     assert "beyond: telegraf-ds: get secrets" in str(ended.error)
     assert api.client.get(f"{ROLES}/influx:cluster:viewer")["rules"] != RULES
 
