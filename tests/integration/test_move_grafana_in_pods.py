@@ -1,5 +1,6 @@
 """Moving a Grafana that runs in Kubernetes: its file on a claim, its MySQL behind a pod."""
 
+import contextlib
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,7 +17,7 @@ from tests.lab.grafana_database import make_grafana_database, make_grafana_mysql
 from tests.lab.kubernetes_api import deployment
 from tests.lab.kubernetes_client import ApiSaidNo
 from tests.lab.kubernetes_kubelet import BUSYBOX
-from tests.lab.processes import scratch_directory
+from tests.lab.processes import scratch_directory, wait_until
 
 pytestmark = pytest.mark.timeout(240)
 FOLDER = "/var/lib/grafana"
@@ -69,6 +70,27 @@ class Pods:
         limit = {"type": "Pod", "max": {"memory": f"{megabytes}Mi"}}
         body = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "pods"}}
         self.api.apply({**body, "spec": {"limits": [limit]}}, self.namespace)
+
+    @contextlib.contextmanager
+    def full_quota(self):
+        """A quota that the pods there are use up."""
+        path = self.api.path("v1", "resourcequotas", self.namespace)
+        full = {"hard": {"pods": "2"}, "used": {"pods": "2"}}
+        self.api.client.post(path, {"metadata": {"name": "pods"}, "spec": {"hard": full["hard"]}})
+        self.api.client.patch(f"{path}/pods/status", {"status": full})
+        spec = {"containers": [{"name": "one", "image": BUSYBOX}]}
+        tried = self.api.path("v1", "pods", self.namespace) + "?dryRun=All"
+
+        def is_full():
+            try:
+                self.api.client.post(tried, {"metadata": {"name": "one"}, "spec": spec})
+            except ApiSaidNo as refused:
+                return "exceeded quota" in str(refused)
+            return False
+
+        wait_until(is_full, "the quota to be known", within_seconds=30)
+        yield
+        self.api.client.delete(f"{path}/pods")
 
     @property
     def parameters(self):
@@ -126,9 +148,10 @@ def pods(pods_kubernetes, mariadb, mariadb_url, tmp_path, monkeypatch):
 
 def test_every_cell_arrives_and_grafana_comes_back_with_its_replicas(pods):
     pods.deploy()
-    pods.limit(64)  # Grafana's pods say what they take, and so must the one that reads the claim
     before = pods.contents()
-    planned = pods.run(plan_only=True)
+    with pods.full_quota():  # there is room once Grafana is stopped
+        planned = pods.run(plan_only=True)
+    pods.limit(64)  # Grafana's pods say what they take, and so must the one that reads the claim
     assert planned.error is None, planned.error
     assert pods.contents() == before
 
