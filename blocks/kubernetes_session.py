@@ -185,6 +185,24 @@ class KubernetesSession:
             call.exit_code, call.answer = answer.status, str(bool(status.get("allowed")))
             return bool(status.get("allowed"))
 
+    def try_create(self, path: str, body: Mapping[str, Any]) -> None:
+        """Have the API judge a new object as if it were created: rights, policies, quota, webhooks.
+
+        It is a dry run, and changes nothing.
+
+        Raises:
+            ClusterRejected, ClusterForbidden, ClusterConflict: it would not be created.
+            Unreachable: as of `get`.
+        """
+        tried = with_query(path, dryRun="All")
+        learn_secrets(body)
+        name = (body.get("metadata") or {}).get("name", "")
+        with reading(f"POST {tried} (would {name} be created)", self.label) as call:
+            whole = text.filled_body(body, None)
+            sent = Sent("POST", tried, call.command, whole, within_seconds=self.within_seconds)
+            call.exit_code = self._ask(sent, is_change=False).status
+            call.answer = "it would be created"
+
     def version(self) -> str:
         """The version of the server, as `v1.36.2`."""
         return str(self.get("/version").get("gitVersion", ""))

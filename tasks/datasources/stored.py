@@ -12,10 +12,11 @@ from tasks.datasources.order import DatasourceOrder, Kind
 
 LISTED = "/api/datasources"
 UID_RELEASE = 9  # by uid from this release on, by number before
+PLAIN = ("password", "basicAuthPassword")  # as releases up to 7 may keep them
 # What Grafana tells and does not take, and what may be secret in the clear.
 NOT_SENT = (
     "id", "orgId", "typeLogoUrl", "secureJsonFields", "readOnly", "accessControl", "apiVersion",
-    "password", "basicAuthPassword", "typeName", "secureJsonData",
+    "typeName", "secureJsonData", *PLAIN,
 )  # fmt: skip
 
 COMPARED = ("type", "url", "user", "basicAuth", "basicAuthUser", "isDefault")
@@ -69,7 +70,7 @@ def read_stored(said: Any) -> Stored:
     """
     try:
         kept = {name: value for name, value in said.items() if name not in NOT_SENT}
-        plain = [name for name in ("password", "basicAuthPassword") if said.get(name)]
+        plain = [name for name in PLAIN if said.get(name)]
         encrypted = [
             name for name, is_set in (said.get("secureJsonFields") or {}).items() if is_set
         ]
@@ -102,11 +103,18 @@ def stored_named(grafana: GrafanaApi, name: str) -> Stored | None:
         return None
 
 
-def plain_password(grafana: GrafanaApi, name: str, kind: Kind) -> Secret | None:
-    """A password that a release up to 7 keeps in the clear, which a change would erase."""
+def plain_secrets(grafana: GrafanaApi, name: str) -> dict[str, Secret]:
+    """Passwords that a release up to 7 keeps in the clear, which any change would erase.
+
+    One that is encrypted as well is left out: Grafana uses that one.
+    """
     said = grafana.get(f"{LISTED}/name/{in_path(name)}")
-    value = str(said.get(kind.password_field) or "")
-    return Secret(value) if value else None
+    encrypted = said.get("secureJsonFields") or {}
+    return {
+        field: Secret(str(said[field]))
+        for field in PLAIN
+        if said.get(field) and not encrypted.get(field)
+    }
 
 
 def wanted_fields(order: DatasourceOrder, before: Mapping[str, Any]) -> dict[str, Any]:

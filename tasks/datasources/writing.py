@@ -9,17 +9,19 @@ from recovery.secrecy.secret import Secret
 from recovery.steps import act, undo
 from recovery.verdict import Verdict
 from tasks.datasources.finding import DatasourceFound
-from tasks.datasources.order import DatasourceOrder, Kind
+from tasks.datasources.order import DatasourceOrder
 from tasks.datasources.stored import (
     LISTED,
     Stored,
     differing,
     is_as,
     is_by_uid,
-    plain_password,
+    plain_secrets,
     stored_named,
     wanted_fields,
 )
+
+FIRST_VERSION = 1  # of a data source that was created and never changed
 
 
 def new_request(order: DatasourceOrder, found: DatasourceFound) -> tuple[str, str, dict[str, Any]]:
@@ -29,10 +31,8 @@ def new_request(order: DatasourceOrder, found: DatasourceFound) -> tuple[str, st
     the data source since. Secrets that are not spoken of stay as they are.
     """
     fields = wanted_fields(order, found.before)
-    secret = order.password.read()
-    if secret is None and found.is_there:
-        secret = plain_password(order.grafana, order.wish.name, order.wish.kind)
-    body = _with_secret(fields, order.wish.kind, secret)
+    plain = plain_secrets(order.grafana, order.wish.name) if found.is_there else {}
+    body = _with_secrets(fields, {**plain, **_given(order, order.password.read())})
     if not found.is_there:
         return "POST", LISTED, {**body, "uid": found.uid}
     return "PUT", _path(found), {**body, "version": found.version}
@@ -61,13 +61,14 @@ def is_set(order: DatasourceOrder, found: DatasourceFound) -> Verdict:
 def datasource_put_back(order: DatasourceOrder, found: DatasourceFound) -> None:
     """Put the former data source back, or delete the one that was created.
 
-    A former password is put back where it was given; else the new one stays.
+    A former password is put back where it was given; else the new one stays. Refused where it was
+    written to since, as with another password.
     """
     stored = stored_named(order.grafana, order.wish.name)
     if found.is_there:
         _put_former_back(order, found, stored)
     elif stored is not None:
-        _refuse_changed(order, stored)
+        _refuse_changed(order, stored, FIRST_VERSION)
         by_uid = is_by_uid(stored.uid, found.release)
         place = f"uid/{in_path(stored.uid)}" if by_uid else f"name/{in_path(stored.name)}"
         order.grafana.send("DELETE", f"{LISTED}/{place}")
@@ -106,14 +107,21 @@ def _put_former_back(order: DatasourceOrder, found: DatasourceFound, stored: Sto
         return
     if stored.version == found.version + 2 and is_as(stored.fields, found.before):
         return  # this way back was walked before
-    _refuse_changed(order, stored)
-    secret = order.former_password.read()
-    body = _with_secret(found.before, order.wish.kind, secret)
+    _refuse_changed(order, stored, found.version + 1)
+    plain = plain_secrets(order.grafana, stored.name)
+    body = _with_secrets(found.before, {**plain, **_given(order, order.former_password.read())})
     order.grafana.send("PUT", _path(found), {**body, "version": stored.version})
 
 
-def _refuse_changed(order: DatasourceOrder, stored: Stored) -> None:
-    if told := differing(order, stored.fields):
+def _refuse_changed(order: DatasourceOrder, stored: Stored, version: int) -> None:
+    """Refuse where it is not as this recovery left it: what else was written shows in no field.
+
+    Grafana counts every change, also that of a password, and tells how many; 0 is not told.
+    """
+    told = differing(order, stored.fields)
+    if stored.version not in {0, version}:
+        told.append(f"version: {stored.version} instead of {version}")
+    if told:
         raise Refused(
             order.label,
             f"somebody changed it since: {'; '.join(told)}",
@@ -125,7 +133,8 @@ def _make_default_again(order: DatasourceOrder, found: DatasourceFound) -> None:
     other = stored_named(order.grafana, found.default_before)
     if other is None or other.is_default:
         return
-    body = {**other.fields, "isDefault": True, "version": other.version}
+    fields = {**other.fields, "isDefault": True, "version": other.version}
+    body = _with_secrets(fields, plain_secrets(order.grafana, other.name))
     order.grafana.send("PUT", other.path(found.release), body)
 
 
@@ -134,7 +143,9 @@ def _path(found: DatasourceFound) -> str:
     return f"{LISTED}/uid/{in_path(found.uid)}" if by_uid else f"{LISTED}/{found.number}"
 
 
-def _with_secret(fields: Mapping[str, Any], kind: Kind, secret: Secret | None) -> dict[str, Any]:
-    if secret is None:
-        return dict(fields)
-    return {**fields, "secureJsonData": {kind.password_field: secret}}
+def _given(order: DatasourceOrder, secret: Secret | None) -> dict[str, Secret]:
+    return {} if secret is None else {order.wish.kind.password_field: secret}
+
+
+def _with_secrets(fields: Mapping[str, Any], secrets: Mapping[str, Secret]) -> dict[str, Any]:
+    return {**fields, "secureJsonData": dict(secrets)} if secrets else dict(fields)

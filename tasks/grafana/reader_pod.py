@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from blocks import kubernetes_text as text
+from blocks.kubernetes_answer import ClusterRejected
 from blocks.kubernetes_session import KubernetesSession
 from blocks.kubernetes_text import Object, Operation
 from blocks.kubernetes_watch import wait_for
@@ -16,7 +17,8 @@ from recovery.walk import current_fence
 from tasks.grafana.pods import GrafanaPods
 from tasks.jobs.template import RECOVERY_LABEL
 from tasks.workloads.interference import Interference, Interferer, interference_with
-from tasks.workloads.pods import read_pod
+from tasks.workloads.pods import is_history, read_pod
+from tasks.workloads.rights import Rule, refuse_missing, rules_to_restart
 from tasks.workloads.target import Workload, find_workload
 
 LIVES_SECONDS = 6 * 3600
@@ -28,6 +30,15 @@ SCALES_UP = {
     Interferer.NOT_KNOWN,
 }
 COPIED = ("imagePullSecrets", "nodeSelector", "tolerations", "securityContext", "hostNetwork")
+COPIED_OF_CONTAINER = ("securityContext", "resources")  # what policies and quotas ask for
+ROLE = "recover-grafana"
+RULES: tuple[Rule, ...] = (
+    ("", "pods", ("get", "list", "watch", "create", "delete")),
+    ("", "pods/exec", ("create", "get")),
+)
+# No proof: the quota may be used up by Grafana's own pod, which goes first, and a webhook of an API
+# before 1.22 may know no dry run.
+UNPROVEN = ("exceeded quota", "does not support dry run")
 
 
 @dataclass(frozen=True)
@@ -43,8 +54,9 @@ def grafana_found(grafana: GrafanaPods, path: str) -> GrafanaFound:
     """The workload that runs Grafana, and the claim that its database lies on.
 
     Raises:
-        Refused: there is none, the database lies on nothing that outlives a pod, or somebody would
-            scale Grafana up while rows are moved.
+        Refused: there is none, the database lies on nothing that outlives a pod, somebody would
+            scale Grafana up while rows are moved, or the account may not do what follows.
+        ClusterRejected: a policy or quota would not let the pod be created that reads the claim.
         ClusterForbidden, Unreachable: see there.
 
     Runbook: docs/runbooks/grafana-sqlite-to-mysql.md, "In Kubernetes".
@@ -53,6 +65,14 @@ def grafana_found(grafana: GrafanaPods, path: str) -> GrafanaFound:
         workload = find_workload(session, grafana.order)
         read = session.get(workload.path)
         _refuse_interference(grafana, interference_with(session, workload, read))
+        refuse_missing(session, grafana.order, ROLE, [*rules_to_restart([workload]), *RULES])
+        found = GrafanaFound(workload, _reader_spec(grafana, path, read))
+        _try_reader(session, grafana, found)
+    return found
+
+
+def _reader_spec(grafana: GrafanaPods, path: str, read: Object) -> dict[str, Any]:
+    """The pod that reads the claim: placed, allowed and limited as Grafana's own."""
     spec = read["spec"]["template"]["spec"]
     container = grafana.container({"spec": spec})
     own = next(one for one in spec["containers"] if one["name"] == container)
@@ -68,23 +88,33 @@ def grafana_found(grafana: GrafanaPods, path: str) -> GrafanaFound:
             "Copy grafana.db with its -wal out of the running pod, and give it as a path",
         )
     reader = {
+        **{name: own[name] for name in COPIED_OF_CONTAINER if own.get(name)},
         "name": "reader",
         "image": own["image"],
         "command": ["sleep", str(LIVES_SECONDS)],
         "volumeMounts": [{**mount, "readOnly": True}],
     }
-    return GrafanaFound(
-        workload,
-        {
-            **{name: spec[name] for name in COPIED if spec.get(name)},
-            "restartPolicy": "Never",
-            "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 0,
-            "activeDeadlineSeconds": LIVES_SECONDS,
-            "containers": [reader],
-            "volumes": [volume],
-        },
-    )
+    return {
+        **{name: spec[name] for name in COPIED if spec.get(name)},
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 0,
+        "activeDeadlineSeconds": LIVES_SECONDS,
+        "containers": [reader],
+        "volumes": [volume],
+    }
+
+
+def _try_reader(session: KubernetesSession, grafana: GrafanaPods, found: GrafanaFound) -> None:
+    """Once Grafana is stopped is too late to learn that the pod cannot be created.
+
+    It is tried under a name of no recovery, since a plan has none yet.
+    """
+    try:
+        session.try_create(grafana.pods_path, _body("recovery-tried", "tried", found))
+    except ClusterRejected as refused:
+        if not any(one in str(refused) for one in UNPROVEN):
+            raise
 
 
 def _refuse_interference(grafana: GrafanaPods, others: Sequence[Interference]) -> None:
@@ -105,8 +135,11 @@ def mount_of(mounts: Sequence[Mapping[str, Any]], path: str) -> dict[str, Any]:
 
 def reader_body(grafana: GrafanaPods, found: GrafanaFound) -> dict[str, Any]:
     """The pod as it is created."""
-    labels = {RECOVERY_LABEL: current_fence().recovery_id}
-    metadata = {"name": grafana.reader_name, "labels": labels}
+    return _body(grafana.reader_name, current_fence().recovery_id, found)
+
+
+def _body(name: str, of: str, found: GrafanaFound) -> dict[str, Any]:
+    metadata = {"name": name, "labels": {RECOVERY_LABEL: of}}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": found.pod_spec}
 
 
@@ -138,9 +171,15 @@ def reader_removed(grafana: GrafanaPods) -> None:
         _remove(session, grafana)
 
 
+def removal_text(grafana: GrafanaPods) -> str:
+    """What deletes the pod."""
+    return text.delete_where_text(f"{grafana.pods_path}/{grafana.reader_name}", of_this_recovery())
+
+
 @act(
     commands=lambda grafana, found: [
-        text.create_text(grafana.pods_path, reader_body(grafana, found))
+        removal_text(grafana),  # of one that has ended before the claim was read
+        text.create_text(grafana.pods_path, reader_body(grafana, found)),
     ],
     done_when=is_reading,
     undo=reader_removed,
@@ -150,7 +189,8 @@ def reader_removed(grafana: GrafanaPods) -> None:
 def start_reader(grafana: GrafanaPods, found: GrafanaFound) -> None:
     """Start a pod that mounts the claim for reading, of Grafana's own image, and wait for it.
 
-    Nothing is written on the claim. Done twice, the second does nothing.
+    Nothing is written on the claim. One that has ended, by its deadline or an eviction, is removed
+    first. Done twice, the second does nothing.
 
     Raises:
         NotVerified: it does not run in time, as where the volume cannot be attached.
@@ -160,7 +200,11 @@ def start_reader(grafana: GrafanaPods, found: GrafanaFound) -> None:
     """
     path = f"{grafana.pods_path}/{grafana.reader_name}"
     with grafana.order.cluster.session() as session:
-        if session.find(path) is None:
+        there = session.find(path)
+        if there is not None and is_history(there):
+            _remove(session, grafana)
+            there = None
+        if there is None:
             session.create(grafana.pods_path, reader_body(grafana, found))
         seen = ["nothing yet"]
 
@@ -183,12 +227,7 @@ def start_reader(grafana: GrafanaPods, found: GrafanaFound) -> None:
             )
 
 
-@act(
-    commands=lambda grafana: [
-        text.delete_where_text(f"{grafana.pods_path}/{grafana.reader_name}", of_this_recovery())
-    ],
-    done_when=is_gone,
-)
+@act(commands=lambda grafana: [removal_text(grafana)], done_when=is_gone)
 def stop_reader(grafana: GrafanaPods) -> None:
     """Delete the pod that read the claim, so that Grafana can have it again.
 

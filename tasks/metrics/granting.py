@@ -59,6 +59,11 @@ def with_subjects(order: RightsOrder, found: RightsFound) -> list[dict[str, Any]
     return [*found.subjects, *(one for one in subjects_of(order) if one not in found.subjects)]
 
 
+def with_rules(found: RightsFound) -> list[dict[str, Any]]:
+    """What our ClusterRole is to give: what it gives, and what telegraf needs."""
+    return [*found.rules, *(one for one in RULES if one not in found.rules)]
+
+
 def replaced(uid: str, pointer: str, before: object, after: object) -> list[Operation]:
     """Put another value in the place of one that was looked at."""
     tested = [*text.tests(uid=uid), text.tested(pointer, before)]
@@ -66,10 +71,10 @@ def replaced(uid: str, pointer: str, before: object, after: object) -> list[Oper
 
 
 def is_role_given(order: RightsOrder) -> Verdict:
-    """Whether our ClusterRole has our rules."""
+    """Whether our ClusterRole has our rules, beside whatever else it has."""
     with order.cluster.session() as session:
-        read = session.find(role_path())
-        return Verdict.of(read is not None and read.get("rules") == RULES)
+        rules = (session.find(role_path()) or {}).get("rules") or []
+        return Verdict.of(all(one in rules for one in RULES))
 
 
 def is_bound(order: RightsOrder) -> Verdict:
@@ -90,7 +95,8 @@ def role_commands(found: RightsFound) -> list[str]:
     """What gives the role."""
     if not found.role:
         return [text.create_text(ROLES, role_body())]
-    return [text.patch_text(role_path(), replaced(found.role, "/rules", found.rules, RULES))]
+    after = with_rules(found)
+    return [text.patch_text(role_path(), replaced(found.role, "/rules", found.rules, after))]
 
 
 def binding_commands(order: RightsOrder, found: RightsFound) -> list[str]:
@@ -109,8 +115,10 @@ def role_taken_back(order: RightsOrder, found: RightsFound) -> None:
     with order.cluster.session() as session:
         if not found.role:
             _delete_ours(session, role_path())
-        elif (session.find(role_path()) or {}).get("rules") == RULES != found.rules:
-            back = replaced(found.role, "/rules", RULES, found.rules)
+            return
+        after = with_rules(found)
+        if (session.find(role_path()) or {}).get("rules") == after != found.rules:
+            back = replaced(found.role, "/rules", after, found.rules)
             session.patch(role_path(), back)
 
 
@@ -137,7 +145,7 @@ def role_widened(order: RightsOrder, wide: WideRole) -> None:
 
 @act(commands=role_commands, done_when=is_role_given, undo=role_taken_back, redo_stale=False)
 def give_role(order: RightsOrder, found: RightsFound) -> None:
-    """Create the ClusterRole with what telegraf needs and no more, or give it these rules.
+    """Create the ClusterRole with what telegraf needs and no more, or add that to the one there is.
 
     Nobody has it before it is bound. Done twice, the second does nothing.
 
@@ -151,8 +159,9 @@ def give_role(order: RightsOrder, found: RightsFound) -> None:
     with order.cluster.session() as session:
         if not found.role:
             session.create(ROLES, role_body())
-        else:
-            session.patch(role_path(), replaced(found.role, "/rules", found.rules, RULES))
+            return
+        after = with_rules(found)
+        session.patch(role_path(), replaced(found.role, "/rules", found.rules, after))
 
 
 @act(commands=binding_commands, done_when=is_bound, undo=binding_taken_back, redo_stale=False)

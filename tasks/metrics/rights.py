@@ -157,14 +157,19 @@ def gives_beyond(rules: Iterable[Mapping[str, Any]]) -> bool:
 
 def _wide(session: KubernetesSession, order: RightsOrder) -> tuple[list[WideRole], list[str]]:
     """The roles that give more than is needed: telegraf's alone, and those that others have too."""
-    bindings = session.objects(path_of(VERSION, "clusterrolebindings"))
+    bindings = [
+        *session.objects(path_of(VERSION, "clusterrolebindings")),
+        *session.objects(path_of(VERSION, "rolebindings")),  # of all namespaces
+    ]
     roles = {
         one["metadata"]["name"]: one for one in session.objects(path_of(VERSION, "clusterroles"))
     }
     users: dict[str, list[Mapping[str, Any]]] = {}
     for binding in bindings:
+        if binding["roleRef"]["kind"] != "ClusterRole":
+            continue
         for name in _with_sources(roles, str(binding["roleRef"]["name"])):
-            users.setdefault(name, []).extend(binding.get("subjects") or [])
+            users.setdefault(name, []).extend(_whom(order, binding))
     wide, told = [], []
     for name, role in sorted(roles.items()):
         is_ours = any(_is_telegraf(order, one) for one in users.get(name, []))
@@ -179,6 +184,16 @@ def _wide(session: KubernetesSession, order: RightsOrder) -> tuple[list[WideRole
         else:
             wide.append(WideRole(name, role["metadata"]["uid"], role["rules"]))
     return wide, told
+
+
+def _whom(order: RightsOrder, binding: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Whom a binding gives its role; what telegraf is given in one namespace is left to it."""
+    is_of_cluster = "namespace" not in binding["metadata"]
+    return [
+        one
+        for one in binding.get("subjects") or []
+        if is_of_cluster or not _is_telegraf(order, one)
+    ]
 
 
 def _with_sources(roles: Mapping[str, Mapping[str, Any]], name: str) -> list[str]:

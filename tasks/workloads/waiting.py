@@ -101,7 +101,8 @@ def not_out(
 def no_pods_left(order: WorkloadOrder, workload: Workload) -> int:
     """How many seconds it took until no pod was left, not even one that is going.
 
-    A pod on a node that is gone stays; forcing it off could leave two writers on one volume.
+    A pod on a node that is gone stays; forcing it off could leave two writers on one volume. One
+    that has ended, as by an eviction, stays listed and is none: nothing of it runs.
 
     Raises:
         NotVerified: some are left; names them.
@@ -111,8 +112,8 @@ def no_pods_left(order: WorkloadOrder, workload: Workload) -> int:
     left: list[str] = []
 
     def are_gone(found: Sequence[Object]) -> bool | None:
-        left[:] = sorted(pod["metadata"]["name"] for pod in found)
-        return None if found else True
+        left[:] = sorted(pod["metadata"]["name"] for pod in found if not is_history(pod))
+        return None if left else True
 
     with order.cluster.session() as session:
         is_done = wait_for(

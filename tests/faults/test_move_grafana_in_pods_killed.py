@@ -8,7 +8,7 @@ import pytest
 from tests.faults.conftest import flaws_of, kill_points, sampled, the_recovery
 from tests.integration.test_move_grafana_in_pods import Pods
 from tests.lab.grafana_database import make_grafana_database, make_grafana_mysql_schema
-from tests.lab.processes import scratch_directory
+from tests.lab.processes import scratch_directory, wait_until
 
 POINTS = 2  # of an ordinary run; all of them with FAULTS=all
 OF_PODS = ("scale_down", "start_reader", "stop_reader", "scale_back")
@@ -35,6 +35,20 @@ class World:
             "RECOVER_WORK_DIR": str(self.folder / "work"),
             "RECOVER_LEASE_SECONDS": "3",
         }
+
+    def end_reader(self):
+        """Let the pod that reads the claim come to the end of its time."""
+        path = self.pods.api.path("v1", "pods", self.pods.namespace, self.reader)
+        self.pods.api.client.patch(path, {"spec": {"activeDeadlineSeconds": 1}})
+
+        def has_ended():
+            return self.pods.api.client.get(path)["status"]["phase"] == "Failed"
+
+        wait_until(has_ended, "the reader pod to end", within_seconds=60)
+
+    @property
+    def reader(self):
+        return f"recovery-{the_recovery(self)}"
 
     def assert_moved(self, at):
         assert not self.pods.differences().differences, at
@@ -64,7 +78,7 @@ def make_world(pods_kubernetes, mariadb, mariadb_url, tmp_path):
         yield make
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_a_worker_killed_around_the_pods_leaves_grafana_running_on_its_rows(make_world, runs):
     """Goal: no instruction around the pods is a point of no return.
 
@@ -91,3 +105,15 @@ def test_a_worker_killed_around_the_pods_leaves_grafana_running_on_its_rows(make
 
         assert resumed.answer["state"] == "recovered", (at, resumed.answer)
         world.assert_moved(at)
+
+    started = [
+        n for n, event in enumerate(whole.events, 1) if event[:2] == ["done", "start_reader"]
+    ]
+    world = make_world()
+    killed = runs.run(world, kill=(started[0], "after"), break_glass="fault test")
+    assert killed.exit_code == -9, killed
+    world.end_reader()
+    resumed = runs.run(world, resume=the_recovery(world), break_glass="fault test")
+
+    assert resumed.answer["state"] == "recovered", resumed.answer
+    world.assert_moved("the reader pod had ended")

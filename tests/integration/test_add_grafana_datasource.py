@@ -5,6 +5,7 @@ import copy
 import pytest
 
 from blocks.grafana_answer import GrafanaPermissionMissing
+from blocks.grafana_api import GrafanaApi
 from recovery.errors import BadInput, NotVerified, Refused
 from recovery.evidence.report import markdown_report
 from recovery.journal.opening import open_journal
@@ -123,6 +124,29 @@ def test_undo_leaves_alone_what_somebody_changed_since(sources):
 
     assert "somebody changed it since" in str(undone.error)
     assert sources.stored()["url"] == "http://another:8086"
+
+
+@pytest.mark.parametrize("before", [{}, {"url": WRONG_HOST}])
+def test_undo_leaves_alone_what_was_given_another_password_since(sources, before):
+    if before:
+        sources.add(**before)
+    ended = sources.run(accept=["former-password"])
+    assert ended.error is None, ended.error
+    stored = sources.stored()
+    api = GrafanaApi.from_url(sources.grafana_url)
+    secret = {"secureJsonData": {"password": "an0ther-0f-the-lab"}}
+    api.send(
+        "PUT", f"/api/datasources/uid/{stored['uid']}", {"version": stored["version"], **secret}
+    )
+
+    undone = sources.undo(ended, accept=["former-password"])
+
+    version = stored["version"] - 1
+    assert f"somebody changed it since: version: {version + 1} instead of {version}" in str(
+        undone.error
+    )
+    assert sources.stored()["url"] == sources.influxdb.url
+    assert sources.stored()["secrets"] == {"password": "an0ther-0f-the-lab"}
 
 
 def test_a_missing_password_is_written(sources):
@@ -260,6 +284,23 @@ def test_a_password_that_grafana_7_keeps_in_the_clear_is_not_lost_nor_told(sourc
     assert ended.error is None, ended.error
     assert sources.stored()["secrets"] == plain
     assert_told_nowhere(sources, ended, sources.influxdb.password)
+
+
+def test_the_passwords_that_grafana_7_keeps_in_the_clear_outlive_being_the_default_again(sources):
+    sources.lab.datasources.release = 7
+    plain = {"password": "0utdated-0f-the-lab", "basicAuthPassword": "an0ther-0f-the-lab"}
+    secrets = {"password": FORMER}
+    fields = {"type": "prometheus", "isDefault": True}
+    sources.add(name="Prometheus", plain=plain, secrets=secrets, **fields)
+    ended = sources.run(default=True)
+    assert ended.error is None, ended.error
+
+    undone = sources.undo(ended, default=True)
+
+    assert undone.error is None, undone.error
+    assert sources.stored("Prometheus")["isDefault"]
+    assert sources.stored("Prometheus")["secrets"] == {**plain, **secrets}
+    assert_told_nowhere(sources, ended, *plain.values())
 
 
 def test_a_type_without_health_is_created_only_where_that_is_accepted(sources):

@@ -56,6 +56,15 @@ def test_a_patch_is_made_only_where_its_tests_hold(session, namespace):
     assert session.get(maps(namespace, "settings"))["data"] == {"limit": "7"}
 
 
+def test_what_is_only_tried_is_not_created(session, namespace):
+    session.try_create(maps(namespace), a_map("settings", limit="5"))
+
+    assert session.find(maps(namespace, "settings")) is None
+    session.create(maps(namespace), a_map("settings", limit="5"))
+    with pytest.raises(ClusterConflict, match="already exists"):
+        session.try_create(maps(namespace), a_map("settings", limit="5"))
+
+
 def test_a_change_that_came_in_between_is_a_conflict_below_and_is_sent_again(
     api, session, namespace, monkeypatch
 ):

@@ -1,10 +1,12 @@
 """Moving a Grafana that runs in Kubernetes: its file on a claim, its MySQL behind a pod."""
 
+import contextlib
 from urllib.parse import urlsplit
 
 import pytest
 
 import flows.grafana  # noqa: F401 (declares the recovery)
+from blocks.kubernetes_answer import ClusterRejected
 from blocks.mysql_server import _kept_sessions
 from recovery.declare import RECOVERIES, run_plainly
 from recovery.errors import Refused
@@ -15,7 +17,7 @@ from tests.lab.grafana_database import make_grafana_database, make_grafana_mysql
 from tests.lab.kubernetes_api import deployment
 from tests.lab.kubernetes_client import ApiSaidNo
 from tests.lab.kubernetes_kubelet import BUSYBOX
-from tests.lab.processes import scratch_directory
+from tests.lab.processes import scratch_directory, wait_until
 
 pytestmark = pytest.mark.timeout(240)
 FOLDER = "/var/lib/grafana"
@@ -56,11 +58,39 @@ class Pods:
         body = pod_of("grafana", volumes=[{"name": "storage", **(volume or claim)}])
         container = body["spec"]["template"]["spec"]["containers"][0]
         container["volumeMounts"] = [{"name": "storage", "mountPath": FOLDER}]
+        container["resources"] = {"limits": {"memory": "64Mi"}}
         self.api.apply(body, self.namespace)
         self.api.apply(pod_of("grafanadb-mysql"), self.namespace)
         for one in ("grafana", "grafanadb-mysql"):
             self.api.wait_until_out(self.namespace, one, within_seconds=90)
         return self
+
+    def limit(self, megabytes):
+        """Let no pod be created that may take more memory, or says nothing of it."""
+        limit = {"type": "Pod", "max": {"memory": f"{megabytes}Mi"}}
+        body = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "pods"}}
+        self.api.apply({**body, "spec": {"limits": [limit]}}, self.namespace)
+
+    @contextlib.contextmanager
+    def full_quota(self):
+        """A quota that the pods there are use up."""
+        path = self.api.path("v1", "resourcequotas", self.namespace)
+        full = {"hard": {"pods": "2"}, "used": {"pods": "2"}}
+        self.api.client.post(path, {"metadata": {"name": "pods"}, "spec": {"hard": full["hard"]}})
+        self.api.client.patch(f"{path}/pods/status", {"status": full})
+        spec = {"containers": [{"name": "one", "image": BUSYBOX}]}
+        tried = self.api.path("v1", "pods", self.namespace) + "?dryRun=All"
+
+        def is_full():
+            try:
+                self.api.client.post(tried, {"metadata": {"name": "one"}, "spec": spec})
+            except ApiSaidNo as refused:
+                return "exceeded quota" in str(refused)
+            return False
+
+        wait_until(is_full, "the quota to be known", within_seconds=30)
+        yield
+        self.api.client.delete(f"{path}/pods")
 
     @property
     def parameters(self):
@@ -75,10 +105,11 @@ class Pods:
             "mysql": "deployment/grafanadb-mysql",
         }
 
-    def run(self, **options):
+    def run(self, given=None, **options):
         declared = RECOVERIES["move-grafana-to-mysql"]
-        given = {name: default for name, (_, default) in declared.parameters.items()}
-        return run_plainly(declared, {**given, **self.parameters}, Options(**options))
+        defaults = {name: default for name, (_, default) in declared.parameters.items()}
+        told = {**defaults, **self.parameters, **(given or {})}
+        return run_plainly(declared, told, Options(**options))
 
     def pods(self):
         return self.api.client.items(self.api.path("v1", "pods", self.namespace))
@@ -118,7 +149,10 @@ def pods(pods_kubernetes, mariadb, mariadb_url, tmp_path, monkeypatch):
 def test_every_cell_arrives_and_grafana_comes_back_with_its_replicas(pods):
     pods.deploy()
     before = pods.contents()
-    planned = pods.run(plan_only=True)
+    with pods.full_quota():  # there is room once Grafana is stopped
+        planned = pods.run(plan_only=True)
+    pods.limit(64)  # Grafana's pods say what they take, and so must the one that reads the claim
+    assert planned.error is None, planned.error
     assert pods.contents() == before
 
     ended = pods.run(approve=planned.plan.hash)
@@ -155,4 +189,27 @@ def test_somebody_who_would_scale_grafana_up_is_named_before_it_is_stopped(pods)
     ended = pods.run(break_glass="a test")
 
     assert "somebody may scale it up while rows are moved: argo-cd" in str(ended.error)
+    assert pods.api.deployment(pods.namespace, "grafana")["spec"]["replicas"] == 1
+
+
+def test_grafana_is_not_stopped_where_nobody_could_read_its_claim_then(pods):
+    pods.deploy()
+    looks = [
+        ("", "pods", "get,list,watch"),
+        ("", "pods/exec", "create,get"),
+        ("", "pods/portforward", "create,get"),
+        ("apps", "deployments", "get,list,watch,patch"),
+        ("autoscaling", "horizontalpodautoscalers", "list"),
+        ("policy", "poddisruptionbudgets", "list"),
+    ]
+    pods.api.allow(pods.namespace, f"{pods.namespace}-user", *looks)
+
+    denied = pods.run({"cluster": pods.api.url_as(f"{pods.namespace}-user")}, break_glass="a test")
+    pods.limit(32)
+    limited = pods.run(break_glass="a test")
+
+    assert isinstance(denied.error, Refused), denied.error
+    assert "the account may not create, delete pods in namespace" in str(denied.error)
+    assert isinstance(limited.error, ClusterRejected), limited.error
+    assert "maximum memory usage per Pod is 32Mi" in str(limited.error)
     assert pods.api.deployment(pods.namespace, "grafana")["spec"]["replicas"] == 1

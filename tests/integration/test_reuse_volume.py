@@ -9,6 +9,8 @@ import flows.volumes  # noqa: F401 (declares the recovery)
 from recovery.errors import BadInput, NotVerified, Refused
 from recovery.stage import PlainStage
 from tests.integration.volume_runs import Volumes
+from tests.lab.kubernetes_node import FAILS, Image
+from tests.lab.processes import wait_until
 
 NOTE = "recovery-pipelines.io/replicas"
 
@@ -301,6 +303,32 @@ def test_a_pod_that_does_not_go_stops_it_before_the_volume_is_touched(volumes, d
     options = {"resume": ended.recovery_id}
     resumed = volumes.run(deployed_again, within_seconds=3, options=options)
     assert resumed.error is None, resumed.error
+
+
+def test_a_pod_that_was_evicted_and_is_still_listed_holds_nothing_up(volumes, deployed_again):
+    api, image = volumes.api, f"{volumes.namespace}/evicted"
+    api.node.images[image] = Image(state=FAILS)
+    web = api.deployment(volumes.namespace, "web")
+    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "controller": True}
+    metadata = {
+        "name": "evicted",
+        "labels": web["spec"]["template"]["metadata"]["labels"],
+        "ownerReferences": [{**owner, "uid": web["metadata"]["uid"]}],
+    }
+    spec = {"containers": [{"name": "web", "image": image}], "restartPolicy": "Never"}
+    body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    api.apply(body, volumes.namespace)
+    path = api.path("v1", "pods", volumes.namespace, "evicted")
+
+    def has_ended():
+        return api.client.get(path)["status"].get("phase") == "Failed"
+
+    wait_until(has_ended, "the pod to have ended", within_seconds=20)
+
+    ended = volumes.run(deployed_again, within_seconds=5)
+
+    assert ended.error is None, ended.error
+    assert has_ended()
 
 
 def test_a_daemon_set_or_no_volume_is_no_input(volumes):

@@ -124,7 +124,6 @@ def test_telegraf_gets_what_it_needs_and_no_more_and_undo_takes_it_back(api, met
 
 
 def test_the_old_instructions_are_told_and_narrowed_where_that_was_asked_for(api, metrics):
-    metrics.cluster["cluster"] = api.url  # to narrow wants more than the Role has: to escalate
     put_the_old_instructions(api, metrics)
     before = api.client.get(f"{ROLES}/influx:cluster:viewer")["rules"]
 
@@ -132,6 +131,7 @@ def test_the_old_instructions_are_told_and_narrowed_where_that_was_asked_for(api
     assert told.error is None, told.error
     assert "telegraf-prom: list secrets" in told.result.rights[0]
     assert len(asked(metrics, still_beyond)) >= 2 * (len(BEYOND) - 1)
+    metrics.cluster["cluster"] = api.url  # to narrow wants more than the Role has: to escalate
     narrowed = metrics.run(narrow=True)
 
     assert narrowed.error is None, narrowed.error
@@ -167,6 +167,39 @@ def test_a_role_that_others_have_too_is_told_and_left(api, metrics):
 
     assert "beyond: telegraf-ds: get secrets" in str(ended.error)
     assert api.client.get(f"{ROLES}/influx:cluster:viewer")["rules"] != RULES
+
+
+def test_a_role_that_others_have_in_one_namespace_is_told_and_left(api, metrics):
+    metrics.cluster["cluster"] = api.url  # as above
+    put_the_old_instructions(api, metrics)
+    body = {
+        "metadata": {"name": "kim"},
+        "roleRef": {"apiGroup": RBAC[:-3], "kind": "ClusterRole", "name": "influx:cluster:viewer"},
+        "subjects": [{"apiGroup": RBAC[:-3], "kind": "User", "name": "kim"}],
+    }
+    path = api.path(RBAC, "rolebindings", api.namespace("kims"))
+    api.client.post(path, body)
+
+    ended = metrics.run(narrow=True, within_seconds=2)
+
+    api.client.delete(f"{path}/kim")  # or the role would be kim's in the tests after this one too
+    assert "beyond: telegraf-ds: get secrets" in str(ended.error)
+    assert api.client.get(f"{ROLES}/influx:cluster:viewer")["rules"] != RULES
+
+
+def test_a_role_of_ours_that_lacks_a_verb_keeps_what_else_it_gives(api, metrics):
+    own = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}
+    before = [own, {**RULES[0], "verbs": ["get", "list"]}]
+    api.client.post(ROLES, {"metadata": {"name": "telegraf-metrics"}, "rules": before})
+
+    ended = metrics.run()
+
+    assert ended.error is None, ended.error
+    assert asked(metrics, still_missing) == []
+    assert api.client.get(f"{ROLES}/telegraf-metrics")["rules"] == [*before, *RULES]
+    undone = metrics.undo(ended)
+    assert undone.error is None, undone.error
+    assert api.client.get(f"{ROLES}/telegraf-metrics")["rules"] == before
 
 
 def test_an_account_that_may_not_give_rights_is_told_which_rule_would(api, metrics):

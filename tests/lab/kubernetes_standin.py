@@ -155,7 +155,9 @@ class StandInApi:
             store.delete(key, body.get("deleteOptions") or {})
             return request.send(201, {"kind": "Status", "status": "Success"})
         if method == "POST":
-            return request.send(201, store.create(key, body, request.manager))
+            is_tried = request.query.get("dryRun") == "All"
+            made = store.create(key, body, request.manager, is_tried=is_tried)
+            return request.send(201, made)
         if method == "DELETE":
             return request.send(200, store.delete(key, body or {}))
         old = store.get(key)

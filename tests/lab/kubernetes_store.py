@@ -98,7 +98,7 @@ class Store:
                 if k.resource == resource and namespace in {"", k.namespace}
             ]
 
-    def create(self, key, body, manager="unknown"):
+    def create(self, key, body, manager="unknown", *, is_tried=False):
         with self.changed:
             is_there = Key("v1", "namespaces", "", key.namespace) in self.objects
             if key.namespace and not is_there:
@@ -124,7 +124,8 @@ class Store:
             note_fields({}, body, key, manager)
             if key.resource == "persistentvolumeclaims":
                 metadata.setdefault("finalizers", [IN_USE])
-            self._put(key, body, "ADDED")
+            if not is_tried:
+                self._put(key, body, "ADDED")
             return copy.deepcopy(body)
 
     def replace(self, key, body, *, is_status=False, manager="unknown"):
