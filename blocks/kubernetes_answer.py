@@ -55,13 +55,18 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """A request as errors tell of it. `who` names the credentials and what is known of them."""
+    """A request as errors tell of it.
+
+    `who` names the credentials and what is known of them. `was_away` says that the API was not
+    there a moment ago: one that has just started forbids everything until it has read its Roles.
+    """
 
     label: str
     command: str
     asked: Asked | None
     is_change: bool
     who: str = ""
+    was_away: bool = False
 
 
 def refuse_bad_answer(question: Question, answer: Answer) -> None:
@@ -94,6 +99,8 @@ def refuse_bad_answer(question: Question, answer: Answer) -> None:
         remedy = f"{question.who}. {remedy}" if question.who else remedy
     if answer.status == 403:  # noqa: PLR2004
         kind, remedy = _forbidden(question, said)
+        if kind is ClusterForbidden and question.was_away:
+            raise Unreachable(label, command, f"it was away a moment ago, and says: {said}")
     if answer.status == 422 and said == NOT_APPLIED:  # noqa: PLR2004 (a JSON patch did not fit)
         kind, remedy = ClusterConflict, CHANGED
     raise kind(label, command, answer.status, said, remedy)

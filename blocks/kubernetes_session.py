@@ -28,7 +28,7 @@ from blocks.kubernetes_seen import learn_secrets, told
 from blocks.kubernetes_text import Object, Operation
 from blocks.kubernetes_wire import Sent, Wire
 from recovery.commands import Call, changing, reading
-from recovery.errors import UnreadableOutput
+from recovery.errors import Unreachable, UnreadableOutput
 from recovery.walk import Fence, current_fence
 
 PAGE = 500
@@ -182,8 +182,11 @@ class KubernetesSession:
             sent = Sent("POST", path, call.command, body, within_seconds=self.within_seconds)
             answer = self._ask(sent, is_change=False)
             status = self._read(call.command, answer).get("status") or {}
-            call.exit_code, call.answer = answer.status, str(bool(status.get("allowed")))
-            return bool(status.get("allowed"))
+            is_allowed = bool(status.get("allowed"))
+            call.exit_code, call.answer = answer.status, str(is_allowed)
+            if not is_allowed and self.wire.was_away:
+                raise Unreachable(self.label, call.command, "no, but it was away a moment ago")
+            return is_allowed
 
     def try_create(self, path: str, body: Mapping[str, Any]) -> None:
         """Have the API judge a new object as if it were created: rights, policies, quota, webhooks.
@@ -373,7 +376,8 @@ class KubernetesSession:
         asked = asked_by(sent.method, sent.path)
         changes = sent.is_change if is_change is None else is_change
         answer = self.wire.ask(sent)
-        question = Question(self.label, sent.command, asked, changes)
+        away = self.wire.was_away
+        question = Question(self.label, sent.command, asked, changes, was_away=away)
         try:
             refuse_bad_answer(question, answer)
         except ClusterLoginRefused:

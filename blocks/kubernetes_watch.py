@@ -148,7 +148,8 @@ def _apply(call: Call, kind: str, found: Object, known: dict[str, Object]) -> No
 
 def _refuse(session: KubernetesSession, call: Call, status: int, text: str) -> None:
     asked = asked_by("GET", call.command.partition(" ")[2], is_watch=True)
-    question = Question(session.label, call.command, asked, is_change=False)
+    away = session.wire.was_away
+    question = Question(session.label, call.command, asked, is_change=False, was_away=away)
     refuse_bad_answer(question, Answer(status, text))
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import urllib3
 from urllib3.exceptions import (
@@ -27,6 +27,7 @@ CHUNK_BYTES = 1 << 16
 CONNECT_SECONDS = 10.0
 ESCAPED_BY_GO = "<>&\u2028\u2029"
 LINE_MAX_BYTES = 32 << 20
+STARTING_SECONDS = 30.0  # until it has read its Roles, an API forbids what they allow
 NEVER_SENT = (NewConnectionError, ConnectTimeoutError, ProxyError, SSLError)
 NOT_TRUSTED = (
     "Its certificate is not one that the kubeconfig trusts, or ran out: see "
@@ -57,6 +58,14 @@ class Wire:
 
     def __init__(self, access: Access, label: str) -> None:
         self.access, self.label = access, label
+
+    _lost_at: ClassVar[dict[str, float]] = {}  # by server, for all sessions of this process
+
+    @property
+    def was_away(self) -> bool:
+        """Whether this API was not there a moment ago, and may only just have started."""
+        lost_at = self._lost_at.get(self.access.server)
+        return lost_at is not None and time.monotonic() - lost_at < STARTING_SECONDS
 
     def ask(self, sent: Sent) -> Answer:
         """Send a request and return its whole answer, whatever its status.
@@ -137,6 +146,8 @@ class Wire:
                 AnswerLost if sent.is_change and not isinstance(error, NEVER_SENT) else Unreachable
             )
             is_slow = isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError)
+            if not is_slow:
+                self._lost_at[self.access.server] = time.monotonic()
             seen = f"silent for {sent.within_seconds:g} s" if is_slow else _plainly(error)
             raise kind(self.label, sent.command, seen) from error
 

@@ -15,6 +15,7 @@ from blocks.kubernetes_cluster import KubernetesCluster
 from blocks.kubernetes_path import Asked
 from blocks.kubernetes_session import LogOrder
 from blocks.kubernetes_watch import wait_for
+from recovery.errors import Unreachable
 from tests.lab.kubernetes_api import STAND_IN, deployment
 from tests.lab.kubernetes_node import CRASHES, FAILS, SUCCEEDS, Image
 from tests.lab.processes import wait_until
@@ -131,6 +132,29 @@ def test_what_is_not_there_is_told_from_what_may_not_be_seen(api, session, names
 
     assert 'resources: ["configmaps"], verbs: ["get"]' in str(refused.value)
     assert f"namespace: {namespace}" in str(refused.value)
+
+
+def test_an_api_that_has_only_just_come_back_is_asked_again_for_what_it_forbids(
+    api, namespace, monkeypatch
+):
+    monkeypatch.setattr("blocks.kubernetes_wire.Wire._lost_at", {})  # and forget it again
+    limited = KubernetesCluster.named(api.url_as("nobody"))
+    with limited.session() as session:
+        api.go_away()
+        try:
+            with pytest.raises(Unreachable):
+                session.get(maps(namespace, "nothing"))
+        finally:
+            api.come_back()
+
+        with pytest.raises(Unreachable, match="was away a moment ago"):
+            session.get(maps(namespace, "nothing"))
+        with pytest.raises(Unreachable, match="was away a moment ago"):
+            session.may(Asked("get", "", "configmaps", namespace=namespace))
+        monkeypatch.setattr("blocks.kubernetes_wire.STARTING_SECONDS", 0.0)
+        with pytest.raises(ClusterForbidden):
+            session.get(maps(namespace, "nothing"))
+        assert not session.may(Asked("get", "", "configmaps", namespace=namespace))
 
 
 def test_what_a_role_grants_may_be_done_and_nothing_else(api, session, namespace):
