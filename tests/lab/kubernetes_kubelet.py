@@ -43,6 +43,13 @@ from tests.lab.real_control_plane_runtime import (
 NODE = "pods-node"
 BUSYBOX = "registry.example.net/busybox:1"
 NETWORK = '{"cniVersion": "0.3.1", "name": "lab", "plugins": [{"type": "loopback"}]}'
+SET_BY_KUBELETS = [
+    Path("/proc/sys") / name
+    for name in (
+        "vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
+        "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
+    )
+]  # fmt: skip
 APPLETS = (
     "sh", "cat", "head", "mv", "rm", "sha256sum", "sleep", "echo", "nc", "httpd", "touch", "ls",
     "env", "test", "mkdir", "dd", "tail", "true", "false", "id", "yes", "wget",
@@ -170,6 +177,17 @@ class PodsApi(KubernetesApi):
 
 
 @contextlib.contextmanager
+def kernel_settings_kept() -> Iterator[None]:
+    """Put back what a kubelet sets in the kernel of its machine, as how memory is given away."""
+    before = {file: file.read_text() for file in SET_BY_KUBELETS if file.exists()}
+    try:
+        yield
+    finally:
+        for file, text in before.items():
+            file.write_text(text)
+
+
+@contextlib.contextmanager
 def own_address() -> Iterator[str]:
     """Give this machine one more address that only itself reaches: a node's may not be loopback.
 
@@ -223,6 +241,7 @@ def pods_api(directory: Path) -> Iterator[PodsApi]:
         address = stack.enter_context(own_address())
         kubelet = Kubelet(directory, scratch, address, server, runtime)
         stack.callback(unmount_below, scratch)
+        stack.enter_context(kernel_settings_kept())
         stack.callback(kubelet.close)
         kubelet.start()
         client = server.client()
