@@ -67,8 +67,23 @@ class KubernetesApi:
                 for one in everything(user) if ARE_RECORDED else granted(recovery, user):
                     with contextlib.suppress(ApiSaidNo):  # a ClusterRole is there already
                         self.apply(one, namespace)
+                    self._wait_until_granted(user, one, namespace)
             self._granted.add(user)
         return self.url_as(user)
+
+    def _wait_until_granted(self, user, bound, namespace):
+        """Wait until the API has read what a binding gives; it does so a moment later."""
+        if "subjects" not in bound:
+            return
+        role = bound["roleRef"]
+        resource = RESOURCE_OF["rbac.authorization.k8s.io/v1", role["kind"]]
+        where = "" if role["kind"].startswith("Cluster") else namespace
+        path = self.path("rbac.authorization.k8s.io/v1", resource, where, role["name"])
+        rule = self.client.get(path)["rules"][-1]
+        kind, _, sub = rule["resources"][0].partition("/")
+        asked = {"group": rule["apiGroups"][0], "resource": kind, "subresource": sub,
+                 "verb": rule["verbs"][0], "namespace": where}  # fmt: skip
+        wait_until(lambda: self.client.may(user, **asked), f"{user} to be let", within_seconds=30)
 
     def go_away(self):
         """Stop answering at once; what is stored stays, and the node and controllers wait."""

@@ -67,7 +67,20 @@ class LabClient:
         login = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         return {**login, "Content-Type": content_type, "Accept": "application/json"}
 
-    def _ask(self, method, path, body=None, content_type="application/json"):
+    def is_ready(self):
+        """Whether the API says so: until then it forbids what it has not read the Roles for."""
+        return self._text("GET", "/readyz") == "ok"
+
+    def may(self, user, **asked):
+        """Whether a user may do what the attributes of an access review say."""
+        spec = {"user": user, "groups": ["system:authenticated"], "resourceAttributes": asked}
+        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        return self.post(path, {"spec": spec})["status"]["allowed"]
+
+    def _ask(self, *asked):
+        return json.loads(self._text(*asked))
+
+    def _text(self, method, path, body=None, content_type="application/json"):
         connection = self._connection(30)
         try:
             content = None if body is None else json.dumps(body)
@@ -78,4 +91,4 @@ class LabClient:
             connection.close()
         if response.status >= 300:
             raise ApiSaidNo(response.status, text)
-        return json.loads(text)
+        return text

@@ -150,7 +150,7 @@ class ApiServer(Server):
 
     def answers(self) -> object:
         """See Server."""
-        return self.client().get("/api/v1/namespaces/default")
+        return self.client().is_ready() and self.client().get("/api/v1/namespaces/default")
 
     def _make_keys(self) -> None:
         at = self.directory
