@@ -14,6 +14,7 @@ from tests.lab.session import forget, isolate_prefect, started_or_skipped
 PREFECT_HOME = isolate_prefect()  # before anything imports Prefect
 
 # ruff: noqa: E402
+from recovery.secrecy.redaction import known
 from tests.lab.hosts import BACKENDS, DOCKER, capabilities_of, lab_hosts
 from tests.lab.influxdb import private_influxdb
 from tests.lab.kubernetes_api import REAL, STAND_IN, kubernetes_api, used_here
@@ -41,6 +42,14 @@ def pytest_unconfigure():
     if ARE_RECORDED:
         HEARD.write()
     forget(PREFECT_HOME)
+
+
+@pytest.fixture(autouse=True)
+def _forgets_new_secrets():
+    """What one test calls a secret is an ordinary word to the next in the same process."""
+    before = known.values
+    yield
+    known.set(before)
 
 
 @pytest.fixture(scope="session")
