@@ -141,6 +141,7 @@ def open_access(source: Source, *, user: str = "", groups: Sequence[str] = ()) -
             merger = official[0](os.pathsep.join(map(str, paths)))
             official[1](merger.config, active_context=context).load_and_set(configuration)
         else:
+            place_of_server(source)  # says what is missing where this runs in no cluster
             in_cluster: Any = load_incluster_config
             in_cluster(configuration)
             folder = SERVICE_ACCOUNT / "namespace"
