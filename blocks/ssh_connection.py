@@ -40,11 +40,12 @@ FORBIDDEN = 1  # SSH_OPEN_ADMINISTRATIVELY_PROHIBITED of RFC 4254
 
 
 class Connection(paramiko.Transport):
-    """A transport over a `Wire`."""
+    """A transport over a `Wire`, which may lead through another host."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, via: "Via | None" = None) -> None:
         super().__init__(cast(socket.socket, wire))
         self.wire = wire
+        self._via = via
         self._at_end: list[Callable[[], None]] = []
 
     def when_closed(self, call: Callable[[], None]) -> None:
@@ -64,15 +65,20 @@ class Connection(paramiko.Transport):
 
     @property
     def lost_because(self) -> str:
-        """Why it ended, where anything is known."""
-        return self.wire.lost_because or str(self.get_exception() or "")
+        """Why it ended, where anything is known; a jump host on the way may have been lost."""
+        if self.wire.lost_because:
+            return self.wire.lost_because
+        if self._via is not None and (because := self._via.transport.lost_because):
+            return f"{self._via.target} on the way there: {because}"
+        error = self.get_exception()
+        return "" if error is None else str(error) or "the other side closed it"
 
 
 @dataclass(frozen=True)
 class Via:
     """A connection to another host that leads on, and the name of that host."""
 
-    transport: paramiko.Transport
+    transport: Connection
     target: str
 
 
@@ -116,7 +122,7 @@ def shake_hands(
         below = _open_socket(server, deadline)
     else:
         below = open_tcp(via, (server.address, server.port), deadline, server.target)
-    transport = Connection(Wire(below, keepalive_seconds))
+    transport = Connection(Wire(below, keepalive_seconds), via)
     try:
         _exchange_keys(transport, server, deadline)
     except BaseException:

@@ -5,6 +5,7 @@
 import contextlib
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pymysql
 import pytest
 
 from tests.conftest import POOL, PROJECT
+from tests.lab import ports
 from tests.lab.grafana_awkward import LOSSY
 from tests.lab.grafana_database import make_grafana_database, make_grafana_mysql_schema
 from tests.lab.grafana_schema import grafana_11, tick, ticks
@@ -67,6 +69,27 @@ def test_free_ports_differ_and_nobody_listens_on_them():
 
     assert len(ports) == 50
     assert not any(accepts_connections(port) for port in list(ports)[:5])
+
+
+def test_a_port_that_another_process_was_given_is_given_to_nobody_else(monkeypatch):
+    script = "from tests.lab.ports import free_port; print(free_port(), flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    ) as other:
+        theirs = int(other.stdout.readline())
+        with socket.create_server((ports.LOOPBACK, 0)) as listener:
+            ours = listener.getsockname()[1]
+        monkeypatch.setattr(ports, "PORTS", (theirs, ours))
+
+        assert free_port() == ours
+
+        other.communicate("\n", timeout=30)
+    monkeypatch.setattr(ports, "PORTS", (theirs,))
+    assert free_port() == theirs
 
 
 def test_waiting_in_vain_says_what_was_seen_and_shows_the_log(tmp_path):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from blocks.ssh_connection import HostKeyRefused, LoginRefused
+from blocks.ssh_connection import Deadline, HostKeyRefused, LoginRefused, Via, connect
 from blocks.ssh_host import SshHost
 from recovery.errors import AnswerLost, BadInput, Refused, Unreachable
 from tests.lab.ports import free_port
@@ -179,7 +179,7 @@ def test_a_jump_that_dies_in_mid_command_is_an_answer_lost(chain, tmp_path):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(AnswerLost):
+    with pytest.raises(AnswerLost, match=rf"{one.port} on the way there: the other side closed it"):
         host.change(["sh", "-c", 'touch "$0"; sleep 20', str(began)], within_seconds=30)
     killer.join()
 
@@ -204,6 +204,23 @@ def test_a_jump_that_is_frozen_is_noticed_by_its_keepalive(chain, tmp_path, froz
     finally:
         freezer.join()
         chain[frozen].signal_connections(signal.SIGCONT)
+
+
+def test_a_host_lost_with_its_frozen_jump_is_told_as_lost_on_the_way(chain):
+    one, _, three = chain
+    jump = SshHost.from_url(url_of(one)).model_copy(update={"keepalive_seconds": 1})
+    host = three.block(keepalive_seconds=0)
+    deadline = Deadline(30)
+    with jump.way().session(), jump.way().connection("lead on", deadline) as through_one:
+        via = Via(through_one, jump.target)
+        connection = connect(host.server, host.credentials(), deadline, 0, via)
+        one.signal_connections(signal.SIGSTOP)
+        try:
+            wait_until(lambda: not connection.is_active(), "it to be lost", within_seconds=30)
+        finally:
+            one.signal_connections(signal.SIGCONT)
+
+    assert connection.lost_because == f"{jump.target} on the way there: no sign of life for 4 s"
 
 
 def test_a_command_that_is_silent_for_long_is_no_dead_host(chain):

@@ -1,25 +1,32 @@
 """Ports of the loopback interface that nobody listens on."""
 
+import secrets
 import socket
 
 LOOPBACK = "127.0.0.1"
+PORTS = range(12_000, 30_000)  # below those that the kernel gives to whoever connects
 
-_given: set[int] = set()
+_marks: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Return a loopback TCP port that is free now and was not given out before by this process.
+    """Return a loopback TCP port that is free now and is given to nobody else while we live.
 
-    The kernel picks from its ephemeral range and goes round it, so two processes that ask at the
-    same time get different ports. The port is not held: start the server soon.
+    A name of the kernel's marks it as given, so that of many processes only one gets it, and it is
+    free again when that one ends, however it ends.
     """
     while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-            listener.bind((LOOPBACK, 0))
-            port = int(listener.getsockname()[1])
-        if port not in _given:
-            _given.add(port)
-            return port
+        port = secrets.choice(PORTS)
+        mark = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            mark.bind(f"\0recovery-lab-port-{port}")
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+                listener.bind((LOOPBACK, port))
+        except OSError:
+            mark.close()
+            continue
+        _marks.append(mark)
+        return port
 
 
 def accepts_connections(port: int) -> bool:
