@@ -8,7 +8,9 @@ write whose answer was lost is found again by its hash. Leases run on the server
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, LiteralString, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -89,18 +91,31 @@ Answer = TypeVar("Answer")
 
 
 class PostgresJournal(Journal):
-    """Events and leases in the tables `recover_*` of a database, which are made where missing."""
+    """Events and leases in the tables `recover_*` of a database, which are made where missing.
+
+    Args:
+        url: as libpq takes it; `password_file=PATH` among its options names the password's file.
+
+    Raises:
+        BadInput: it cannot be read, or the file cannot.
+        JournalUnavailable: the database gives no answer.
+    """
 
     def __init__(self, url: str) -> None:
+        url, password = _password_apart(url)
         try:
             parts = conninfo_to_dict(url)
         except psycopg.ProgrammingError:
             raise BadInput(  # what psycopg says of it may quote the password
                 "RECOVER_JOURNAL",
                 "it is no readable postgresql:// URL",
-                "Write it as postgresql://user:password@host:port/database, specials escaped",
+                "Write it as postgresql://user@host:port/database?password_file=PATH",
             ) from None
-        more = {name: n for name, n in NOTICING_A_DEAD_PEER.items() if name not in parts}
+        more: dict[str, Any] = {
+            name: n for name, n in NOTICING_A_DEAD_PEER.items() if name not in parts
+        }
+        if password is not None:
+            more["password"] = password.reveal()
         self._conninfo = make_conninfo(url, **more)
         if parts.get("password"):
             Secret(str(parts["password"]))  # known from here on, hence masked wherever it shows
@@ -316,3 +331,22 @@ class PostgresJournal(Journal):
             self._is_closed = True
             if self._connection is not None:
                 self._connection.close()
+
+
+def _password_apart(url: str) -> tuple[str, Secret | None]:
+    """The URL without `password_file`, which libpq does not know, and the password in that file.
+
+    Raises:
+        BadInput: the file cannot be read, is empty, or is open to everybody.
+    """
+    server, _, query = url.partition("?")
+    options = parse_qsl(query, keep_blank_values=True)
+    named = [value for name, value in options if name == "password_file"]
+    if not named:
+        return url, None
+    if len(named) > 1 or urlsplit(server).password is not None:
+        raise BadInput(
+            "RECOVER_JOURNAL", "it names more than one password", "Keep one password_file alone"
+        )
+    others = urlencode([(name, value) for name, value in options if name != "password_file"])
+    return f"{server}?{others}", Secret.from_file(Path(named[0]))

@@ -16,7 +16,7 @@ from recovery.journal.opening import open_journal
 from recovery.journal.store import Holder, JournalUnavailable, Lease, LeaseLost, boot_clock
 from recovery.secrecy.redaction import isolated_registry
 from recovery.secrecy.secret import Secret
-from tests.lab.processes import wait_until
+from tests.lab.processes import wait_until, write_secret
 
 EVENTS_TABLE = {"sqlite": "events", "postgres": "recover_events"}
 STORES = ["sqlite", "postgres"]
@@ -447,3 +447,19 @@ def test_a_database_that_does_not_answer_is_named_without_its_password():
         open_journal("postgresql://me:pass-word@127.0.0.1:1/x")
     assert "pass-word" not in str(raised.value)
     assert "127.0.0.1:1/x" in str(raised.value)
+
+
+def test_the_password_of_a_journal_may_lie_in_a_file(postgres, tmp_path):
+    file = tmp_path / "password"
+    write_secret(file, postgres.password)
+    server = f"postgresql://{postgres.user}@{postgres.host}:{postgres.port}"
+    url = f"{server}/{postgres.user}?password_file={file}&connect_timeout=3"
+
+    with contextlib.closing(open_journal(url)) as opened:
+        assert opened.recovery_ids() is not None
+        assert "password" not in opened.url
+
+    with pytest.raises(BadInput, match="more than one password"):
+        open_journal(f"postgresql://me:word@{postgres.host}:{postgres.port}/x?password_file={file}")
+    with pytest.raises(BadInput, match="there is no such file"):
+        open_journal(f"{server}/x?password_file={tmp_path / 'none'}")
