@@ -17,6 +17,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, PrefectException
 from prefect.states import Completed, Failed
 
+from recovery.drill import Drill
 from recovery.errors import Fenced, RecoveryError
 from recovery.evidence.report import markdown_report
 from recovery.journal.opening import open_journal
@@ -46,13 +47,14 @@ OPTION_HELP = {
 }
 
 
-def recovery(
+def recovery(  # noqa: PLR0913 (what a recovery says of itself)
     *,
     runbook: str,
     target: Callable[..., str],
     parts: Callable[..., Sequence[str]] | None = None,
     answers: Sequence[str] = (),
     danger: Danger = Danger.CHANGE,
+    drill: Drill | None = None,
 ) -> Callable[[Callable[..., Any]], Flow[..., Any]]:
     """Declare a recovery.
 
@@ -63,6 +65,7 @@ def recovery(
             no other recovery of these runs at the same time.
         answers: names of the alerts it answers.
         danger: the most dangerous of its steps; a destructive recovery needs an approved plan.
+        drill: that it is a drill: of which recovery, and how its time is split.
     """
 
     def declare(fn: Callable[..., Any]) -> Flow[..., Any]:
@@ -86,6 +89,7 @@ def recovery(
                 )
                 for parameter in signature.parameters.values()
             },
+            drill=drill,
         )
         RECOVERIES[name] = declared
         return _as_flow(declared, signature)

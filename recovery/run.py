@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from recovery.drill import Drill
 from recovery.journal.events import FORMAT, Kind
 from recovery.journal.history import RecoveryState, StepRecord
 from recovery.journal.store import Journal, Lease
@@ -59,6 +60,7 @@ class Recovery:
         target_of: names the target from the parameters, by their names.
         parts_of: names what else is leased with it: the hosts of a cluster, each by itself.
         parameters: type and default of each parameter, by name; `...` where there is no default.
+        drill: what it proves, where it is a drill.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Recovery:
     target_of: Callable[..., str]
     parameters: Mapping[str, tuple[Any, Any]]
     parts_of: Callable[..., Sequence[str]] = lambda **_: ()
+    drill: Drill | None = None
 
 
 @dataclass

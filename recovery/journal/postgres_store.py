@@ -25,6 +25,7 @@ from recovery.journal.store import (
     LeaseLost,
     boot_clock,
     check_format,
+    opened_by,
     stored_text,
 )
 from recovery.secrecy.secret import Secret
@@ -258,14 +259,17 @@ class PostgresJournal(Journal):
         )
         return (row[0], row[1]) if row else (0, FIRST_HASH)
 
-    def recovery_ids(self, starting_with: str = "", limit: int = 1000) -> list[str]:
+    def recovery_ids(self, starting_with: str = "", limit: int = 1000, flow: str = "") -> list[str]:
         """See Journal."""
         rows = self._ask(
             lambda connection: connection.execute(
                 "select recovery_id, max(at) from (select recovery_id, at from recover_heads union "
                 "all select recovery_id, at::timestamptz from recover_events where seq = 1) known "
-                "where starts_with(recovery_id, %s) group by 1 order by 2 desc limit %s",
-                (starting_with, limit),
+                "where starts_with(recovery_id, %s) and (%s = '' or exists (select 1 from "
+                "recover_events first where first.seq = 1 and first.recovery_id = "
+                "known.recovery_id and strpos(first.body, %s) > 0)) "
+                "group by 1 order by 2 desc limit %s",
+                (starting_with, flow, opened_by(flow), limit),
             ).fetchall()
         )
         return [row[0] for row in rows]
