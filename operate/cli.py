@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from operate import completion
+from operate.alerts.commands import alerts_app
 from operate.options import (
     AnyId,
     Approve,
@@ -74,6 +75,7 @@ app = typer.Typer(
 )
 journal_app = typer.Typer(no_args_is_help=True, help="The journal: the memory of all recoveries.")
 app.add_typer(journal_app, name="journal")
+app.add_typer(alerts_app, name="alerts")
 
 
 @app.command("list")

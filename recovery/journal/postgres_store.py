@@ -317,6 +317,29 @@ class PostgresJournal(Journal):
             )
         )
 
+    def withdraw(self, target: str, recovery_id: str) -> bool:
+        """See Journal."""
+
+        def take(connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
+            with connection.transaction():
+                connection.execute(
+                    "select 1 from recover_leases where target = %s for update", (target,)
+                )
+                acted = connection.execute(
+                    "select 1 from recover_events where recovery_id = %s and kind in (%s, %s) "
+                    "limit 1",
+                    (recovery_id, str(Kind.INTENDED), str(Kind.UNDO_INTENDED)),
+                ).fetchone()
+                if acted is None:
+                    connection.execute(
+                        "update recover_leases set epoch = epoch + 1, "
+                        "expires = clock_timestamp() where target = %s and recovery_id = %s",
+                        (target, recovery_id),
+                    )
+            return acted is None
+
+        return self._ask(take)
+
     def holder(self, target: str) -> Holder | None:
         """See Journal."""
         row = self._ask(

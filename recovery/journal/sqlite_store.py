@@ -276,6 +276,21 @@ class SqliteJournal(Journal):
                 (lease.target, lease.epoch, lease.recovery_id),
             )
 
+    def withdraw(self, target: str, recovery_id: str) -> bool:
+        """See Journal."""
+        with self._writing():
+            acted = self._connection.execute(
+                "select 1 from events where recovery_id = ? and kind in (?, ?) limit 1",
+                (recovery_id, str(Kind.INTENDED), str(Kind.UNDO_INTENDED)),
+            ).fetchone()
+            if acted is None:
+                self._connection.execute(
+                    "update leases set epoch = epoch + 1, expires = 0 "
+                    "where target = ? and recovery_id = ?",
+                    (target, recovery_id),
+                )
+        return acted is None
+
     def holder(self, target: str) -> Holder | None:
         """See Journal."""
         now = boot_clock()

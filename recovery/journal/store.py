@@ -145,6 +145,14 @@ class Journal(ABC):
         """End a lease now; nothing happens when it is no longer ours."""
 
     @abstractmethod
+    def withdraw(self, target: str, recovery_id: str) -> bool:
+        """Take the right to act from a recovery that has not acted; false where it has.
+
+        Nothing gets in between the look and the taking: an attempt that runs either has its first
+        intent on record before, and is left alone, or can write none afterwards.
+        """
+
+    @abstractmethod
     def holder(self, target: str) -> Holder | None:
         """Who holds a live lease on the target, if anybody."""
 

@@ -1,0 +1,100 @@
+"""Alerts in the Postgres database that holds the journal, for receivers on several machines.
+
+Writers take turns by an advisory lock, so that what one call does is as whole as in SQLite.
+"""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import DictRow, dict_row
+
+from operate.alerts.tables import TABLES
+from recovery.errors import BadInput
+from recovery.journal.postgres_store import NOTICING_A_DEAD_PEER
+from recovery.journal.store import JournalUnavailable
+from recovery.secrecy.secret import Secret
+
+SERIAL = "bigint generated always as identity primary key"
+NAME = re.compile(r"(?<!:):([a-z_]+)")
+TURN = b"select pg_advisory_xact_lock(hashtext('recover_alerts'))"
+
+
+class PostgresAlerts:
+    """See Database. The tables are made where they are missing."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            parts = conninfo_to_dict(url)
+        except psycopg.ProgrammingError:
+            raise BadInput(  # what psycopg says of it may quote the password
+                "RECOVER_ALERTS",
+                "it is no readable postgresql:// URL",
+                "Write it as postgresql://user:password@host:port/database, specials escaped",
+            ) from None
+        if parts.get("password"):
+            Secret(str(parts["password"]))  # known from here on, hence masked wherever it shows
+        more = {name: n for name, n in NOTICING_A_DEAD_PEER.items() if name not in parts}
+        self._conninfo = make_conninfo(url, **more)
+        self.url = (
+            f"postgresql://{parts.get('host', 'localhost')}:{parts.get('port', 5432)}"
+            f"/{parts.get('dbname', '')}"
+        )
+        self._lock = threading.RLock()
+        self._connection: psycopg.Connection[DictRow] | None = None
+        self._depth = 0
+        with self.writing():
+            for statement in TABLES:
+                self.execute(statement.format(serial=SERIAL))
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """See Database."""
+        with self._lock:
+            if self._depth:  # inside of another one of this thread
+                yield
+                return
+            self._depth += 1
+            try:
+                with self._connected() as connection, connection.transaction():
+                    connection.execute(TURN)
+                    yield
+            finally:
+                self._depth -= 1
+
+    @contextmanager
+    def _connected(self) -> Iterator[psycopg.Connection[DictRow]]:
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = psycopg.connect(
+                    self._conninfo, autocommit=True, row_factory=dict_row
+                )
+            yield self._connection
+        except psycopg.Error as error:
+            if self._connection is not None and self._connection.broken:
+                self._connection.close()
+            raise JournalUnavailable(self.url, str(error)) from error
+
+    def execute(self, sql: str, **values: object) -> int:
+        """See Database."""
+        with self._lock, self._connected() as connection:
+            return connection.execute(_translated(sql), values).rowcount
+
+    def read(self, sql: str, **values: object) -> list[dict[str, Any]]:
+        """See Database."""
+        with self._lock, self._connected() as connection:
+            return connection.execute(_translated(sql), values).fetchall()
+
+    def close(self) -> None:
+        """See Database."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+
+
+def _translated(sql: str) -> bytes:
+    return NAME.sub(r"%(\1)s", sql).encode()
