@@ -38,7 +38,7 @@ def test_each_service_is_of_a_stated_version_and_shows_its_health(name):
 def test_only_what_asks_who_calls_is_published_and_on_loopback_by_default():
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
 
-    assert set(published) == {"server"}
+    assert set(published) == {"server", "alerts"}
     for ports in published.values():
         assert all(port.startswith("${RECOVER_LISTEN:-127.0.0.1}:") for port in ports)
 
