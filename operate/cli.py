@@ -28,6 +28,7 @@ from operate.options import (
     TakeOver,
 )
 from operate.settlement import Settlement
+from operate.stack import commands as stack
 
 FAILED, NEEDS_PERSON, REFUSED, INTERRUPTED = 3, 4, 5, 130
 
@@ -76,6 +77,8 @@ app = typer.Typer(
 journal_app = typer.Typer(no_args_is_help=True, help="The journal: the memory of all recoveries.")
 app.add_typer(journal_app, name="journal")
 app.add_typer(alerts_app, name="alerts")
+app.command()(stack.up)
+app.command()(stack.down)
 
 
 @app.command("list")
