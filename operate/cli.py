@@ -26,6 +26,7 @@ from operate.options import (
     Settings,
     TakeOver,
 )
+from operate.orphans.command import watch
 from operate.settlement import Settlement
 
 FAILED, NEEDS_PERSON, REFUSED, INTERRUPTED = 3, 4, 5, 130
@@ -359,6 +360,8 @@ def doctor(hosts: Hosts = None, *, as_json: Json = False, debug: Debug = False) 
         if not is_well(findings):
             raise typer.Exit(FAILED)
 
+
+app.command()(watch)
 
 if __name__ == "__main__":
     app()

@@ -59,6 +59,7 @@ class Recovery:
         target_of: names the target from the parameters, by their names.
         parts_of: names what else is leased with it: the hosts of a cluster, each by itself.
         parameters: type and default of each parameter, by name; `...` where there is no default.
+        resumes_itself: why it may go on without a person when its worker is lost; empty: not.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Recovery:
     target_of: Callable[..., str]
     parameters: Mapping[str, tuple[Any, Any]]
     parts_of: Callable[..., Sequence[str]] = lambda **_: ()
+    resumes_itself: str = ""
 
 
 @dataclass
@@ -93,6 +95,7 @@ class Run:
     stage: Stage
     flow_run_id: str
     journal: Journal
+    run_state_id: str = ""
     plain: dict[str, Any] = field(init=False)
     recovery_id: str = ""
 
