@@ -27,6 +27,7 @@ from operate.options import (
     Settings,
     TakeOver,
 )
+from operate.orphans.command import watch
 from operate.settlement import Settlement
 from operate.stack import commands as stack
 
@@ -364,6 +365,8 @@ def doctor(hosts: Hosts = None, *, as_json: Json = False, debug: Debug = False) 
         if not is_well(findings):
             raise typer.Exit(FAILED)
 
+
+app.command()(watch)
 
 if __name__ == "__main__":
     app()

@@ -47,7 +47,7 @@ OPTION_HELP = {
 }
 
 
-def recovery(  # noqa: PLR0913 (what a recovery says of itself)
+def recovery(  # noqa: PLR0913 (what a recovery declares)
     *,
     runbook: str,
     target: Callable[..., str],
@@ -55,6 +55,7 @@ def recovery(  # noqa: PLR0913 (what a recovery says of itself)
     answers: Sequence[str] = (),
     danger: Danger = Danger.CHANGE,
     drill: Drill | None = None,
+    resumes_itself: str = "",
 ) -> Callable[[Callable[..., Any]], Flow[..., Any]]:
     """Declare a recovery.
 
@@ -66,6 +67,9 @@ def recovery(  # noqa: PLR0913 (what a recovery says of itself)
         answers: names of the alerts it answers.
         danger: the most dangerous of its steps; a destructive recovery needs an approved plan.
         drill: that it is a drill: of which recovery, and how its time is split.
+        resumes_itself: why the orphan watch may resume it without a person once its worker is lost:
+            what makes every act that may be in doubt safe to ask about and to do again. Empty, as
+            usual: a person resumes it.
     """
 
     def declare(fn: Callable[..., Any]) -> Flow[..., Any]:
@@ -82,6 +86,7 @@ def recovery(  # noqa: PLR0913 (what a recovery says of itself)
             danger=danger,
             target_of=_asking_by_name(target),
             parts_of=_asking_by_name(parts or (lambda: ())),
+            resumes_itself=resumes_itself,
             parameters={
                 parameter.name: (
                     parameter.annotation,
@@ -113,11 +118,17 @@ def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]
         install_log_redaction()
         options = Options(**{name: everything.pop(name) for name in OPTION_NAMES})
         context = FlowRunContext.get()
-        run_id: UUID | None = context.flow_run.id if context and context.flow_run else None
+        flow_run = context.flow_run if context else None
+        run_id: UUID | None = flow_run.id if flow_run else None
         try:
             with redacting_stdio():
                 ended = launch(
-                    declared, everything, options, PrefectStage(), str(run_id or uuid4())
+                    declared,
+                    everything,
+                    options,
+                    PrefectStage(),
+                    str(run_id or uuid4()),
+                    run_state_id=str(flow_run.state.id) if flow_run and flow_run.state else "",
                 )
         except Fenced as fenced:
             raise Abort(str(fenced)) from fenced

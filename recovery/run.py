@@ -61,6 +61,7 @@ class Recovery:
         parts_of: names what else is leased with it: the hosts of a cluster, each by itself.
         parameters: type and default of each parameter, by name; `...` where there is no default.
         drill: what it proves, where it is a drill.
+        resumes_itself: why it may go on without a person when its worker is lost; empty: not.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Recovery:
     parameters: Mapping[str, tuple[Any, Any]]
     parts_of: Callable[..., Sequence[str]] = lambda **_: ()
     drill: Drill | None = None
+    resumes_itself: str = ""
 
 
 @dataclass
@@ -96,6 +98,7 @@ class Run:
     stage: Stage
     flow_run_id: str
     journal: Journal
+    run_state_id: str = ""
     plain: dict[str, Any] = field(init=False)
     recovery_id: str = ""
 

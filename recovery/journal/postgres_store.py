@@ -274,6 +274,15 @@ class PostgresJournal(Journal):
         )
         return [row[0] for row in rows]
 
+    def heads(self, limit: int = 1000) -> dict[str, int]:
+        """See Journal."""
+        rows = self._ask(
+            lambda connection: connection.execute(
+                "select recovery_id, seq from recover_heads order by at desc limit %s", (limit,)
+            ).fetchall()
+        )
+        return {row[0]: row[1] for row in rows}
+
     def take_lease(
         self, target: str, recovery_id: str, owner: str, seconds: float, *, by_force: bool = False
     ) -> Lease | Holder:

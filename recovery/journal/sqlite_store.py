@@ -235,6 +235,11 @@ class SqliteJournal(Journal):
         )
         return [row[0] for row in rows]
 
+    def heads(self, limit: int = 1000) -> dict[str, int]:
+        """See Journal."""
+        sql = "select recovery_id, seq from heads order by at desc limit ?"
+        return {row[0]: row[1] for row in self._read(sql, limit)}
+
     def take_lease(
         self, target: str, recovery_id: str, owner: str, seconds: float, *, by_force: bool = False
     ) -> Lease | Holder:

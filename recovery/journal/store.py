@@ -119,6 +119,10 @@ class Journal(ABC):
         """Ids of recoveries, those written to last first; of one flow, or of all."""
 
     @abstractmethod
+    def heads(self, limit: int = 1000) -> dict[str, int]:
+        """The last `seq` of each recovery, those written to last first."""
+
+    @abstractmethod
     def take_lease(
         self, target: str, recovery_id: str, owner: str, seconds: float, *, by_force: bool = False
     ) -> Lease | Holder:
