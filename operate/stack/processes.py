@@ -1,8 +1,4 @@
-"""The processes that `recover up` runs: one table, in the order in which they are started.
-
-A process of ours is one line more in `processes`, such as
-`Process("orphan-watch", "finds runs whose worker is gone", ours("operate.orphans"))`.
-"""
+"""The processes that `recover up` runs: one table, in the order in which they are started."""
 
 import sys
 from collections.abc import Callable
@@ -45,6 +41,11 @@ def processes(place: Place) -> list[Process]:
     return [
         _server(place),
         *[_worker(place, pool.name, pool.description) for pool in read_pools(place.pools_file)],
+        Process(
+            "orphan-watch",
+            "finds attempts whose worker is gone, and resumes where that is declared safe",
+            ours("operate.orphans"),
+        ),
     ]
 
 

@@ -55,12 +55,17 @@ def test_secrets_come_by_file_and_each_service_has_only_its_own(name):
         assert set(service["secrets"]) <= {"prefect_auth", "journal_password", "alerts_token"}
 
 
-def test_the_workers_share_the_journal_and_what_recoveries_save():
-    one, two = SERVICES["worker-1"], SERVICES["worker-2"]
+def test_each_pool_has_two_workers_that_share_the_journal_and_what_recoveries_save():
+    pools = yaml.safe_load((PROJECT / "deployments" / "work-pools.yaml").read_text())["work_pools"]
+    served = {
+        pool: [s for s in SERVICES.values() if f"--pool={pool}" in s.get("command", [])]
+        for pool in pools
+    }
 
-    assert one == two
-    assert one["environment"]["RECOVER_JOURNAL"].startswith("postgresql://journal@postgres:5432/")
-    assert "work:/var/lib/recover" in one["volumes"]
+    for one, two in served.values():
+        assert one == two
+        assert one["environment"]["RECOVER_JOURNAL"].startswith("postgresql://journal@postgres:")
+        assert "work:/var/lib/recover" in one["volumes"]
 
 
 @pytest.fixture
