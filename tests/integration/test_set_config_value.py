@@ -83,8 +83,12 @@ def test_a_plan_shows_the_patches_and_changes_nothing(settings):
 
     planned = settings.run(value="200", options={"plan_only": True})
 
-    commands = [command for step in planned.plan.steps for command in step.commands]
-    assert len(commands) == 2
+    told = {step.key: step.commands for step in planned.plan.steps if step.commands}
+    assert list(told) == [
+        "set_value", "restart_consumer[deployment/web]",
+        "put_value_back", "restart_back[deployment/web]",
+    ]  # fmt: skip
+    commands = told["set_value"]
     assert f'{{"op":"test","path":"/data/{LIMIT}","value":"100"}}' in commands[0]
     assert f'{{"op":"add","path":"/data/{LIMIT}","value":"200"}}' in commands[0]
     assert settings.value() == "100"
@@ -131,6 +135,23 @@ def test_a_value_that_a_consumer_cannot_start_with_is_put_back(settings):
     assert settings.mark("web") == ""
     settings.api.wait_until_out(settings.namespace, "web")
     assert before & {p["metadata"]["name"] for p in settings.api.pods(settings.namespace)}
+
+
+def test_consent_to_a_plan_is_consent_to_putting_the_value_back(settings):
+    settings.reader("api")
+    settings.reader("web")
+    settings.api.node.images[f"{settings.namespace}/web"] = Image(UNREADY)
+    within = {"value": "200", "within_seconds": 6}
+    planned = settings.run(options={"plan_only": True}, **within)
+    assert planned.error is None, planned.error
+
+    ended = settings.run(options={"approve": planned.plan.hash, "approved_by": "kim"}, **within)
+
+    assert isinstance(ended.error, NotVerified), ended.error
+    assert "the value was put back" in str(ended.error)
+    assert settings.value() == "100"
+    assert settings.mark("api") == f"{ended.recovery_id}-back"
+    assert settings.mark("web") == ""
 
 
 def test_what_is_not_restarted_is_told(settings):
