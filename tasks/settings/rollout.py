@@ -21,7 +21,7 @@ from tasks.settings.finding import ConfigFound
 from tasks.settings.order import ConfigOrder
 from tasks.workloads import evidence, restarting
 from tasks.workloads.evidence import Captured
-from tasks.workloads.pods import read_pod
+from tasks.workloads.pods import is_history, read_pod
 from tasks.workloads.restarting import HowItWent, Went
 
 
@@ -149,7 +149,8 @@ def is_seen(order: ConfigOrder, found: ConfigFound, kept: str, late: list[str]) 
     with order.cluster.session() as session:
         read = session.get(order.path)
         for one in found.consumers:
-            pods = session.objects(one.workload.pods_path, labels=one.workload.selector)
+            listed = session.objects(one.workload.pods_path, labels=one.workload.selector)
+            pods = [pod for pod in listed if not is_history(pod)]
             older = [
                 pod["metadata"]["name"]
                 for pod in pods

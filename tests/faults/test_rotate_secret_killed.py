@@ -100,7 +100,7 @@ def make_world(kubernetes, tmp_path):
     """Worlds side by side on one Keycloak, each with a realm of its own emptied before."""
     with lab_keycloak(tmp_path / "keycloak", WITHOUT_PREFIX) as keycloak:
 
-        def make():
+        def make(**settings):
             standin = keycloak.standin
             standin.realms.pop("divoc", None)
             standin.secrets_set.clear()
@@ -109,8 +109,11 @@ def make_world(kubernetes, tmp_path):
             namespace = kubernetes.namespace("rotkilled")
             folder = tmp_path / namespace
             folder.mkdir()
-            settings = Settings(kubernetes, namespace, folder)
-            platform = Platform(settings, keycloak, "secret/divoc-secrets")
+            platform = Platform(
+                Settings(kubernetes, namespace, folder, **settings),
+                keycloak,
+                "secret/divoc-secrets",
+            )
             old = platform.held
             platform.deploy(old, readers=READER)
             return World(platform, old)
@@ -230,11 +233,12 @@ def test_an_api_that_is_away_for_a_minute_at_any_step_needs_no_person(make_world
     Method: stop the worker before a change, take the API away for a minute, let the worker go on,
     and see the same attempt end with one secret on both sides.
     """
-    whole = runs.run(make_world())
+    given = {"deadline_seconds": 600}  # of the platform: its controllers are away as well
+    whole = runs.run(make_world(**given))
     assert whole.answer["state"] == "recovered", whole.answer
 
     for point in points_of_loss(whole.events):
-        world = make_world()
+        world = make_world(**given)
         ended = run_through_loss(world, runs, point)
 
         assert ended.answer["state"] == "recovered", (point, ended.answer)

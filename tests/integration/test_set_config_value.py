@@ -9,6 +9,7 @@ from recovery.errors import BadInput, CommandFailed, NotVerified, Refused
 from recovery.stage import PlainStage
 from tasks.settings import changing, rollout
 from tests.integration.config_runs import CONFIG, Settings
+from tests.integration.kubernetes_runs import evicted
 from tests.lab.kubernetes_node import UNREADY, Image
 from tests.lab.processes import wait_until
 
@@ -152,6 +153,21 @@ def test_consent_to_a_plan_is_consent_to_putting_the_value_back(settings):
     assert settings.value() == "100"
     assert settings.mark("api") == f"{ended.recovery_id}-back"
     assert settings.mark("web") == ""
+
+
+def test_a_pod_that_was_evicted_and_is_still_listed_has_nothing_to_read(settings):
+    settings.reader(replicas=1)
+    (pod,) = settings.api.pods(settings.namespace, **{"k8s-app": "web"})
+    path = evicted(settings.api, settings.namespace, pod)
+    settings.api.wait_until_out(settings.namespace, "web")
+
+    ended = settings.run(value="200", within_seconds=20)
+
+    assert ended.error is None, ended.error
+    assert ended.result.holds == [
+        f"deployment/web: {LIMIT} is '200' in env {LIMIT} of web, by 1 pods"
+    ]
+    assert settings.api.client.get(path)["status"]["phase"] == "Failed"
 
 
 def test_what_is_not_restarted_is_told(settings):
