@@ -8,15 +8,12 @@ write whose answer was lost is found again by its hash. Leases run on the server
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, LiteralString, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from recovery.errors import BadInput
 from recovery.journal.events import FIRST_HASH, FORMAT, Event, Kind, hash_of
+from recovery.journal.postgres_address import postgres_address
 from recovery.journal.store import (
     Holder,
     Journal,
@@ -28,15 +25,7 @@ from recovery.journal.store import (
     opened_by,
     stored_text,
 )
-from recovery.secrecy.secret import Secret
 
-NOTICING_A_DEAD_PEER = {  # a worker cut off from the database must not wait for hours
-    "connect_timeout": 5,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
 ATTEMPTS_TO_APPEND = 50
 SCHEMA: LiteralString = """
 create table if not exists recover_format (format integer not null);
@@ -103,27 +92,8 @@ class PostgresJournal(Journal):
     """
 
     def __init__(self, url: str) -> None:
-        url, password = _password_apart(url)
-        try:
-            parts = conninfo_to_dict(url)
-        except psycopg.ProgrammingError:
-            raise BadInput(  # what psycopg says of it may quote the password
-                "RECOVER_JOURNAL",
-                "it is no readable postgresql:// URL",
-                "Write it as postgresql://user@host:port/database?password_file=PATH",
-            ) from None
-        more: dict[str, Any] = {
-            name: n for name, n in NOTICING_A_DEAD_PEER.items() if name not in parts
-        }
-        if password is not None:
-            more["password"] = password.reveal()
-        self._conninfo = make_conninfo(url, **more)
-        if parts.get("password"):
-            Secret(str(parts["password"]))  # known from here on, hence masked wherever it shows
-        self.url = (
-            f"postgresql://{parts.get('host', 'localhost')}:{parts.get('port', 5432)}"
-            f"/{parts.get('dbname', '')}"
-        )
+        address = postgres_address(url, "RECOVER_JOURNAL")
+        self._conninfo, self.url = address.conninfo, address.shown
         self._lock = threading.RLock()
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._heads: dict[str, tuple[int, str]] = {}
@@ -367,22 +337,3 @@ class PostgresJournal(Journal):
             self._is_closed = True
             if self._connection is not None:
                 self._connection.close()
-
-
-def _password_apart(url: str) -> tuple[str, Secret | None]:
-    """The URL without `password_file`, which libpq does not know, and the password in that file.
-
-    Raises:
-        BadInput: the file cannot be read, is empty, or is open to everybody.
-    """
-    server, _, query = url.partition("?")
-    options = parse_qsl(query, keep_blank_values=True)
-    named = [value for name, value in options if name == "password_file"]
-    if not named:
-        return url, None
-    if len(named) > 1 or urlsplit(server).password is not None:
-        raise BadInput(
-            "RECOVER_JOURNAL", "it names more than one password", "Keep one password_file alone"
-        )
-    others = urlencode([(name, value) for name, value in options if name != "password_file"])
-    return f"{server}?{others}", Secret.from_file(Path(named[0]))
