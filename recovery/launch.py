@@ -59,7 +59,8 @@ def launch(  # noqa: PLR0913 (what makes a run, and where it is shown)
     try:
         refuse_odd_options(options)
         journal = open_journal()
-        run = Run(recovery, dict(parameters), options, stage, flow_run_id, journal, run_state_id)
+        run = Run(recovery, dict(parameters), options, stage, flow_run_id, journal)
+        run.run_state_id = run_state_id
         return _launch(run)
     except RecoveryError as error:
         recovery_id = run.recovery_id if run else ""

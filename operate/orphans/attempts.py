@@ -6,9 +6,9 @@ was cut off from the journal for so long that it may do nothing more.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from recovery.approval import valid_approval
 from recovery.errors import BadInput
 from recovery.evidence.status import Reading, read_recovery, readable_events
 from recovery.journal.events import Event, Kind
@@ -186,9 +186,17 @@ def _in_doubt(reading: Reading) -> tuple[str, ...]:
 
 
 def _is_approved(history: History) -> bool:
-    """Whether a consent to the very plan still stands; to go ahead without one is none."""
-    approval = valid_approval(history.approvals, history.plan.get("hash", ""))
-    return approval is not None and approval.how == "approved"
+    """Whether a consent to the very plan still stands; to go ahead without one is none.
+
+    It keeps the watch from a run that would only ask: the resumed attempt looks for itself.
+    """
+    now, planned = datetime.now(UTC), history.plan.get("hash", "")
+    return any(
+        given.how == "approved"
+        and given.plan_hash == planned
+        and datetime.fromisoformat(given.until) > now
+        for given in history.approvals
+    )
 
 
 def _found_at(reading: Reading, n: int) -> str:

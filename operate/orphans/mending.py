@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from operate.orphans.attempts import KnownAttempt, Orphan, has_ended
+from operate.orphans.pace import Pace
 from operate.orphans.runs import SeenRun
 from operate.orphans.wording import crash_message, prefix_of
 from recovery import errors
@@ -40,19 +41,23 @@ class Shown:
 
     @property
     def is_certain(self) -> bool:
-        """Whether the run is in the very state in which the attempt began: nobody restarted it."""
+        """Whether nobody has started the run again since the attempt began."""
+        if self.run.state_type is StateType.CANCELLING:
+            return True  # only what runs is cancelled
         return bool(self.attempt.run_state_id) and self.run.state_id == self.attempt.run_state_id
 
 
-def due_state(shown: Shown, settle_seconds: float) -> State[None] | None:
+def due_state(shown: Shown, pace: Pace) -> State[None] | None:
     """Return the state that a run should be shown in instead; `None` where it is right, or may be.
+
+    A run that was started again since its attempt began may be about to begin another one.
 
     Args:
         shown: the run and its attempt.
-        settle_seconds: how long a process may take to tell the server of its end.
+        pace: how long a process may take to tell the server of its end, or to begin.
     """
     run, attempt = shown.run, shown.attempt
-    is_late = shown.seconds >= settle_seconds
+    is_late = shown.seconds >= (pace.settle if shown.is_certain else pace.begin)
     if has_ended(attempt):
         is_wrong = run.state_type in GOES_ON and is_late
         is_wrong = is_wrong or run.state_type is StateType.CRASHED
@@ -63,7 +68,8 @@ def due_state(shown: Shown, settle_seconds: float) -> State[None] | None:
     if run.state_type is StateType.CRASHED:
         is_told = run.message.startswith(prefix_of(attempt.recovery_id))
         return None if is_told or shown.orphan is None else _gone(shown)
-    is_gone = run.state_type in GOES_ON and (is_late or shown.is_certain)
+    is_gone = run.state_type is StateType.RUNNING and shown.is_certain
+    is_gone = is_gone or (run.state_type in GOES_ON and is_late)  # a worker may end what it cancels
     return _gone(shown) if is_gone else None
 
 

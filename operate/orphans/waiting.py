@@ -6,7 +6,7 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.states import Crashed
 
 from operate.orphans.attempts import KnownAttempt
-from operate.orphans.ruling import Pace
+from operate.orphans.pace import Pace
 from operate.orphans.runs import SeenRun
 
 

@@ -19,7 +19,8 @@ from operate.orphans.attempts import (
     newest_by_run,
 )
 from operate.orphans.mending import Shown, due_state
-from operate.orphans.ruling import Case, Pace, Ruling, What, rule
+from operate.orphans.pace import Pace
+from operate.orphans.ruling import Case, Ruling, What, rule
 from operate.orphans.runs import Runs, SeenRun, asking_server
 from operate.orphans.telling import Notify, Teller, log_it
 from operate.orphans.waiting import waiting_since
@@ -170,7 +171,7 @@ class Watch:
                 self._settle(attempt)
                 continue
             seconds = self._seconds_in(run)
-            state = due_state(Shown(run, attempt, orphan, seconds), self.pace.settle)
+            state = due_state(Shown(run, attempt, orphan, seconds), self.pace)
             if state is not None:
                 asked.show(run_id, state)
                 runs[run_id] = asked.of([run_id]).get(run_id, run)

@@ -83,6 +83,15 @@ def test_what_was_appended_is_read_back_by_another_reader_in_order(journal, url)
         assert flaws_of(reader) == []
 
 
+def test_the_heads_say_what_was_written_to_last(journal):
+    write(journal, "a", "b", recovery_id="r1")
+    write(journal, "a", recovery_id="r2")
+    write(journal, "c", recovery_id="r1")
+
+    assert list(journal.heads().items()) == [("r1", 3), ("r2", 1)]
+    assert journal.heads(limit=1) == {"r1": 3}
+
+
 def test_an_unknown_recovery_has_no_events_and_no_head(journal):
     assert journal.events("none") == []
     assert journal.head("none") == (0, FIRST_HASH)

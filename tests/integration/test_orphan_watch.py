@@ -1,100 +1,39 @@
 """The orphan watch, on a real Prefect server and real process workers that are killed."""
 
 import contextlib
-import itertools
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from operate.orphans.ruling import Pace
-from operate.orphans.watch import Watch
+from operate.orphans.pace import Pace
+from operate.orphans.watch import Look, Watch
 from recovery.declare import RECOVERIES
-from recovery.journal.events import Kind, flaws
-from recovery.journal.history import read_history
-from recovery.journal.opening import open_journal
+from recovery.journal.events import Kind
 from recovery.run import recovery_id_of
 from tests.lab import prefect_recovery
 from tests.lab.counted_recovery import DONE_ONCE, World
-from tests.lab.prefect_server import private_prefect_server, process_worker
+from tests.lab.prefect_server import private_prefect_server
 from tests.lab.processes import wait_until
+from tests.lab.watched_stage import (
+    LEASE_SECONDS,
+    PROJECT,
+    WatchedStage,
+    kill_with_child,
+    orphan_in,
+)
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
-LEASE_SECONDS = "3"
-ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+AWAY_SECONDS = 120.0 if os.environ.get("FAULTS") == "all" else 5.0
 AT_ONCE = Pace(back_off=(1.0, 1.0, 1.0), settle=3.0)
 
-pytestmark = pytest.mark.timeout(180)
-
-
-class Stage:
-    """A Prefect server, workers that come and go, and a journal."""
-
-    def __init__(self, server, folder):
-        self.server = server
-        self.folder = folder
-        self.journal = folder / "journal.sqlite"
-        self.stack = contextlib.ExitStack()
-        self.numbers = itertools.count(1)
-
-    def worker(self, pool):
-        folder = self.folder / f"worker{next(self.numbers)}"
-        folder.mkdir()
-        settings = {
-            "PYTHONPATH": str(PROJECT),
-            "RECOVER_JOURNAL": str(self.journal),
-            "RECOVER_LEASE_SECONDS": LEASE_SECONDS,
-        }
-        return self.stack.enter_context(
-            process_worker(self.server, pool, folder, settings=settings)
-        )
-
-    def start(self, flow, pool, **parameters):
-        """Start a run of a flow; its deployment in this pool is made where it is missing."""
-        made = self.server.request("POST", "/flows/", {"name": flow})
-        body = {
-            "name": pool,
-            "flow_id": made["id"],
-            "entrypoint": f"{prefect_recovery.__name__}.{flow.replace('-', '_')}",
-            "work_pool_name": pool,
-            "path": str(PROJECT),
-        }
-        deployment = self.server.request("POST", "/deployments/", body)["id"]
-        path = f"/deployments/{deployment}/create_flow_run"
-        return self.server.request("POST", path, {"parameters": parameters})["id"]
-
-    def state(self, run_id):
-        return self.server.request("GET", f"/flow_runs/{run_id}")["state"]
-
-    def set_state(self, run_id, kind, name=None):
-        body = {"state": {"type": kind, "name": name or kind.capitalize()}, "force": True}
-        return self.server.request("POST", f"/flow_runs/{run_id}/set_state", body)
-
-    def retry(self, run_id):
-        """Retry a run with the very call that the UI makes."""
-        assert self.set_state(run_id, "SCHEDULED", "AwaitingRetry")["status"] == "ACCEPT"
-
-    def end_of(self, run_id):
-        wait_until(
-            lambda: self.state(run_id)["type"] in ENDED, f"run {run_id} to end", within_seconds=90
-        )
-        return self.state(run_id)
-
-    def runs(self, flow):
-        body = {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_ASC"}
-        return self.server.request("POST", "/flow_runs/filter", body)
-
-    def events(self, recovery_id):
-        with contextlib.closing(open_journal(str(self.journal))) as journal:
-            events = journal.events(recovery_id)
-            assert flaws(events, *journal.head(recovery_id)) == []
-            return events
-
-    def attempts(self, recovery_id):
-        return [each.ended_as for each in read_history(self.events(recovery_id)).attempts]
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +45,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stage(server, tmp_path_factory):
-    stage = Stage(server, tmp_path_factory.mktemp("stage"))
+    stage = WatchedStage(server, tmp_path_factory.mktemp("stage"))
     with stage.stack:
         yield stage
 
@@ -130,6 +69,25 @@ def new_watch(stage, monkeypatch):
             return watch
 
         yield new
+
+
+@pytest.fixture
+def command(stage):
+    """Run a command in the surroundings of the workers; return its exit code and its JSON."""
+    environment = stage.server.environment() | {
+        "RECOVER_JOURNAL": str(stage.journal),
+        "RECOVER_LEASE_SECONDS": LEASE_SECONDS,
+        "PYTHONPATH": str(PROJECT),
+    }
+
+    def run(*words):
+        ended = subprocess.run(
+            words, env=environment, cwd=PROJECT, capture_output=True, text=True, check=False
+        )
+        assert ended.stdout, ended.stderr
+        return ended.returncode, json.loads(ended.stdout)
+
+    return run
 
 
 @pytest.fixture
@@ -159,13 +117,8 @@ def kill_worker_in(stage, flow, world, place, pool):
     (world.folder / "stop-at").write_text(place)
     run_id = stage.start(flow, pool, world=str(world.folder))
     pid = stopped_pid(world)
-    worker.kill()
-    os.kill(pid, signal.SIGKILL)
+    kill_with_child(worker, pid)
     return run_id
-
-
-def orphan_in(look, recovery_id):
-    return next((row for row in look.orphans if row["recovery"] == recovery_id), None)
 
 
 def test_two_watches_see_a_killed_worker_and_have_another_one_go_on_once(stage, new_watch, world):
@@ -197,33 +150,30 @@ def test_two_watches_see_a_killed_worker_and_have_another_one_go_on_once(stage, 
     assert any("in doubt" in text for text in told)
 
 
-def test_one_that_is_not_declared_so_waits_for_a_person_and_is_retried_in_the_ui(
-    stage, new_watch, world
-):
+def test_one_that_is_not_declared_so_is_told_to_cron_and_retried_in_the_ui(stage, command, world):
     run_id = kill_worker_in(stage, "mend-world", world, "before start", "person")
     recovery_id = recovery_id_of(run_id)
-    watch = new_watch()
-    row = wait_until(
-        lambda: orphan_in(watch.look(), recovery_id), "the orphan to be seen", within_seconds=60
-    )
-    stage.worker("person")
-    for _ in range(3):
-        watch.look()
+    wait_until(lambda: stage.is_free(recovery_id), "the lease to run out", within_seconds=60)
 
-    crashed = stage.state(run_id)
-    assert row["what"] == "person"
+    looks = [command(sys.executable, "-m", "operate.orphans", "--once", "--json") for _ in "ab"]
+
+    (code, row), crashed = looks[1], stage.state(run_id)
+    row = orphan_in(Look(**row), recovery_id)
+    assert (code, row["what"], row["in_doubt"]) == (4, "person", ["start"])
     assert f"`recover resume {recovery_id}`" in row["next"]
     assert f"`recover resume {recovery_id}`" in crashed["message"]
-    assert len(stage.attempts(recovery_id)) == 1
+    assert (crashed["type"], stage.attempts(recovery_id)) == ("CRASHED", [""])
 
+    stage.worker("person")
     stage.retry(run_id)
+
     assert stage.end_of(run_id)["name"] == "Recovered"
     assert world.counts() == DONE_ONCE
-    assert Kind.ORPHANED in [event.kind for event in stage.events(recovery_id)]
+    assert stage.kinds(recovery_id).count(Kind.ORPHANED) == 1
 
 
 def test_a_run_cancelled_in_the_ui_ends_and_is_resumed_by_a_person_alone(
-    stage, lasting_worker, new_watch, world
+    stage, lasting_worker, new_watch, command, world
 ):
     (world.folder / "stop-at").write_text("before start")
     run_id = stage.start("mend-world-by-itself", "lasts", world=str(world.folder))
@@ -233,18 +183,51 @@ def test_a_run_cancelled_in_the_ui_ends_and_is_resumed_by_a_person_alone(
     wait_until(lambda: is_told_to_end(pid), "the worker to end the process", within_seconds=60)
     os.kill(pid, signal.SIGCONT)
     watch = new_watch()
-
-    row = wait_until(
+    wait_until(
         lambda: orphan_in(watch.look(), recovery_id), "the attempt to end", within_seconds=60
     )
     wait_until(lambda: stage.state(run_id)["type"] == "CANCELLED", "the end", within_seconds=60)
+
     for _ in range(3):
         row = orphan_in(watch.look(), recovery_id)
 
     assert (row["what"], row["why"]) == ("person", "a person cancelled its run")
-    assert len(stage.attempts(recovery_id)) == 1
-    resumed = stage.start(
-        "mend-world-by-itself", "lasts", world=str(world.folder), resume=recovery_id
-    )
-    assert stage.end_of(resumed)["name"] == "Recovered"
+    assert stage.attempts(recovery_id) == [""]
+    entry = f"import {prefect_recovery.__name__}; from operate.cli import app; app()"
+    code, _ = command(sys.executable, "-c", entry, "resume", recovery_id, "--json")
+    assert (code, world.counts()) == (0, DONE_ONCE)
+    assert stage.attempts(recovery_id) == ["lost", "recovered"]
+    assert stage.state(run_id)["type"] == "CANCELLED"
+
+
+def test_a_server_that_is_away_in_mid_recovery_costs_nothing_and_is_told_the_end_afterwards(
+    stage, lasting_worker, new_watch, world
+):
+    """Goal: without the Prefect server nothing is lost and no act is done twice.
+
+    Method: kill the server while an act is under way, let the recovery end without it, look at the
+    journal alone, and start the server again after a while: two minutes with FAULTS=all.
+    """
+    told = []
+    (world.folder / "stop-at").write_text("after stop")
+    run_id = stage.start("mend-world", "lasts", world=str(world.folder))
+    recovery_id = recovery_id_of(run_id)
+    pid = stopped_pid(world)
+    watch = new_watch(notify=lambda text, facts: told.append(text))
+    stage.server.kill()
+    killed_at = time.monotonic()
+    os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: stage.attempts(recovery_id) == ["recovered"], "its end", within_seconds=120)
+    looks = [watch.look(), watch.look()]
+    wait_until(lambda: time.monotonic() - killed_at > AWAY_SECONDS, "a while", within_seconds=150)
+    stage.server.start()
+
+    def is_shown():
+        watch.look()
+        return stage.state(run_id)["name"] == "Recovered"
+
+    wait_until(is_shown, "the run to be shown as it is", within_seconds=120)
+    assert all(look.server_error and not look.journal_error for look in looks)
+    assert [text for text in told if "does not answer" in text] == told[:1]
     assert world.counts() == DONE_ONCE
+    assert stage.attempts(recovery_id) == ["recovered"]

@@ -8,7 +8,8 @@ from prefect.client.schemas.objects import StateType
 from operate.orphans.attempts import AttemptReader, KnownAttempt, Orphan, newest_by_run
 from operate.orphans.command import exit_code_of
 from operate.orphans.mending import Shown, due_state
-from operate.orphans.ruling import Case, Pace, What, rule
+from operate.orphans.pace import Pace
+from operate.orphans.ruling import Case, What, rule
 from operate.orphans.runs import SeenRun
 from operate.orphans.telling import Teller
 from operate.orphans.waiting import waiting_since
@@ -149,8 +150,9 @@ def test_the_crash_names_the_step_what_is_in_doubt_and_how_to_go_on():
     ("run", "attempt", "orphan", "seconds", "due"),
     [
         (running(state_id="s1"), {}, ORPHAN, 0.0, "CRASHED"),
-        (running(), {}, ORPHAN, 19.0, None),  # it may be a new process that is about to begin
-        (running(), {}, ORPHAN, 20.0, "CRASHED"),
+        (running(), {}, ORPHAN, 299.0, None),  # it may be a new process that is about to begin
+        (running(), {}, ORPHAN, 300.0, "CRASHED"),
+        (replace(running(), state_type=StateType.CANCELLING), {}, ORPHAN, 19.0, None),
         (replace(running(), state_type=StateType.CANCELLING), {}, ORPHAN, 20.0, "CANCELLED"),
         (running(state_id="s1"), {}, None, 500.0, None),  # at work
         (RUN, {}, ORPHAN, 0.0, "CRASHED"),  # the worker's word does not say which step
@@ -159,6 +161,8 @@ def test_the_crash_names_the_step_what_is_in_doubt_and_how_to_go_on():
         (RUN, {"ended_as": "lost"}, None, 500.0, None),
         (running(state_id="s1"), {"ended_as": "recovered"}, None, 19.0, None),
         (running(state_id="s1"), {"ended_as": "recovered"}, None, 20.0, "COMPLETED"),
+        (running(), {"ended_as": "needs-person"}, None, 299.0, None),  # a retry that begins
+        (running(), {"ended_as": "needs-person"}, None, 300.0, "FAILED"),
         (RUN, {"ended_as": "recovered"}, None, 0.0, "COMPLETED"),
         (RUN, {"ended_as": "failed"}, None, 0.0, "FAILED"),
         (replace(RUN, state_type=StateType.FAILED), {"ended_as": "failed"}, None, 99.0, None),
@@ -166,7 +170,7 @@ def test_the_crash_names_the_step_what_is_in_doubt_and_how_to_go_on():
     ],
 )
 def test_a_run_is_shown_as_the_journal_says(run, attempt, orphan, seconds, due):
-    state = due_state(Shown(run, replace(ATTEMPT, **attempt), orphan, seconds), 20.0)
+    state = due_state(Shown(run, replace(ATTEMPT, **attempt), orphan, seconds), PACE)
 
     assert (state.type.value if state else None) == due
 
@@ -186,7 +190,7 @@ def test_a_run_that_could_not_tell_its_end_gets_the_name_it_would_have_had(
 ):
     attempt = replace(ATTEMPT, ended_as=ended_as, error_type=error_type)
 
-    assert due_state(Shown(RUN, attempt, None, 0.0), 20.0).name == name
+    assert due_state(Shown(RUN, attempt, None, 0.0), PACE).name == name
 
 
 @pytest.mark.parametrize(
