@@ -5,6 +5,7 @@ import logging
 import signal
 import sys
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,12 +25,17 @@ Once = Annotated[
 Every = Annotated[
     float, typer.Option(metavar="SECONDS", min=0.2, help="How long to pause between two looks.")
 ]
+Pulse = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Touch this file after each look, for a health check."),
+]
 
 
 def watch(
     *,
     once: Once = False,
     every: Every = LOOKS_EVERY_SECONDS,
+    pulse: Pulse = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -54,12 +60,14 @@ def watch(
                 if code:
                     raise typer.Exit(code)
                 return
-            look_until_ended(watching, every, as_json=as_json)
+            look_until_ended(watching, every, pulse, as_json=as_json)
         finally:
             watching.close()
 
 
-def look_until_ended(watching: "Watch", every_seconds: float, *, as_json: bool = False) -> None:
+def look_until_ended(
+    watching: "Watch", every_seconds: float, pulse: Path | None = None, *, as_json: bool = False
+) -> None:
     """Look until this process is told to end; the look that is under way is finished first."""
     from operate.endings import print_json
 
@@ -75,6 +83,8 @@ def look_until_ended(watching: "Watch", every_seconds: float, *, as_json: bool =
         look = watching.look()
         if as_json and (look.orphans or look.mended or look.journal_error or look.server_error):
             print_json(vars(look))
+        if pulse is not None:
+            pulse.touch()
         is_over.wait(every_seconds)
 
 
