@@ -1,6 +1,7 @@
 """Where a stack runs on this machine: its folder, its addresses, its settings."""
 
 import os
+import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from recovery.journal.opening import default_journal_path, journal_folder
 
 LOOPBACK = "127.0.0.1"
 PORT = 4200  # Prefect's own
+ALERTS_PORT = 9095
 PROJECT = Path(__file__).resolve().parents[2]
 FOREIGN = (  # settings that lead to another server, or into another home
     "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "PREFECT_API_", "PREFECT_CLIENT_",
@@ -26,11 +28,13 @@ class Place:
         home: folder of its own: the server's database, logs, and where it says that it runs.
         port: of the server and its UI, on the loopback address.
         deployments: the file that names the deployments; that of the work pools lies beside it.
+        alerts_port: of the alert receiver, on the loopback address.
     """
 
     home: Path
     port: int
     deployments: Path
+    alerts_port: int = ALERTS_PORT
 
     @property
     def ui_url(self) -> str:
@@ -46,6 +50,16 @@ class Place:
     def pools_file(self) -> Path:
         """The file that names the work pools."""
         return self.deployments.with_name("work-pools.yaml")
+
+    @property
+    def alerts_url(self) -> str:
+        """Address of the alert receiver."""
+        return f"http://{LOOPBACK}:{self.alerts_port}"
+
+    @property
+    def alerts_token(self) -> Path:
+        """The file with the token that who posts an alert must have."""
+        return self.home / "alerts-token"
 
     @property
     def logs(self) -> Path:
@@ -86,7 +100,7 @@ class Place:
         }
 
     def prepare(self) -> None:
-        """Make the folders.
+        """Make the folders, and the token of who posts alerts.
 
         Raises:
             BadInput: they cannot be made, or a file of deployments is missing.
@@ -102,6 +116,9 @@ class Place:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
             for name in ("logs", "prefect", "tmp"):
                 (self.home / name).mkdir(mode=0o700, exist_ok=True)
+            if not self.alerts_token.exists():
+                with open(self.alerts_token, "x", opener=_for_us_alone, encoding="ascii") as token:
+                    token.write(secrets.token_urlsafe(32))
         except OSError as error:
             raise BadInput(
                 "--home", f"{error.filename}: {error.strerror}", "Name a folder that can be written"
@@ -117,6 +134,10 @@ _DEFAULTS = {
     "PREFECT_CLI_COLORS": "false",
     "PREFECT_WORKER_QUERY_SECONDS": "1",  # a run begins after two seconds instead of seven
 }
+
+
+def _for_us_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def default_home() -> Path:

@@ -42,6 +42,17 @@ def processes(place: Place) -> list[Process]:
         _server(place),
         *[_worker(place, pool.name, pool.description) for pool in read_pools(place.pools_file)],
         Process(
+            "alert-receiver",
+            f"starts what alerts are routed to; posted with the token in {place.alerts_token}",
+            ours(
+                "operate.alerts",
+                f"--port={place.alerts_port}",
+                f"--bearer-file={place.alerts_token}",
+            ),
+            where=place.alerts_url,
+            answers=lambda _since: bool(_asked("GET", f"{place.alerts_url}/healthz")),
+        ),
+        Process(
             "orphan-watch",
             "finds attempts whose worker is gone, and resumes where that is declared safe",
             ours("operate.orphans"),

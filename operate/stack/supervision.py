@@ -17,7 +17,7 @@ import yaml
 from operate.stack.child import Child, Health
 from operate.stack.claim import claimed, is_claimed, tell, up_already
 from operate.stack.descendants import end_descendants, reap, take_over_orphans
-from operate.stack.place import LOOPBACK, PORT, Place
+from operate.stack.place import ALERTS_PORT, LOOPBACK, PORT, Place
 from operate.stack.processes import Process, ours, processes
 from recovery.errors import BadInput, NotVerified
 
@@ -56,7 +56,7 @@ class Stack:
         self.place.prepare()
         with ExitStack() as ends:
             ends.enter_context(claimed(self.place.home))
-            refuse_if_taken(self.place.port)
+            refuse_if_any_taken(self.place)
             take_over_orphans()
             ends.enter_context(self._signals())
             ends.callback(self._end)
@@ -227,21 +227,26 @@ def refuse_if_running(place: Place) -> None:
         raise up_already(place.home)
 
 
-def refuse_if_taken(port: int) -> None:
-    """Refuse a port on which somebody listens.
+def refuse_if_any_taken(place: Place) -> None:
+    """Refuse ports on which somebody listens.
 
     Raises:
-        BadInput: it is taken; says by a Prefect server, where it is one.
+        BadInput: one is taken; says by a Prefect server, where it is one.
     """
+    _refuse_if_taken("--port", place.port, PORT)
+    _refuse_if_taken("--alerts-port", place.alerts_port, ALERTS_PORT)
+
+
+def _refuse_if_taken(option: str, port: int, usual: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
         except OSError as error:
             raise BadInput(
-                "--port",
+                option,
                 f"{LOOPBACK}:{port} cannot be used: {_who_listens(port) or error.strerror}",
-                f"Give another, as --port {PORT + 1}, or --port 0 for any that is free",
+                f"Give another, as {option} {usual + 1}, or {option} 0 for any that is free",
             ) from error
 
 
