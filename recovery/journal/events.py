@@ -27,7 +27,10 @@ class Kind(StrEnum):
     ATTEMPT_STARTED = "attempt-started"
     ATTEMPT_ENDED = "attempt-ended"
     PLANNED = "planned"
+    ASKED = "asked"
     APPROVED = "approved"
+    REJECTED = "rejected"
+    DISREGARDED = "disregarded"
     SAW = "saw"
     COMMAND = "command"
     PASSED = "passed"
@@ -44,6 +47,7 @@ class Kind(StrEnum):
     UNDONE = "undone"
     UNDO_FAILED = "undo-failed"
     TAKEN_OVER = "taken-over"
+    NOTIFIED = "notified"
 
 
 @dataclass(frozen=True, slots=True)
