@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from operate import completion
+from operate.approve_command import approve, approver
 from operate.options import (
     AnyId,
     Approve,
@@ -74,6 +75,8 @@ app = typer.Typer(
 )
 journal_app = typer.Typer(no_args_is_help=True, help="The journal: the memory of all recoveries.")
 app.add_typer(journal_app, name="journal")
+app.command()(approve)
+app.command()(approver)
 
 
 @app.command("list")

@@ -17,6 +17,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, PrefectException
 from prefect.states import Completed, Failed
 
+from recovery.approval.form import PrefectForm
 from recovery.errors import Fenced, RecoveryError
 from recovery.evidence.report import markdown_report
 from recovery.journal.opening import open_journal
@@ -30,6 +31,7 @@ from recovery.verdict import Danger
 from recovery.walk import step_logger
 from recovery.words import told
 
+ARTIFACT_CHARS_MAX = 200_000
 R = TypeVar("R")
 RECOVERIES: dict[str, Recovery] = {}
 OPTION_NAMES = tuple(field.name for field in fields(Options))
@@ -43,6 +45,7 @@ OPTION_HELP = {
     "break_glass": "Reason to go ahead without an approved plan. It is recorded.",
     "take_over_by": "Who orders to take the lease from an attempt that is known to be gone.",
     "undo_by": "Who orders to go back instead of forward. Needs `resume`.",
+    "requested_by": "Who asks for a new recovery. Where two persons are needed, another consents.",
 }
 
 
@@ -110,14 +113,17 @@ def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]
         options = Options(**{name: everything.pop(name) for name in OPTION_NAMES})
         context = FlowRunContext.get()
         run_id: UUID | None = context.flow_run.id if context and context.flow_run else None
+        form = PrefectForm.of_this_run()
         try:
             with redacting_stdio():
                 ended = launch(
-                    declared, everything, options, PrefectStage(), str(run_id or uuid4())
+                    declared, everything, options, PrefectStage(), str(run_id or uuid4()), form
                 )
         except Fenced as fenced:
             raise Abort(str(fenced)) from fenced
         _publish(ended)
+        if form is not None and ended.question is not None:
+            form.ask(ended.question)
         return _state_of(ended)
 
     shown = [
@@ -187,6 +193,9 @@ def _message_of(ended: Ended) -> str:
 
 def _publish(ended: Ended) -> None:
     """Show the report (or the plan) in the UI, as an artifact of the run."""
+    if ended.question is not None:
+        text = ended.question.as_markdown(ARTIFACT_CHARS_MAX)
+        _keep_artifact(f"approval-{ended.question.asked.plan_hash}", text, ended.question.asked.why)
     if ended.plan is not None:
         _keep_artifact(f"plan-{ended.plan.hash}", as_markdown(ended.plan), ended.message)
     elif ended.recovery_id and ended.state is not None:

@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from recovery.approval import settle_approval
+from recovery.approval.question import Form
+from recovery.approval.settling import settle_approval
+from recovery.approval.way_back_consent import settle_way_back
 from recovery.attempt import Attempt
 from recovery.errors import Fenced, NeedsPerson, RecoveryError, Refused
 from recovery.forking import fork
 from recovery.inputs import (
     known_recovery,
     refuse_changed,
+    refuse_nameless,
     refuse_odd_options,
     refuse_secrets,
     refuse_unfit,
@@ -28,6 +31,7 @@ from recovery.journal.store import (
     LeaseLost,
     lease_seconds,
 )
+from recovery.notices.ending import tell_end
 from recovery.run import Ended, Options, Recovery, Run, recovery_id_of, release
 from recovery.stage import scrubbed
 from recovery.values import to_plain
@@ -37,16 +41,18 @@ from recovery.way_back import WayBack
 STARTS_OVER_MAX = 20
 
 
-def launch(
+def launch(  # noqa: PLR0913, PLR0917 (what makes a run, and how it can ask)
     recovery: Recovery,
     parameters: Mapping[str, Any],
     options: Options,
     stage: Stage,
     flow_run_id: str,
+    form: Form | None = None,
 ) -> Ended:
-    """Run a recovery with the journal that the environment names.
+    """Run a recovery with the journal that the environment names, and tell whom it concerns.
 
-    Errors that end it on purpose are told in what is returned.
+    Errors that end it on purpose are told in what is returned, as is a question to a person: with
+    a form, the caller asks it and ends the process.
 
     Raises:
         Fenced: the lease was lost; nothing may be said about the newer attempt.
@@ -56,11 +62,18 @@ def launch(
     try:
         refuse_odd_options(options)
         journal = open_journal()
-        run = Run(recovery, dict(parameters), options, stage, flow_run_id, journal)
-        return _launch(run)
+        run = Run(recovery, dict(parameters), options, stage, flow_run_id, journal, form=form)
+        if form is not None:
+            refuse_nameless(options)
+        ended = _launch(run)
+        ended.question = run.question
     except RecoveryError as error:
         recovery_id = run.recovery_id if run else ""
-        return Ended(recovery_id or options.resume, state_after(error), error=scrubbed(error))
+        ended = Ended(recovery_id or options.resume, state_after(error), error=scrubbed(error))
+    try:
+        if run is not None:
+            tell_end(run, ended)
+        return ended
     finally:
         if journal is not None:
             journal.close()
@@ -267,6 +280,7 @@ def _walk_settled(run: Run, attempt: Attempt) -> Any:
 def _go_back(run: Run, attempt: WayBack) -> list[str]:
     with suppress(EndOfRecord):
         run.walk(attempt)
+    settle_way_back(run, attempt)
     return attempt.go_back()
 
 
