@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from operate import completion
 from operate.alerts.commands import alerts_app
+from operate.approve_command import approve, approver
 from operate.options import (
     AnyId,
     Approve,
@@ -80,6 +81,8 @@ app.add_typer(journal_app, name="journal")
 app.add_typer(alerts_app, name="alerts")
 app.command()(stack.up)
 app.command()(stack.down)
+app.command()(approve)
+app.command()(approver)
 
 
 @app.command("list")

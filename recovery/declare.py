@@ -17,6 +17,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, PrefectException
 from prefect.states import Completed, Failed
 
+from recovery.approval.form import PrefectForm
 from recovery.drill import Drill
 from recovery.errors import Fenced, RecoveryError
 from recovery.evidence.report import markdown_report
@@ -31,6 +32,7 @@ from recovery.verdict import Danger
 from recovery.walk import step_logger
 from recovery.words import told
 
+ARTIFACT_CHARS_MAX = 200_000
 R = TypeVar("R")
 RECOVERIES: dict[str, Recovery] = {}
 OPTION_NAMES = tuple(field.name for field in fields(Options))
@@ -44,6 +46,7 @@ OPTION_HELP = {
     "break_glass": "Reason to go ahead without an approved plan. It is recorded.",
     "take_over_by": "Who orders to take the lease from an attempt that is known to be gone.",
     "undo_by": "Who orders to go back instead of forward. Needs `resume`.",
+    "requested_by": "Who asks for a new recovery. Where two persons are needed, another consents.",
 }
 
 
@@ -120,6 +123,7 @@ def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]
         context = FlowRunContext.get()
         flow_run = context.flow_run if context else None
         run_id: UUID | None = flow_run.id if flow_run else None
+        form = PrefectForm.of_this_run()
         try:
             with redacting_stdio():
                 ended = launch(
@@ -128,11 +132,14 @@ def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]
                     options,
                     PrefectStage(),
                     str(run_id or uuid4()),
+                    form,
                     run_state_id=str(flow_run.state.id) if flow_run and flow_run.state else "",
                 )
         except Fenced as fenced:
             raise Abort(str(fenced)) from fenced
         _publish(ended)
+        if form is not None and ended.question is not None:
+            form.ask(ended.question)
         return _state_of(ended)
 
     shown = [
@@ -202,6 +209,9 @@ def _message_of(ended: Ended) -> str:
 
 def _publish(ended: Ended) -> None:
     """Show the report (or the plan) in the UI, as an artifact of the run."""
+    if ended.question is not None:
+        text = ended.question.as_markdown(ARTIFACT_CHARS_MAX)
+        _keep_artifact(f"approval-{ended.question.asked.plan_hash}", text, ended.question.asked.why)
     if ended.plan is not None:
         _keep_artifact(f"plan-{ended.plan.hash}", as_markdown(ended.plan), ended.message)
     elif ended.recovery_id and ended.state is not None:

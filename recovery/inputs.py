@@ -34,6 +34,22 @@ def refuse_odd_options(options: Options) -> None:
             raise BadInput(name, why, "Leave it out, or name the recovery with resume=ID")
 
 
+def refuse_nameless(options: Options) -> None:
+    """Refuse a consent in a form that nobody gives: the account of a worker is no person.
+
+    Raises:
+        BadInput: `approve` or `break_glass` is filled in, and `approved_by` is not.
+    """
+    given = "approve" if options.approve else "break_glass" if options.break_glass else ""
+    who = options.approved_by or options.undo_by
+    if given and not who.strip():
+        raise BadInput(
+            "approved_by",
+            f"`{given}` is given by name, and none is given",
+            "Fill in approved_by; nothing was touched",
+        )
+
+
 def refuse_secrets(run: Run) -> None:
     """Refuse parameters that hold a secret: they are stored, so that anyone can resume.
 
@@ -127,7 +143,7 @@ def refuse_undo_of_what_is_used(run: Run, history: History) -> None:
     ended = [attempt for attempt in history.attempts if attempt.ended_as]
     if not ended or ended[-1].ended_as != "recovered":
         return
-    if not run.options.break_glass:
+    if not run.options.break_glass and run.form is None:  # a form asks for the reason itself
         price = (
             "destroys what was written to it since"
             if history.danger == Danger.DESTRUCTIVE
