@@ -11,11 +11,12 @@ from tasks.containers.order import (
     ResourceWish,
     probe_named,
     probe_order,
+    probe_target,
     resource_order,
+    resource_target,
 )
 from tasks.workloads import evidence
 from tasks.workloads.evidence import Captured
-from tasks.workloads.target import workload_target
 from tasks.workloads.triage import Due
 
 
@@ -40,7 +41,7 @@ class ContainerMended:
 
 @recovery(
     runbook="docs/runbooks/restarting-containers.md",
-    target=workload_target,
+    target=probe_target,
     answers=["KubePodCrashLooping"],
 )
 def relax_probes(  # noqa: PLR0913, PLR0917 (fields of the form)
@@ -87,7 +88,7 @@ def relax_probes(  # noqa: PLR0913, PLR0917 (fields of the form)
 
 @recovery(
     runbook="docs/runbooks/restarting-containers.md",
-    target=workload_target,
+    target=resource_target,
     answers=["KubePodCrashLooping", "KubeContainerOOMKilled", "CPUThrottlingHigh"],
 )
 def raise_resources(  # noqa: PLR0913, PLR0917 (fields of the form)

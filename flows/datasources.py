@@ -26,6 +26,7 @@ class DatasourceAdded:
     runbook="docs/runbooks/grafana-datasource.md",
     target=datasource_target,
     answers=["GrafanaRequestsFailing"],
+    resumes_itself="it writes one data source, and asks Grafana for it before it does",
 )
 def add_grafana_datasource(  # noqa: PLR0913, PLR0917 (fields of the form)
     grafana_url: str,

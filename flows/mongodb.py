@@ -118,7 +118,11 @@ class BackupEnabled:
     told: list[str]
 
 
-@recovery(runbook="docs/runbooks/mongodb-backup.md", target=mongo_target)
+@recovery(
+    runbook="docs/runbooks/mongodb-backup.md",
+    target=mongo_target,
+    resumes_itself="the one Job is known by its name, and what it backs up is only read",
+)
 def enable_mongodb_backup(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     cluster: str,
     namespace: str = "",

@@ -47,6 +47,7 @@ class Recovered:
     target=redis_target,
     parts=redis_host,
     answers=["RedisDown", "RedisMissingMaster"],
+    resumes_itself="it puts no data at risk, and each act is settled by asking Redis and systemd",
 )
 def recover_redis(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     host: str,

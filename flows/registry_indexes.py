@@ -26,6 +26,7 @@ class IndexesRepaired:
     target=lambda database: PostgresServer.named(database).label,
     parts=server_and_host,
     answers=["PostgresqlInvalidIndex"],
+    resumes_itself="indexes are known by their definition, and reads and writes go on meanwhile",
 )
 def repair_registry_indexes(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     database: str,

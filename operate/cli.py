@@ -27,7 +27,9 @@ from operate.options import (
     Settings,
     TakeOver,
 )
+from operate.orphans.command import watch
 from operate.settlement import Settlement
+from operate.stack import commands as stack
 
 FAILED, NEEDS_PERSON, REFUSED, INTERRUPTED = 3, 4, 5, 130
 
@@ -76,6 +78,8 @@ app = typer.Typer(
 journal_app = typer.Typer(no_args_is_help=True, help="The journal: the memory of all recoveries.")
 app.add_typer(journal_app, name="journal")
 app.add_typer(alerts_app, name="alerts")
+app.command()(stack.up)
+app.command()(stack.down)
 
 
 @app.command("list")
@@ -361,6 +365,8 @@ def doctor(hosts: Hosts = None, *, as_json: Json = False, debug: Debug = False) 
         if not is_well(findings):
             raise typer.Exit(FAILED)
 
+
+app.command()(watch)
 
 if __name__ == "__main__":
     app()

@@ -17,6 +17,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, PrefectException
 from prefect.states import Completed, Failed
 
+from recovery.drill import Drill
 from recovery.errors import Fenced, RecoveryError
 from recovery.evidence.report import markdown_report
 from recovery.journal.opening import open_journal
@@ -46,13 +47,15 @@ OPTION_HELP = {
 }
 
 
-def recovery(
+def recovery(  # noqa: PLR0913 (what a recovery declares)
     *,
     runbook: str,
     target: Callable[..., str],
     parts: Callable[..., Sequence[str]] | None = None,
     answers: Sequence[str] = (),
     danger: Danger = Danger.CHANGE,
+    drill: Drill | None = None,
+    resumes_itself: str = "",
 ) -> Callable[[Callable[..., Any]], Flow[..., Any]]:
     """Declare a recovery.
 
@@ -63,6 +66,10 @@ def recovery(
             no other recovery of these runs at the same time.
         answers: names of the alerts it answers.
         danger: the most dangerous of its steps; a destructive recovery needs an approved plan.
+        drill: that it is a drill: of which recovery, and how its time is split.
+        resumes_itself: why the orphan watch may resume it without a person once its worker is lost:
+            what makes every act that may be in doubt safe to ask about and to do again. Empty, as
+            usual: a person resumes it.
     """
 
     def declare(fn: Callable[..., Any]) -> Flow[..., Any]:
@@ -79,6 +86,7 @@ def recovery(
             danger=danger,
             target_of=_asking_by_name(target),
             parts_of=_asking_by_name(parts or (lambda: ())),
+            resumes_itself=resumes_itself,
             parameters={
                 parameter.name: (
                     parameter.annotation,
@@ -86,6 +94,7 @@ def recovery(
                 )
                 for parameter in signature.parameters.values()
             },
+            drill=drill,
         )
         RECOVERIES[name] = declared
         return _as_flow(declared, signature)
@@ -109,11 +118,17 @@ def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]
         install_log_redaction()
         options = Options(**{name: everything.pop(name) for name in OPTION_NAMES})
         context = FlowRunContext.get()
-        run_id: UUID | None = context.flow_run.id if context and context.flow_run else None
+        flow_run = context.flow_run if context else None
+        run_id: UUID | None = flow_run.id if flow_run else None
         try:
             with redacting_stdio():
                 ended = launch(
-                    declared, everything, options, PrefectStage(), str(run_id or uuid4())
+                    declared,
+                    everything,
+                    options,
+                    PrefectStage(),
+                    str(run_id or uuid4()),
+                    run_state_id=str(flow_run.state.id) if flow_run and flow_run.state else "",
                 )
         except Fenced as fenced:
             raise Abort(str(fenced)) from fenced

@@ -37,16 +37,19 @@ from recovery.way_back import WayBack
 STARTS_OVER_MAX = 20
 
 
-def launch(
+def launch(  # noqa: PLR0913 (what makes a run, and where it is shown)
     recovery: Recovery,
     parameters: Mapping[str, Any],
     options: Options,
     stage: Stage,
     flow_run_id: str,
+    *,
+    run_state_id: str = "",
 ) -> Ended:
     """Run a recovery with the journal that the environment names.
 
-    Errors that end it on purpose are told in what is returned.
+    Errors that end it on purpose are told in what is returned. `run_state_id` is that of the state
+    in which Prefect shows the run: one that is started again has another.
 
     Raises:
         Fenced: the lease was lost; nothing may be said about the newer attempt.
@@ -57,6 +60,7 @@ def launch(
         refuse_odd_options(options)
         journal = open_journal()
         run = Run(recovery, dict(parameters), options, stage, flow_run_id, journal)
+        run.run_state_id = run_state_id
         return _launch(run)
     except RecoveryError as error:
         recovery_id = run.recovery_id if run else ""
@@ -222,6 +226,7 @@ def _begin(run: Run, keeper: LeaseKeeper, history: History) -> Attempt | WayBack
     )
     body = {
         "flow_run_id": run.flow_run_id,
+        "run_state_id": run.run_state_id,
         "worker": this_worker(),
         "release": release(),
         "goes": "back" if run.options.undo_by else "forward",

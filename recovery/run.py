@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from recovery.drill import Drill
 from recovery.journal.events import FORMAT, Kind
 from recovery.journal.history import RecoveryState, StepRecord
 from recovery.journal.store import Journal, Lease
@@ -59,6 +60,8 @@ class Recovery:
         target_of: names the target from the parameters, by their names.
         parts_of: names what else is leased with it: the hosts of a cluster, each by itself.
         parameters: type and default of each parameter, by name; `...` where there is no default.
+        drill: what it proves, where it is a drill.
+        resumes_itself: why it may go on without a person when its worker is lost; empty: not.
     """
 
     name: str
@@ -69,6 +72,8 @@ class Recovery:
     target_of: Callable[..., str]
     parameters: Mapping[str, tuple[Any, Any]]
     parts_of: Callable[..., Sequence[str]] = lambda **_: ()
+    drill: Drill | None = None
+    resumes_itself: str = ""
 
 
 @dataclass
@@ -93,6 +98,7 @@ class Run:
     stage: Stage
     flow_run_id: str
     journal: Journal
+    run_state_id: str = ""
     plain: dict[str, Any] = field(init=False)
     recovery_id: str = ""
 

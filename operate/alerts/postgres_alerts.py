@@ -10,14 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 
 from operate.alerts.tables import TABLES
-from recovery.errors import BadInput
-from recovery.journal.postgres_store import NOTICING_A_DEAD_PEER
+from recovery.journal.postgres_address import postgres_address
 from recovery.journal.store import JournalUnavailable
-from recovery.secrecy.secret import Secret
 
 SERIAL = "bigint generated always as identity primary key"
 NAME = re.compile(r"(?<!:):([a-z_]+)")
@@ -29,22 +26,8 @@ class PostgresAlerts:
     """See Database. The tables are made where they are missing."""
 
     def __init__(self, url: str) -> None:
-        try:
-            parts = conninfo_to_dict(url)
-        except psycopg.ProgrammingError:
-            raise BadInput(  # what psycopg says of it may quote the password
-                "RECOVER_ALERTS",
-                "it is no readable postgresql:// URL",
-                "Write it as postgresql://user:password@host:port/database, specials escaped",
-            ) from None
-        if parts.get("password"):
-            Secret(str(parts["password"]))  # known from here on, hence masked wherever it shows
-        more = {name: n for name, n in NOTICING_A_DEAD_PEER.items() if name not in parts}
-        self._conninfo = make_conninfo(url, **more)
-        self.url = (
-            f"postgresql://{parts.get('host', 'localhost')}:{parts.get('port', 5432)}"
-            f"/{parts.get('dbname', '')}"
-        )
+        address = postgres_address(url, "RECOVER_ALERTS")
+        self._conninfo, self.url = address.conninfo, address.shown
         self._lock = threading.RLock()
         self._connection: psycopg.Connection[DictRow] | None = None
         self._depth = 0

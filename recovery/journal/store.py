@@ -115,8 +115,12 @@ class Journal(ABC):
         """The last `seq` and hash that were written; `(0, FIRST_HASH)` where there are none."""
 
     @abstractmethod
-    def recovery_ids(self, starting_with: str = "", limit: int = 1000) -> list[str]:
-        """Ids of recoveries, those written to last first."""
+    def recovery_ids(self, starting_with: str = "", limit: int = 1000, flow: str = "") -> list[str]:
+        """Ids of recoveries, those written to last first; of one flow, or of all."""
+
+    @abstractmethod
+    def heads(self, limit: int = 1000) -> dict[str, int]:
+        """The last `seq` of each recovery, those written to last first."""
 
     @abstractmethod
     def take_lease(
@@ -159,6 +163,11 @@ class Journal(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close the connection; the journal is not used afterwards."""
+
+
+def opened_by(flow: str) -> str:
+    """What the first event of a recovery holds as text where it is one of this flow."""
+    return canonical({"flow": flow})[1:-1] if flow else ""
 
 
 def stored_text(body: Mapping[str, Any]) -> str:

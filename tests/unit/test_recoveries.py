@@ -10,6 +10,7 @@ import yaml
 from prefect import Flow
 
 from operate.catalogue import recoveries
+from recovery.verdict import Danger
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 SECTIONS = [
@@ -42,6 +43,18 @@ def test_a_deployment_leads_to_its_recovery_and_says_how_dangerous_it_is(name):
     assert flow.name == name
     assert str(RECOVERIES[name].danger) in deployment["tags"]
     assert RECOVERIES[name].runbook in deployment["description"]
+
+
+RESUMES_ITSELF = sorted(name for name, one in RECOVERIES.items() if one.resumes_itself)
+
+
+@pytest.mark.parametrize("name", RESUMES_ITSELF)
+def test_one_that_resumes_itself_destroys_nothing_and_its_runbook_says_so(name):
+    declared = RECOVERIES[name]
+
+    assert declared.danger is not Danger.DESTRUCTIVE
+    assert len(declared.resumes_itself.split()) > 5
+    assert f"`{name}` resumes by itself" in (PROJECT / declared.runbook).read_text()
 
 
 @each
