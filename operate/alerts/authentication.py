@@ -9,7 +9,7 @@ import binascii
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,13 +67,11 @@ class Authentication:
                         "Make one with `openssl rand -hex 32`",
                     )
 
-    def who(self, headers: Mapping[str, str], body: Callable[[], bytes], now: float) -> str:
-        """Name the sender, by kind and name; empty where nobody is known by what was sent.
+    def by_headers(self, headers: Mapping[str, str]) -> str:
+        """Name the sender, by kind and name; empty where the headers say nothing that is known.
 
         Args:
             headers: of the request, by names in small letters.
-            body: gives the body, which only a signature needs.
-            now: seconds since 1970.
         """
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if self.bearer_file is not None and scheme.lower() == "bearer":
@@ -82,9 +80,16 @@ class Authentication:
             decoded = _decoded(given.strip())
             known = _is_one_of(decoded, _known(self.basic_file))
             return f"basic {decoded.partition(':')[0]}" if known else ""
-        if self.hmac_file is not None and (signed := SIGNED.fullmatch(headers.get(SIGNATURE, ""))):
-            return "signature" if self._is_signed(signed, body(), now) else ""
         return ""
+
+    def is_signed(self, headers: Mapping[str, str]) -> bool:
+        """Whether there is a signature, of which only the body tells whether it is right."""
+        return self.hmac_file is not None and bool(SIGNED.fullmatch(headers.get(SIGNATURE, "")))
+
+    def by_signature(self, headers: Mapping[str, str], body: bytes, now: float) -> str:
+        """Name the sender by the signature of the body; empty where it is not right."""
+        signed = SIGNED.fullmatch(headers.get(SIGNATURE, ""))
+        return "signature" if signed and self._is_signed(signed, body, now) else ""
 
     def _is_signed(self, signed: re.Match[str], body: bytes, now: float) -> bool:
         if self.hmac_file is None or abs(now - int(signed[1])) > SKEW_SECONDS:

@@ -78,6 +78,8 @@ class Dispatcher:
             Unreachable: the server is away; what was not done is done by a later pass.
             JournalUnavailable: the store or the journal is.
         """
+        if not self.store.is_alone():
+            return  # another receiver starts the runs; this one takes over when it ends
         self._watch.look(self.clock())
         self._settle_reserved()
         self._follow()

@@ -41,6 +41,9 @@ class Database(Protocol):
     def read(self, sql: str, **values: object) -> list[dict[str, Any]]:
         """Return rows by the names of their columns."""
 
+    def is_alone(self) -> bool:
+        """Whether this process is the one of all receivers that starts runs, from now on."""
+
     def close(self) -> None:
         """Close it; it is not used afterwards."""
 

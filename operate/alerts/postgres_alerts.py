@@ -18,6 +18,7 @@ from recovery.journal.store import JournalUnavailable
 
 SERIAL = "bigint generated always as identity primary key"
 NAME = re.compile(r"(?<!:):([a-z_]+)")
+ALONE = b"select pg_try_advisory_lock(hashtext('recover_alerts_starts')) as is_ours"
 TURN = b"select pg_advisory_xact_lock(hashtext('recover_alerts'))"
 
 
@@ -30,6 +31,7 @@ class PostgresAlerts:
         self._lock = threading.RLock()
         self._connection: psycopg.Connection[DictRow] | None = None
         self._depth = 0
+        self._alone_on: psycopg.Connection[DictRow] | None = None
         with self.writing():
             for statement in TABLES:
                 self.execute(statement.format(serial=SERIAL))
@@ -71,6 +73,14 @@ class PostgresAlerts:
         """See Database."""
         with self._lock, self._connected() as connection:
             return connection.execute(_translated(sql), values).fetchall()
+
+    def is_alone(self) -> bool:
+        """See Database: a lock of the session, which is free again when the connection ends."""
+        with self._lock, self._connected() as connection:
+            if self._alone_on is not connection:
+                row = connection.execute(ALONE).fetchone()
+                self._alone_on = connection if row and row["is_ours"] else None
+            return self._alone_on is connection
 
     def close(self) -> None:
         """See Database."""

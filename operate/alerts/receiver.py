@@ -20,23 +20,12 @@ from recovery.errors import BadInput
 from recovery.journal.store import JournalUnavailable
 from recovery.run import release
 
-BODY_BYTES_MAX = 8 << 20
+BODY_BYTES_MAX = 4 << 20
 BODY_WITHIN_SECONDS = 20.0
 AGAIN_SECONDS = 5
 KNOWN = Rate(at_once=2000, a_second=200)
 STRANGERS = Rate(at_once=20, a_second=0.5)
 logger = logging.getLogger("recovery.alerts")
-
-
-@dataclass
-class Gate:
-    """Who may post, how much and how fast."""
-
-    authentication: Authentication
-    body_bytes_max: int = BODY_BYTES_MAX
-    known: Pace = field(default_factory=lambda: Pace(KNOWN))
-    strangers: Pace = field(default_factory=lambda: Pace(STRANGERS))
-    clock: Callable[[], float] = time.time
 
 
 class Turned(Exception):
@@ -45,6 +34,76 @@ class Turned(Exception):
     def __init__(self, status: int, told: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, told)
         self.status, self.told, self.headers = status, told, dict(headers or {})
+
+
+@dataclass
+class Gate:
+    """Who may post, how much and how fast.
+
+    Bodies are read by few at a time, and by fewer still of those who are known by nothing but what
+    the body will show: memory is bounded whatever is sent.
+    """
+
+    authentication: Authentication
+    body_bytes_max: int = BODY_BYTES_MAX
+    known: Pace = field(default_factory=lambda: Pace(KNOWN))
+    strangers: Pace = field(default_factory=lambda: Pace(STRANGERS))
+    clock: Callable[[], float] = time.time
+    of_known: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
+    of_unproven: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
+
+    @contextlib.asynccontextmanager
+    async def heard(self, request: Request) -> AsyncIterator[bytes]:
+        """Give the body of a request of somebody who may post.
+
+        Alertmanager drops what was answered with 4xx and sends again what was answered with 5xx:
+        who is known and too fast is told 503, so that nothing of theirs is lost.
+
+        Raises:
+            Turned: it is of nobody who may, too fast, too large, too slow or packed.
+        """
+        address = request.client.host if request.client else "unknown"
+        if not self.authentication.is_signed(request.headers):
+            self._refuse_haste(await self._known_by_headers(request, address))
+            async with self.of_known:
+                yield await _body(request, self.body_bytes_max)
+            return
+        async with self.of_unproven:
+            body = await _body(request, self.body_bytes_max)
+            sender = await run_in_threadpool(
+                self.authentication.by_signature, request.headers, body, self.clock()
+            )
+            self._refuse_stranger(sender, address)
+            self._refuse_haste(sender)
+            yield body
+
+    async def admitted(self, request: Request) -> None:
+        """See that somebody who may ask for something asks.
+
+        Raises:
+            Turned: nobody who may, or too fast.
+        """
+        address = request.client.host if request.client else "unknown"
+        self._refuse_haste(await self._known_by_headers(request, address))
+
+    async def _known_by_headers(self, request: Request, address: str) -> str:
+        if not self.authentication.is_wanted:
+            return address
+        sender = await run_in_threadpool(self.authentication.by_headers, request.headers)
+        self._refuse_stranger(sender, address)
+        return sender
+
+    def _refuse_stranger(self, sender: str, address: str) -> None:
+        if sender:
+            return
+        if not self.strangers.allows(address):
+            raise Turned(429, "too many attempts", _later())
+        logger.warning("turned away a request from %s: nobody is known by it", address)
+        raise Turned(401, "say who you are", {"WWW-Authenticate": "Bearer, Basic"})
+
+    def _refuse_haste(self, sender: str) -> None:
+        if not self.known.allows(sender):
+            raise Turned(503, "too fast: try again", _later())
 
 
 def make_app(acceptance: Acceptance, gate: Gate, standing: Callable[[], dict[str, Any]]) -> FastAPI:
@@ -66,10 +125,9 @@ def make_app(acceptance: Acceptance, gate: Gate, standing: Callable[[], dict[str
     app.add_exception_handler(Turned, _turn)
 
     async def take(request: Request) -> Response:
-        body = await _body(request, gate.body_bytes_max)
-        await run_in_threadpool(_refuse_stranger, request, body, gate)
         try:
-            kept = await run_in_threadpool(acceptance.take, body)
+            async with gate.heard(request) as body:
+                kept = await run_in_threadpool(acceptance.take, body)
         except BadInput as error:
             problem = {"field": error.field, "error": error.seen, "remedy": error.remedy}
             return JSONResponse(problem, 400)
@@ -98,7 +156,7 @@ def make_app(acceptance: Acceptance, gate: Gate, standing: Callable[[], dict[str
 
     @app.get("/status", summary="How the receiver stands", responses=answers.STATUS)
     async def status(request: Request) -> Response:
-        await run_in_threadpool(_refuse_stranger, request, b"", gate)
+        await gate.admitted(request)
         return JSONResponse(await run_in_threadpool(standing))
 
     @app.get("/docs", include_in_schema=False)
@@ -145,25 +203,3 @@ async def _body(request: Request, bytes_max: int) -> bytes:
     except TimeoutError:
         raise Turned(408, f"it did not arrive within {BODY_WITHIN_SECONDS:.0f} s") from None
     return bytes(body)
-
-
-def _refuse_stranger(request: Request, body: bytes, gate: Gate) -> None:
-    """See who posts.
-
-    Alertmanager drops what was answered with 4xx and sends again what was answered with 5xx: who
-    is known and too fast is told 503, so that nothing of theirs is lost.
-
-    Raises:
-        Turned: nobody who may, or too fast.
-    """
-    address = request.client.host if request.client else "unknown"
-    sender = address
-    if gate.authentication.is_wanted:
-        sender = gate.authentication.who(request.headers, lambda: body, gate.clock())
-        if not sender:
-            if not gate.strangers.allows(address):
-                raise Turned(429, "too many attempts", _later())
-            logger.warning("turned away a request from %s: nobody is known by it", address)
-            raise Turned(401, "say who you are", {"WWW-Authenticate": "Bearer, Basic"})
-    if not gate.known.allows(sender):
-        raise Turned(503, "too fast: try again", _later())

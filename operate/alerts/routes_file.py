@@ -180,7 +180,9 @@ def _refuse_twins(at: Located, names: Sequence[str]) -> None:
 def _refuse_unused(at: Located, used: set[str]) -> None:
     for name, table in at.named().items():
         if name not in used:
-            raise table.wrong("no route uses this table", f"Remove it, or name one of {used}")
+            raise table.wrong(
+                "no route uses this table", f"Remove it; used are {', '.join(sorted(used))}"
+            )
         names = [one.value["name"] for one in table.items()]
         for one in table.items():
             if names.count(one.value["name"]) > 1:

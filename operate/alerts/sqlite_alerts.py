@@ -1,5 +1,6 @@
 """Alerts in a SQLite file beside the journal: WAL, synchronous FULL, one writer at a time."""
 
+import fcntl
 import os
 import sqlite3
 import threading
@@ -22,6 +23,7 @@ class SqliteAlerts:
     def __init__(self, path: Path) -> None:
         self.url = str(path)
         self._lock = threading.RLock()
+        self._mark = -1
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with suppress(FileExistsError):
@@ -73,7 +75,27 @@ class SqliteAlerts:
             except sqlite3.Error as error:
                 raise JournalUnavailable(self.url, str(error)) from error
 
+    def is_alone(self) -> bool:
+        """See Database: a lock on a file beside it, which is free again when we end, however."""
+        with self._lock:
+            if self._mark >= 0:
+                return True
+            try:
+                mark = os.open(f"{self.url}.starts", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise JournalUnavailable(self.url, str(error)) from error
+            try:
+                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(mark)
+                return False
+            self._mark = mark
+            return True
+
     def close(self) -> None:
         """See Database."""
         with self._lock:
+            if self._mark >= 0:
+                os.close(self._mark)
+                self._mark = -1
             self._connection.close()

@@ -108,6 +108,10 @@ class AlertStore:
         elif known.state is State.NEEDS_PERSON:
             self.settle(known, State.RESOLVED, f"resolved; before that: {known.reason}")
 
+    def is_alone(self) -> bool:
+        """Whether this process is the one of all receivers that starts runs, from now on."""
+        return self._database.is_alone()
+
     def find(self, fingerprint: str, starts_at: str) -> Kept | None:
         """Return one alert, if it is known."""
         found = self._kept(

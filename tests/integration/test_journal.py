@@ -223,6 +223,24 @@ def test_a_renewed_lease_lives_longer(journal):
     assert journal.holder("db").seconds_left > lease.deadline - boot_clock()
 
 
+def test_what_has_not_acted_loses_its_right_to_and_what_has_keeps_it(journal):
+    lease = journal.take_lease("db", "r1", "one", 20)
+    other = journal.take_lease("web", "r2", "two", 20)
+    for recovery_id, held in (("r1", lease), ("r2", other)):
+        journal.append(recovery_id, Kind.OPENED, {}, lease=held)
+    journal.append("r2", Kind.INTENDED, {}, step="s", lease=other, needs_live_lease=True)
+
+    withdrawn = [journal.withdraw("db", "r1"), journal.withdraw("web", "r2")]
+
+    assert withdrawn == [True, False]
+    with pytest.raises(LeaseLost):
+        journal.append("r1", Kind.INTENDED, {}, step="s", lease=lease, needs_live_lease=True)
+    with pytest.raises(LeaseLost):
+        journal.renew_lease(lease)
+    journal.append("r2", Kind.DONE, {}, step="s", lease=other)
+    assert journal.take_lease("db", "r3", "three", 20).epoch > lease.epoch
+
+
 def test_the_holder_of_an_old_epoch_can_neither_write_nor_renew_nor_release(journal):
     old = taken(journal)
     new = taken(journal, "r2", by_force=True)
