@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from operate import completion
+from operate.drills.commands import drills_app
 from operate.options import (
     AnyId,
     Approve,
@@ -26,6 +27,7 @@ from operate.options import (
     Settings,
     TakeOver,
 )
+from operate.schedules.commands import schedules_app
 from operate.settlement import Settlement
 
 FAILED, NEEDS_PERSON, REFUSED, INTERRUPTED = 3, 4, 5, 130
@@ -74,6 +76,8 @@ app = typer.Typer(
 )
 journal_app = typer.Typer(no_args_is_help=True, help="The journal: the memory of all recoveries.")
 app.add_typer(journal_app, name="journal")
+app.add_typer(drills_app, name="drill")
+app.add_typer(schedules_app, name="schedules")
 
 
 @app.command("list")
@@ -83,9 +87,10 @@ def list_(*, as_json: Json = False, debug: Debug = False) -> None:
 
     with answering(as_json=as_json, debug=debug) as answer:
         from operate.catalogue import rows
+        from operate.drills.records import with_proofs
         from operate.screens import show_recoveries
 
-        listed = rows()
+        listed = with_proofs(rows())
         answer.give(listed, lambda console: show_recoveries(console, listed))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from recovery.approval import settle_approval
 from recovery.attempt import Attempt
-from recovery.errors import Fenced, NeedsPerson, RecoveryError, Refused
+from recovery.errors import Fenced, NeedsPerson, RecoveryError, Refused, TargetTaken
 from recovery.forking import fork
 from recovery.inputs import (
     known_recovery,
@@ -60,6 +60,8 @@ def launch(
         return _launch(run)
     except RecoveryError as error:
         recovery_id = run.recovery_id if run else ""
+        if isinstance(error, TargetTaken) and options.if_taken and not recovery_id:
+            return Ended("", None, message=f"skipped: {error.reason}")
         return Ended(recovery_id or options.resume, state_after(error), error=scrubbed(error))
     finally:
         if journal is not None:

@@ -34,6 +34,7 @@ class Options:
         break_glass: reason to go ahead without an approved plan; recorded.
         take_over_by: who orders to take the lease from an attempt that is known to be gone.
         undo_by: who orders to go back instead of forward; with `resume`.
+        if_taken: `skip` ends a new recovery well where another one holds its target.
     """
 
     resume: str = ""
@@ -45,6 +46,7 @@ class Options:
     break_glass: str = ""
     take_over_by: str = ""
     undo_by: str = ""
+    if_taken: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,8 @@ class Run:
             "flow_run_id": self.flow_run_id,
             "forked_from": dict(forked_from or {}),
         }
+        if self.recovery.drill is not None:
+            body["drill"] = to_plain(self.recovery.drill)
         self.journal.append(recovery_id, Kind.OPENED, body, lease=lease, needs_live_lease=True)
 
 

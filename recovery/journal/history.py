@@ -110,6 +110,7 @@ class History:
     release: str = ""
     flow_run_id: str = ""
     forked_from: dict[str, Any] = field(default_factory=dict)
+    drill: dict[str, Any] = field(default_factory=dict)
     attempts: list[AttemptRecord] = field(default_factory=list)
     steps: dict[str, StepRecord] = field(default_factory=dict)
     decisions: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -166,6 +167,7 @@ def read_history(events: Iterable[Event]) -> History | None:
                 release=body.get("release", ""),
                 flow_run_id=body.get("flow_run_id", ""),
                 forked_from=body.get("forked_from", {}),
+                drill=body.get("drill") or {},
             )
         history.last_seq = event.seq
         _FOLD.get(event.kind, _ignore)(history, event, body)
