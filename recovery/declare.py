@@ -20,7 +20,7 @@ from prefect.states import Completed, Failed
 from recovery.approval.form import PrefectForm
 from recovery.drill import Drill
 from recovery.errors import Fenced, RecoveryError
-from recovery.evidence.report import markdown_report
+from recovery.evidence.report import drill_markdown, markdown_report
 from recovery.journal.opening import open_journal
 from recovery.launch import launch
 from recovery.plan import as_markdown
@@ -47,6 +47,7 @@ OPTION_HELP = {
     "take_over_by": "Who orders to take the lease from an attempt that is known to be gone.",
     "undo_by": "Who orders to go back instead of forward. Needs `resume`.",
     "requested_by": "Who asks for a new recovery. Where two persons are needed, another consents.",
+    "if_taken": "Where another recovery holds the target: empty refuses, `skip` ends well.",
 }
 
 
@@ -137,7 +138,7 @@ def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]
                 )
         except Fenced as fenced:
             raise Abort(str(fenced)) from fenced
-        _publish(ended)
+        _publish(declared, ended)
         if form is not None and ended.question is not None:
             form.ask(ended.question)
         return _state_of(ended)
@@ -194,7 +195,7 @@ def _run_name(declared: Recovery) -> str:
 
 def _state_of(ended: Ended) -> State[Any]:
     if ended.error is None:
-        name = str(ended.state or "planned").capitalize()
+        name = str(ended.state or ("planned" if ended.plan else "skipped")).capitalize()
         return Completed(name=name, message=_message_of(ended))
     name = ended.error.state if isinstance(ended.error, RecoveryError) else "Failed"
     return Failed(name=name, message=_message_of(ended))
@@ -207,7 +208,7 @@ def _message_of(ended: Ended) -> str:
     return f"recovery {ended.recovery_id}: {text}" if ended.recovery_id else text
 
 
-def _publish(ended: Ended) -> None:
+def _publish(declared: Recovery, ended: Ended) -> None:
     """Show the report (or the plan) in the UI, as an artifact of the run."""
     if ended.question is not None:
         text = ended.question.as_markdown(ARTIFACT_CHARS_MAX)
@@ -219,11 +220,14 @@ def _publish(ended: Ended) -> None:
             journal = open_journal()
             try:
                 report = markdown_report(journal, ended.recovery_id)
+                drills = drill_markdown(journal, ended.recovery_id)
             finally:
                 journal.close()
         except RecoveryError:  # it never began: the state of the run says all there is
             return
         _keep_artifact(f"recovery-{ended.recovery_id}", report, _message_of(ended))
+        if drills:
+            _keep_artifact(declared.name, drills, "RTO by phase and RPO of all runs")
 
 
 def _keep_artifact(key: str, markdown: str, description: str) -> None:

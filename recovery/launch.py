@@ -8,7 +8,7 @@ from recovery.approval.question import Form
 from recovery.approval.settling import settle_approval
 from recovery.approval.way_back_consent import settle_way_back
 from recovery.attempt import Attempt
-from recovery.errors import Fenced, NeedsPerson, RecoveryError, Refused
+from recovery.errors import Fenced, NeedsPerson, RecoveryError, Refused, TargetTaken
 from recovery.forking import fork
 from recovery.inputs import (
     known_recovery,
@@ -73,7 +73,10 @@ def launch(  # noqa: PLR0913, PLR0917 (what makes a run, how it can ask, and whe
         ended.question = run.question
     except RecoveryError as error:
         recovery_id = run.recovery_id if run else ""
-        ended = Ended(recovery_id or options.resume, state_after(error), error=scrubbed(error))
+        if isinstance(error, TargetTaken) and options.if_taken and not recovery_id:
+            ended = Ended("", None, message=f"skipped: {error.reason}")
+        else:
+            ended = Ended(recovery_id or options.resume, state_after(error), error=scrubbed(error))
     try:
         if run is not None:
             tell_end(run, ended)

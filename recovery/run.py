@@ -36,6 +36,7 @@ class Options:
         take_over_by: who orders to take the lease from an attempt that is known to be gone.
         undo_by: who orders to go back instead of forward; with `resume`.
         requested_by: who asks for a new recovery; kept in the journal, consents to nothing.
+        if_taken: `skip` ends a new recovery well where another one holds its target.
     """
 
     resume: str = ""
@@ -48,6 +49,7 @@ class Options:
     take_over_by: str = ""
     undo_by: str = ""
     requested_by: str = ""
+    if_taken: str = ""
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,8 @@ class Run:
             "forked_from": dict(forked_from or {}),
             "requested_by": self.options.requested_by,
         }
+        if self.recovery.drill is not None:
+            body["drill"] = to_plain(self.recovery.drill)
         self.journal.append(recovery_id, Kind.OPENED, body, lease=lease, needs_live_lease=True)
 
 
