@@ -7,7 +7,7 @@ What it returns is a Prefect flow whose form has the recovery's own parameters f
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from uuid import UUID, uuid4
 
 from httpx import HTTPError
@@ -16,11 +16,13 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, PrefectException
 from prefect.states import Completed, Failed
+from pydantic import Field
 
 from recovery.approval.form import PrefectForm
 from recovery.drill import Drill
-from recovery.errors import Fenced, RecoveryError
+from recovery.errors import BadInput, Fenced, RecoveryError
 from recovery.evidence.report import drill_markdown, markdown_report
+from recovery.forms import name_of_picked, plain_type, shown_type
 from recovery.journal.opening import open_journal
 from recovery.launch import launch
 from recovery.plan import as_markdown
@@ -36,6 +38,17 @@ ARTIFACT_CHARS_MAX = 200_000
 R = TypeVar("R")
 RECOVERIES: dict[str, Recovery] = {}
 OPTION_NAMES = tuple(field.name for field in fields(Options))
+OPTION_TITLES = {
+    "resume": "Resume: id of the recovery",
+    "fork": "Resume: as a new recovery (fork)",
+    "from_step": "Resume: fork from this step",
+    "plan_only": "Plan only, change nothing",
+    "approve": "Approval: hash of the plan",
+    "approved_by": "Approval: your name",
+    "break_glass": "Break glass: reason to go ahead without an approved plan",
+    "take_over_by": "Take over a lost attempt: your name",
+    "undo_by": "Undo the resumed recovery: your name",
+}
 OPTION_HELP = {
     "resume": "Id of the recovery to go on with. Empty begins a new one.",
     "fork": "Begin a new recovery that reuses what the one in `resume` has done and still fits.",
@@ -93,7 +106,7 @@ def recovery(  # noqa: PLR0913 (what a recovery declares)
             resumes_itself=resumes_itself,
             parameters={
                 parameter.name: (
-                    parameter.annotation,
+                    plain_type(parameter.annotation),
                     ... if parameter.default is parameter.empty else parameter.default,
                 )
                 for parameter in signature.parameters.values()
@@ -126,6 +139,7 @@ def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]
         run_id: UUID | None = flow_run.id if flow_run else None
         form = PrefectForm.of_this_run()
         try:
+            everything = {name: name_of_picked(name, value) for name, value in everything.items()}
             with redacting_stdio():
                 ended = launch(
                     declared,
@@ -138,6 +152,8 @@ def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]
                 )
         except Fenced as fenced:
             raise Abort(str(fenced)) from fenced
+        except BadInput as error:  # of the form itself: there is no recovery yet
+            return Failed(name=error.state, message=str(error))
         _publish(declared, ended)
         if form is not None and ended.question is not None:
             form.ask(ended.question)
@@ -145,7 +161,10 @@ def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]
 
     shown = [
         *(
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            parameter.replace(
+                kind=inspect.Parameter.KEYWORD_ONLY,
+                annotation=shown_type(parameter.name, parameter.annotation),
+            )
             for parameter in signature.parameters.values()
         ),
         *(
@@ -153,7 +172,9 @@ def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]
                 field.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=field.default,
-                annotation=field.type,
+                annotation=Annotated[
+                    field.type, Field(json_schema_extra={"title": OPTION_TITLES[field.name]})
+                ],
             )
             for field in fields(Options)
         ),
@@ -186,8 +207,10 @@ def _documented(declared: Recovery) -> str:
 
 
 def _run_name(declared: Recovery) -> str:
-    given = runtime.flow_run.parameters
     try:
+        given = {
+            name: name_of_picked(name, value) for name, value in runtime.flow_run.parameters.items()
+        }
         return f"{declared.name} on {declared.target_of(**given)}"
     except (RecoveryError, KeyError, TypeError):  # the run itself says what is wrong with them
         return declared.name

@@ -130,6 +130,9 @@ _DEFAULTS = {
     "PYTHONUNBUFFERED": "1",  # else the end of a log is missing when it is wanted
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    # SQLite has one writer at a time; on a busy machine the others are to wait, not to fail.
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
     "PREFECT_CLI_PROMPT": "false",
     "PREFECT_CLI_COLORS": "false",
     "PREFECT_WORKER_QUERY_SECONDS": "1",  # a run begins after two seconds instead of seven

@@ -124,6 +124,12 @@ def test_blocks_are_offered_with_their_documentation_and_the_server_stores_no_se
         made = stack.ask("POST", "/block_documents/", body)
         assert made.status_code == 201, made.text
 
+    picked = {"cluster": {"$ref": {"block_document_id": made.json()["id"]}}, "workload": "registry"}
+    runs = f"/deployments/{stack.deployment('restart-service')['id']}/create_flow_run"
+    run = stack.ask("POST", runs, {"parameters": picked})
+    assert run.status_code == 201, run.text
+    # A kubeconfig that is none: the recovery got the block, and says so of its path.
+    assert str(file) in stack.run_to_its_end(run.json()["id"])["message"]
     assert saved[0].password().reveal() == KEPT_ON_THE_WORKER
     assert KEPT_ON_THE_WORKER.encode() not in everything_stored(stack)
     for kind in BLOCK_TYPES:
