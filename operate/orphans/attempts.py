@@ -132,9 +132,12 @@ class AttemptReader:
 def _attempts_of(reading: Reading) -> Iterator[KnownAttempt]:
     started = _bodies(reading, Kind.ATTEMPT_STARTED)
     ended = _bodies(reading, Kind.ATTEMPT_ENDED)
-    for attempt in reading.history.attempts:
+    history = reading.history
+    if not history.attempts:  # opened, and about to begin its first, or it never will
+        yield KnownAttempt(history.recovery_id, 0, history.flow_run_id, "", "", "", "")
+    for attempt in history.attempts:
         yield KnownAttempt(
-            recovery_id=reading.history.recovery_id,
+            recovery_id=history.recovery_id,
             n=attempt.n,
             flow_run_id=attempt.flow_run_id,
             run_state_id=started.get(attempt.n, {}).get("run_state_id", ""),
@@ -211,6 +214,16 @@ def _orders(reading: Reading) -> Iterator[int]:
 
 def _watched(reading: Reading, kind: Kind) -> list[Event]:
     return [event for event in readable_events(reading) if event.kind == kind]
+
+
+def is_first(journal: Journal, orphan: Orphan, written: Event) -> bool:
+    """Whether no other watch has written the same of an orphan before: only the first one tells."""
+    return not any(
+        event.kind == written.kind
+        and event.body.get("attempt") == orphan.n
+        and event.seq < written.seq
+        for event in journal.events(orphan.recovery_id)
+    )
 
 
 def has_later_attempt(journal: Journal, orphan: Orphan) -> bool:

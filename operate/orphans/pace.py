@@ -14,6 +14,7 @@ class Pace:
         settle: how long a run may stay as it was after its attempt has ended or is gone.
         taken: how long a run may wait for a worker, or for its end once it is cancelled.
         begin: how long a run may take from its worker to its first event in the journal.
+        away: how long the Prefect server may give no answer before that is told.
     """
 
     back_off: tuple[float, ...] = (10.0, 60.0, 300.0)
@@ -21,3 +22,4 @@ class Pace:
     settle: float = 20.0
     taken: float = 60.0
     begin: float = 300.0
+    away: float = 30.0

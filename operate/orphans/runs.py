@@ -1,7 +1,7 @@
 """The runs of the Prefect server, as far as the watch reads, corrects and starts them."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -21,10 +21,10 @@ from prefect.exceptions import ObjectNotFound, PrefectException, PrefectHTTPStat
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from operate.orphans.attempts import Orphan
-from operate.server import api_url, ask_server
+from operate.server import api_url
 from recovery.errors import BadInput, Unreachable
 
-ANSWERS_WITHIN_SECONDS = 10.0
+ANSWERS_WITHIN_SECONDS = 5.0
 IDS_AT_ONCE = 100
 UNFINISHED_MAX = 200
 UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
@@ -64,7 +64,7 @@ class SeenRun:
 
 
 class Runs:
-    """What is asked of the server in one look. Made by `asking_server`."""
+    """What is asked of the server in one look. See `Server`."""
 
     def __init__(self, client: SyncPrefectClient) -> None:
         self._client = client
@@ -119,24 +119,39 @@ class Runs:
         return _seen(run)
 
 
-@contextmanager
-def asking_server() -> Iterator[Runs]:
-    """Ask the Prefect server, which must answer soon: the watch has a journal to look at.
+class Server:
+    """The Prefect server, asked over one connection for as long as it answers."""
 
-    Raises:
-        Unreachable: it does not answer, or not in time.
-    """
-    url = api_url()
-    ask_server(url)
-    try:
-        with (
-            temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}),
-            get_client({"timeout": ANSWERS_WITHIN_SECONDS}, sync_client=True) as client,
-        ):
-            yield Runs(client)
-    except (httpx.HTTPError, PrefectException) as error:
-        seen = str(error) or type(error).__name__
-        raise Unreachable(f"the Prefect server {url}", "which runs there are", seen) from error
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._client: SyncPrefectClient | None = None
+
+    @contextmanager
+    def asked(self) -> Iterator[Runs]:
+        """Ask the server, which must answer soon: the watch has a journal to look at.
+
+        Raises:
+            Unreachable: it does not answer, or not in time.
+        """
+        try:
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):
+                yield Runs(self._opened())
+        except (httpx.HTTPError, PrefectException) as error:
+            self.close()
+            seen = str(error) or type(error).__name__
+            asked = "which runs there are"
+            raise Unreachable(f"the Prefect server {api_url()}", asked, seen) from error
+
+    def close(self) -> None:
+        """Close the connection; it is opened anew when it is asked again."""
+        self._client = None
+        self._open.close()
+
+    def _opened(self) -> SyncPrefectClient:
+        if self._client is None:
+            client = get_client({"timeout": ANSWERS_WITHIN_SECONDS}, sync_client=True)
+            self._client = self._open.enter_context(client)
+        return self._client
 
 
 def _seen(run: FlowRun) -> SeenRun:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from prefect.client.schemas.objects import State, StateType
-from prefect.states import Crashed
+from prefect.states import Cancelled, Crashed
 
 from operate.orphans.attempts import KnownAttempt
 from operate.orphans.pace import Pace
@@ -42,13 +42,16 @@ def waiting_since(
         why = f"it has waited {seconds:.0f} s for a worker: see that one of its work pool runs"
         return Waiting("worker", why)
     if run.state_type is StateType.CANCELLING:
-        return _not_ended(attempt, seconds)
+        return _not_ended(attempt, seconds, pace)
     if seconds < pace.begin or run.is_plan:
         return None
     return _not_begun(run, attempt, seconds)
 
 
-def _not_ended(attempt: KnownAttempt | None, seconds: float) -> Waiting | None:
+def _not_ended(attempt: KnownAttempt | None, seconds: float, pace: Pace) -> Waiting | None:
+    if attempt is None and seconds >= pace.begin:
+        why = f"it has been cancelling for {seconds:.0f} s, and the journal has no attempt of it"
+        return Waiting("end", why, Cancelled(message=why))
     if attempt is None or attempt.ended_as:
         return None
     why = (

@@ -16,12 +16,13 @@ from operate.orphans.attempts import (
     KnownAttempt,
     Orphan,
     has_later_attempt,
+    is_first,
     newest_by_run,
 )
 from operate.orphans.mending import Shown, due_state
 from operate.orphans.pace import Pace
 from operate.orphans.ruling import Case, Ruling, What, rule
-from operate.orphans.runs import Runs, SeenRun, asking_server
+from operate.orphans.runs import Runs, SeenRun, Server
 from operate.orphans.telling import Notify, Teller, log_it
 from operate.orphans.waiting import waiting_since
 from operate.orphans.wording import how_to_resume, prefix_of, what_is_known, what_is_next
@@ -70,10 +71,12 @@ class Watch:
     notify: Notify = log_it
     is_single: bool = False
     _journal: Journal | None = None
+    _server: Server = field(default_factory=Server)
     _attempts: AttemptReader = field(default_factory=AttemptReader)
     _since: dict[tuple[object, ...], float] = field(default_factory=dict)
     _right: set[tuple[str, int]] = field(default_factory=set)
     _ruled: dict[tuple[str, int], What] = field(default_factory=dict)
+    _mine: set[tuple[str, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Begin with nothing told."""
@@ -102,8 +105,9 @@ class Watch:
         return look
 
     def close(self) -> None:
-        """Close the journal."""
+        """Close the journal and the connection to the server."""
         self._forget_journal()
+        self._server.close()
 
     def _opened(self) -> Journal:
         if self._journal is None:
@@ -120,12 +124,13 @@ class Watch:
     ) -> None:
         if look.server:
             try:
-                with asking_server() as asked:
+                with self._server.asked() as asked:
                     self._act_with_server(journal, asked, attempts, orphans, look)
             except Unreachable as error:
                 look.server_error = error.seen
-                text = f"{look.server}: the Prefect server does not answer: {error.seen}"
-                self.teller.tell(SERVER, f"{text}; orphans are told from the journal alone", {})
+                if self._seconds_seen(SERVER) >= self.pace.away:  # one that is busy is not away
+                    text = f"{look.server}: the Prefect server does not answer: {error.seen}"
+                    self.teller.tell(SERVER, f"{text}; orphans are told from the journal alone", {})
         seen = {(row["recovery"], row["attempt"]) for row in look.orphans}
         for orphan in orphans:
             if orphan.key not in seen:
@@ -141,6 +146,7 @@ class Watch:
     ) -> None:
         by_key = {orphan.key: orphan for orphan in orphans}
         runs = self._project(asked, attempts, by_key, look)
+        self._since.pop(SERVER, None)
         if self.teller.has_passed(SERVER):
             text = f"{look.server}: the Prefect server answers again"
             self.teller.tell((*SERVER, time.monotonic()), text, {})
@@ -162,8 +168,7 @@ class Watch:
             for run_id, attempt in newest.items()
             if (attempt.recovery_id, attempt.n) not in self._right
         }
-        never_began = [orphan.flow_run_id for orphan in orphans.values() if not orphan.n]
-        runs = asked.of([*unsettled, *never_began])
+        runs = asked.of(unsettled)
         for run_id, attempt in unsettled.items():
             orphan = orphans.get((attempt.recovery_id, attempt.n))
             run = runs.get(run_id)
@@ -193,6 +198,8 @@ class Watch:
             "is": name,
         }
         look.mended.append(row)
+        if not attempt.ended_as:
+            return  # an orphan, which is told of by itself
         text = f"{prefix_of(attempt.recovery_id)}run {run.run_id} was {run.state_name}, is {name}"
         self.teller.tell(("mended", run.run_id, run.state_id), text, row)
 
@@ -216,10 +223,13 @@ class Watch:
                 "in_doubt": list(orphan.in_doubt),
                 "by": f"orphan watch {this_worker()}",
             }
-            journal.append(orphan.recovery_id, Kind.ORPHANED, body)
-        before = self._ruled.get(orphan.key, ruling.what)
+            event = journal.append(orphan.recovery_id, Kind.ORPHANED, body)
+            is_news = is_first(journal, orphan, event)
+        else:
+            is_news = self._ruled.get(orphan.key, ruling.what) is not ruling.what
+            is_news = is_news and ruling.what is not What.WAIT
         self._ruled[orphan.key] = ruling.what
-        if not orphan.found_at or before is not ruling.what:
+        if is_news:
             self.teller.tell(("orphan", *orphan.key, ruling.what, ruling.why), text, row)
         look.orphans.append(row)
 
@@ -228,6 +238,7 @@ class Watch:
     ) -> tuple[Ruling, str]:
         """Rule on an orphan, and resume it where that is the ruling; return also its new run."""
         if orphan.n in orphan.ordered:
+            self._leave_to_others(orphan)
             return _ordered(journal, orphan, asked, run)
         case = Case(
             orphan=orphan,
@@ -246,8 +257,16 @@ class Watch:
             "because": ruling.why,
             "flow_run_id": orphan.flow_run_id,
         }
-        journal.append(orphan.recovery_id, Kind.RESUME_ORDERED, body)
+        event = journal.append(orphan.recovery_id, Kind.RESUME_ORDERED, body)
+        if is_first(journal, orphan, event):
+            self._mine.add(orphan.key)
+        self._leave_to_others(orphan)
         return _ordered(journal, orphan, asked, run)
+
+    def _leave_to_others(self, orphan: Orphan) -> None:
+        """Do not tell that it is resumed where another watch ordered that, and hence tells."""
+        if orphan.key not in self._mine and self._ruled.get(orphan.key) is What.WAIT:
+            self._ruled[orphan.key] = What.RESUME
 
     def _see_to_waiting(self, asked: Runs, newest: Mapping[str, KnownAttempt], look: Look) -> None:
         """Tell of runs that nobody takes, that do not begin, and that nobody ends."""

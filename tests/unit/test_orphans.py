@@ -204,6 +204,8 @@ def test_a_run_that_could_not_tell_its_end_gets_the_name_it_would_have_had(
         (StateType.RUNNING, None, 300.0, "attempt"),
         (StateType.RUNNING, ATTEMPT, 300.0, "attempt"),  # of an earlier start of the same run
         (StateType.RUNNING, replace(ATTEMPT, run_state_id="s2"), 9999.0, None),
+        (StateType.CANCELLING, None, 299.0, None),
+        (StateType.CANCELLING, None, 300.0, "end"),
         (StateType.CANCELLING, ATTEMPT, 60.0, "end"),
         (StateType.CANCELLING, replace(ATTEMPT, ended_as="lost"), 60.0, None),
     ],
@@ -273,9 +275,11 @@ def test_one_that_was_opened_and_never_began_is_an_orphan(journal):
     journal.append(ORPHAN.recovery_id, Kind.OPENED, body, lease=lease)
     journal.release_lease(lease)
 
-    (orphan,) = AttemptReader().read(journal)[1]
+    (attempt,), (orphan,) = AttemptReader().read(journal)
 
     assert (orphan.n, orphan.flow_run_id) == (0, RUN_ID)
+    assert due_state(Shown(running(), attempt, orphan, 299.0), PACE) is None
+    assert due_state(Shown(running(), attempt, orphan, 300.0), PACE).type is StateType.CRASHED
 
 
 def test_without_a_server_each_orphan_is_told_of_once_with_what_a_person_is_to_type(journal):
