@@ -11,7 +11,7 @@ from tests.lab.processes import ServerMissing, wait_until
 
 PROGRAMS = ("chromium", "chromium-browser")
 WITHIN_SECONDS = 60
-WIDTH, HEIGHT = 1280, 800
+WIDTH, HEIGHT, PICTURED = 1280, 800, 705
 FIELD, FIELD_TITLE = ".schema-form-property", ".schema-form-property__label"
 
 
@@ -69,17 +69,29 @@ class PrefectPage:
         self.page.get_by_role("option", name=name, exact=True).click()
 
     def submit(self) -> str:
-        """Send the form; return the id of the flow run that it made."""
-        self.page.get_by_role("button", name="Submit").click()
-        link = self.page.locator("a[href*='/runs/flow-run/']").first
-        link.wait_for()
-        run_id = str(link.get_attribute("href")).rpartition("/")[2]
+        """Send the form, again where the server's database was locked; return the run's id."""
+        submit = self.page.get_by_role("button", name="Submit", exact=True)
+
+        def made() -> str:
+            with self.page.expect_response(re.compile("/create_flow_run$")) as answer:
+                submit.click()
+            return str(answer.value.json()["id"]) if answer.value.ok else ""
+
+        run_id = str(wait_until(made, "the run", within_seconds=WITHIN_SECONDS * 2))
         self.open_run(run_id)
         return run_id
 
     def open_run(self, run_id: str) -> None:
         """Open the page of a flow run."""
         self.open(f"/runs/flow-run/{run_id}", "Task Runs")
+
+    def open_tasks(self, run_id: str) -> None:
+        """Open the page of a flow run on its steps, and wait until it shows some."""
+        self.open_run(run_id)
+        self.page.get_by_role("tab", name="Task Runs").or_(
+            self.page.get_by_role("button", name="Task Runs")
+        ).or_(self.page.get_by_text("Task Runs", exact=True)).first.click()
+        self.page.get_by_text("Verified").first.wait_for()
 
     def shows_state(self, name: str) -> None:
         """Wait until the page of the run shows a state, without a reload.
@@ -100,9 +112,10 @@ class PrefectPage:
         self.page.get_by_role("dialog").get_by_role("button", name="Retry").click()
 
     def picture(self, file: Path) -> None:
-        """Take a picture of what is in the window."""
-        self.page.wait_for_timeout(700)  # what has just come fades in
-        self.page.screenshot(path=file, animations="disabled")
+        """Take a picture of the upper part of the window."""
+        self.page.wait_for_timeout(1500)  # what has just come fades in
+        clip = {"x": 0, "y": 0, "width": WIDTH, "height": PICTURED}
+        self.page.screenshot(path=file, animations="disabled", clip=clip)
 
 
 @contextlib.contextmanager
