@@ -10,6 +10,7 @@ import recovery.launch
 from operate.approving import Consent, question_of, say
 from recovery.approval.proof import code_for, key_line
 from recovery.approval.question import Answer, Decision
+from recovery.approval.question_markdown import question_markdown
 from recovery.commands import changing
 from recovery.errors import BadInput, CommandFailed, NeedsPerson, Refused
 from recovery.evidence.report import markdown_report
@@ -323,3 +324,16 @@ def test_two_persons_are_needed_to_go_back_from_a_terminal_where_the_rule_says_s
     assert isinstance(alone.error, NeedsPerson)
     assert "1 of 2 approvals" in str(alone.error)
     assert ended.state is RecoveryState.UNDONE, ended.error
+
+
+def test_the_question_shows_commands_whole_and_leaves_nothing_to_markdown(wiped):
+    wiped.there = {"a", "<img src=x>", "`b`\n```\n# c"}
+
+    question = wiped.run().question
+    whole, cut = question_markdown(question), question_markdown(question, 200)
+
+    assert "````text\nwipe `b`\n```\n# c\n````" in whole
+    assert "<img" not in whole.replace("wipe <img src=x>", "")
+    assert whole.index("What it would do") < whole.index("What was found")
+    assert question.asked.plan_hash in cut
+    assert "more steps are not shown here" in cut
