@@ -96,7 +96,7 @@ def say(journal: Journal, recovery_id: str, consent: Consent) -> dict[str, Any]:
         "said": told,
         "given": list(count.persons),
         "missing": 0 if consent.rejects else count.missing,
-        **_goes_on(history, asked, consent, count, by),
+        **_goes_on(history, consent, count, by),
     }
 
 
@@ -129,12 +129,11 @@ def keep_proof(name: str, token_file: Path, to: Path) -> None:
         raise BadInput("--to", f"{to}: {error.strerror}", "Name a new file") from error
 
 
-def _goes_on(
-    history: History, asked: Asked | None, consent: Consent, count: Count, by: str
-) -> dict[str, Any]:
+def _goes_on(history: History, consent: Consent, count: Count, by: str) -> dict[str, Any]:
     """What becomes of it now: the run that waits is woken, or what to type."""
     recovery_id = history.recovery_id
     more = f"`recover approve {recovery_id} --plan {consent.plan_hash} --by NAME` by another person"
+    asked = history.consents.asked
     goes_back = asked is not None and asked.goes_back
     usual = (
         f"`recover undo {recovery_id} --by NAME`"
@@ -143,14 +142,19 @@ def _goes_on(
     )
     if count.missing and not consent.rejects:
         return {"run": "", "next": more}
-    if asked is None or not asked.until or not _is_open(history, asked):
+    waiting = history.consents.waiting(consent.plan_hash)
+    if not waiting:
         return {"run": "", "next": usual}
-    woken = wake(asked, by)
-    is_woken = not woken.why_not
-    return {
-        "run": f"flow run {asked.flow_run_id} goes on" if is_woken else woken.why_not,
-        "next": f"`recover status {recovery_id}`" if is_woken else woken.next or usual,
-    }
+    woken = [wake(one, by) for one in waiting]
+    told = [
+        one.why_not or f"flow run {each.flow_run_id} goes on"
+        for one, each in zip(woken, waiting, strict=True)
+    ]
+    if any(not one.why_not for one in woken):
+        following = f"`recover status {recovery_id}`"
+    else:
+        following = next((one.next for one in woken if one.next), usual)
+    return {"run": "; ".join(told), "next": following}
 
 
 def _history_of(journal: Journal, recovery_id: str) -> History:

@@ -19,6 +19,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from recovery.approval.form import PrefectForm
+from recovery.approval.question_markdown import question_markdown
 from recovery.drill import Drill
 from recovery.errors import BadInput, Fenced, RecoveryError
 from recovery.evidence.report import drill_markdown, markdown_report
@@ -234,7 +235,7 @@ def _message_of(ended: Ended) -> str:
 def _publish(declared: Recovery, ended: Ended) -> None:
     """Show the report (or the plan) in the UI, as an artifact of the run."""
     if ended.question is not None:
-        text = ended.question.as_markdown(ARTIFACT_CHARS_MAX)
+        text = question_markdown(ended.question, ARTIFACT_CHARS_MAX)
         _keep_artifact(f"approval-{ended.question.asked.plan_hash}", text, ended.question.asked.why)
     if ended.plan is not None:
         _keep_artifact(f"plan-{ended.plan.hash}", as_markdown(ended.plan), ended.message)

@@ -17,6 +17,7 @@ from prefect.input.actions import read_flow_run_input
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from recovery.approval.question import Answer, Decision, Question
+from recovery.approval.question_markdown import question_markdown
 from recovery.errors import unanswered
 from recovery.journal.consents import Asked
 from recovery.walk import step_logger
@@ -150,5 +151,5 @@ def _form_of(question: Question) -> type[RunInput]:
         told = f"To be given by {', '.join(asked.proven)}: what `{question.command} --code` prints."
         fields["code"] = (str, Field(default="", title="Code", description=told))
     form: type[RunInput] = create_model("Approval", __base__=RunInput, **fields)
-    form._description = question.as_markdown()  # noqa: SLF001 (where Prefect looks for it)
+    form._description = question_markdown(question)  # noqa: SLF001 (where Prefect looks for it)
     return form

@@ -2,15 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
 from recovery.journal.consents import Asked
-from recovery.plan import plain_as_markdown
-from recovery.secrecy.redaction import redact
-
-PLAN_CHARS_MAX = 12_000
 
 
 class Decision(StrEnum):
@@ -62,34 +57,6 @@ class Question:
     def command(self) -> str:
         """How to consent from a terminal."""
         return f"recover approve {self.recovery_id} --plan {self.asked.plan_hash} --by NAME"
-
-    def as_markdown(self, plan_chars_max: int = PLAN_CHARS_MAX) -> str:
-        """The question for people: what, why, by whom, and the plan with what was found."""
-        asked = self.asked
-        persons = (
-            f"{asked.needs} of {', '.join(asked.of)}" if asked.of else f"{asked.needs}, anyone"
-        )
-        rows = [
-            f"## {self.flow} on {self.target}",
-            "",
-            asked.why + ".",
-            "",
-            f"- Recovery: `{self.recovery_id}`, asked for by {self.requested_by or 'nobody known'}",
-            f"- {'Way back' if asked.goes_back else 'Plan'}: `{asked.plan_hash}`",
-            f"- Approvals: {persons}; given: {', '.join(self.given) or 'none'}",
-        ]
-        if asked.until:
-            until = datetime.fromisoformat(asked.until)
-            rows.append(f"- It waits until {until:%Y-%m-%d %H:%M} UTC, then it can be resumed")
-        rows += [f"- From a terminal: `{self.command}`", ""]
-        plan = plain_as_markdown(dict(self.planned))
-        if len(plan) > plan_chars_max:
-            plan = plan[:plan_chars_max].rpartition("\n")[0]
-            plan += (
-                "\n\n**The plan is longer than what is shown here.** All of it: the artifact of "
-                f"this run, or `recover approve {self.recovery_id}`\n"
-            )
-        return redact("\n".join(rows) + plan)
 
 
 class Form(Protocol):

@@ -92,17 +92,23 @@ class Asked:
 
 @dataclass
 class Consents:
-    """All of it for one recovery. `settled` are the keys of questions that had their answer."""
+    """All of it for one recovery.
+
+    `asked` is the latest question, `by_run` that of each run: one may wait while another goes on.
+    `settled` are the keys of questions that had their answer.
+    """
 
     approvals: list[Approval] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     asked: Asked | None = None
+    by_run: dict[str, Asked] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
 
     def hear(self, event: Event, body: Mapping[str, Any]) -> None:
         """Take in one event."""
         if event.kind == Kind.ASKED:
             self.asked = Asked.from_event(event, body)
+            self.by_run[self.asked.flow_run_id] = self.asked
             return
         if key := body.get("key"):
             self.settled.add(key)
@@ -137,11 +143,17 @@ class Consents:
         ]
 
     def open_question(self, flow_run_id: str = "") -> Asked | None:
-        """What is asked and had no answer yet; with an id, where that run asks it."""
-        asked = self.asked
-        if asked is None or asked.key in self.settled:
-            return None
-        return asked if flow_run_id in {"", asked.flow_run_id} else None
+        """What a run, or whichever asked last, has asked and had no answer to yet."""
+        asked = self.by_run.get(flow_run_id) if flow_run_id else self.asked
+        return None if asked is None or asked.key in self.settled else asked
+
+    def waiting(self, plan_hash: str) -> list[Asked]:
+        """Questions about this plan whose runs may be suspended until they are answered."""
+        return [
+            asked
+            for asked in self.by_run.values()
+            if asked.until and asked.plan_hash == plan_hash and asked.key not in self.settled
+        ]
 
     def rejection_of(self, asked: Asked | None) -> Rejection | None:
         """The latest no that was said since this question was asked."""

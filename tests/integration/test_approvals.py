@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 import yaml
+from prefect.blocks.webhook import Webhook
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
@@ -19,6 +20,7 @@ from recovery.journal.opening import open_journal
 from recovery.run import recovery_id_of
 from tests.lab.prefect_server import private_prefect_server, process_worker
 from tests.lab.processes import wait_until
+from tests.lab.sinks import webhook_sink
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 POOL = "approvals"
@@ -42,13 +44,25 @@ def server(place):
 
 
 @pytest.fixture(scope="module")
-def worker(server, place):
+def webhook():
+    with webhook_sink() as sink:
+        yield sink
+
+
+@pytest.fixture(scope="module")
+def worker(server, place, webhook):
     settings = {
         "PYTHONPATH": str(PROJECT),
         "RECOVER_JOURNAL": str(place / "journal.sqlite"),
         "RECOVER_LEASE_SECONDS": "3",
         "RECOVER_APPROVERS": str(place / "approvers.yaml"),
+        "RECOVER_NOTIFICATIONS": str(place / "notifications.yaml"),
+        "PREFECT_UI_URL": server.ui_url,
     }
+    with temporary_settings({PREFECT_API_URL: server.api_url}):
+        Webhook(url=f"{webhook.url}/told").save("oncall")
+    channels = {"channels": [{"block": "webhook/oncall"}]}
+    (place / "notifications.yaml").write_text(yaml.safe_dump(channels))
     (place / "approvers.yaml").write_text("{}")
     with process_worker(server, POOL, place / "worker", settings=settings) as running:
         yield running
@@ -167,7 +181,7 @@ def started(server, place, rules):
     return lambda **parameters: Suspended(server, place, **parameters)
 
 
-def test_a_run_is_suspended_with_its_plan_and_goes_on_when_the_form_is_answered(started):
+def test_a_run_is_suspended_with_its_plan_and_goes_on_when_the_form_is_answered(started, webhook):
     run = started()
     asked = run.wait_until_asked()
     schema, description = run.form()
@@ -185,6 +199,10 @@ def test_a_run_is_suspended_with_its_plan_and_goes_on_when_the_form_is_answered(
     (approval,) = run.history.approvals
     assert (approval.by, approval.how, approval.reason) == ("Ada", "approved", "they are old")
     assert approval.plan_hash == asked.plan_hash
+    told = [one for one in webhook.at("/told") if one["recovery_id"] == run.recovery_id]
+    assert [one["occasion"] for one in told] == ["approval-asked", "approved", "recovered"]
+    assert f"--plan {asked.plan_hash} --by NAME" in told[0]["next"]
+    assert f"/runs/flow-run/{run.id}" in told[0]["link"]
 
 
 @pytest.fixture

@@ -1,0 +1,67 @@
+"""A question to a person as Markdown: for the form of a suspended run, and for its artifact."""
+
+from datetime import datetime
+
+from recovery.approval.question import Question
+from recovery.evidence.report_markdown import code, fenced, inline
+from recovery.secrecy.redaction import redact
+
+FORM_CHARS_MAX = 12_000
+LINE_CHARS_MAX = 1000
+
+
+def question_markdown(question: Question, plan_chars_max: int = FORM_CHARS_MAX) -> str:
+    """Why it is asked, what would be done, what was found, and who asks.
+
+    What decides comes first: the form shows few lines without being scrolled. Nothing that was
+    found or typed acts as Markdown.
+    """
+    asked = question.asked
+    persons = ", ".join(asked.of) or "anyone"
+    name = "Way back" if asked.goes_back else "Plan"
+    given = ", ".join(question.given) or "none"
+    who = question.requested_by or "nobody known"
+    rows = [
+        f"## {inline(question.flow)} on {inline(question.target, LINE_CHARS_MAX)}",
+        "",
+        inline(f"{asked.why[:1].upper()}{asked.why[1:]}.", LINE_CHARS_MAX),
+        "",
+        _plan(question, plan_chars_max),
+        "",
+        f"- {name} {code(asked.plan_hash)} of recovery {code(question.recovery_id)}",
+        f"- Asked for by {inline(who)}",
+        f"- Approvals: {asked.needs} of {inline(persons)}; given: {inline(given)}",
+    ]
+    if asked.until:
+        until = datetime.fromisoformat(asked.until)
+        rows.append(f"- It waits until {until:%Y-%m-%d %H:%M} UTC, then it can be resumed")
+    rows += [f"- From a terminal: {code(question.command, LINE_CHARS_MAX)}", ""]
+    return redact("\n".join(rows))
+
+
+def _plan(question: Question, chars_max: int) -> str:
+    """The acts with all of their commands, then what was found, whole pieces up to the limit."""
+    pieces = ["### What it would do\n"]
+    steps = question.planned["steps"]
+    for step in (one for one in steps if one["kind"] == "act"):
+        note = "already so, nothing to do" if step["is_already_so"] else step["danger"]
+        commands = "\n".join(step["commands"])
+        shown = f"\n{fenced(commands, len(commands))}\n" if commands else ""
+        pieces.append(f"**{inline(step['key'])}** on {inline(step['target'])} ({note})\n{shown}")
+    looks = [one for one in steps if one["kind"] not in {"act", "verify"}]
+    pieces += ["### What was found\n"] if looks else []
+    for look in looks:
+        found = look.get("found") or "asked, nothing against it"
+        pieces.append(f"- {inline(look['key'])}: {inline(found, LINE_CHARS_MAX)}")
+    shown_pieces: list[str] = []
+    for piece in pieces:
+        chars_max -= len(piece)
+        if chars_max < 0:
+            more = len(pieces) - len(shown_pieces)
+            shown_pieces.append(
+                f"\n**{more} more steps are not shown here**: see the artifact of this run, or "
+                f"{code(f'recover approve {question.recovery_id} --full')}"
+            )
+            break
+        shown_pieces.append(piece)
+    return "\n".join(shown_pieces)
