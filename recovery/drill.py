@@ -27,8 +27,9 @@ class Drill:
 
     Attributes:
         of: the recovery that is proven by it.
-        phases: name of the step with which a phase ends, and the phase, one of `PHASES`. Phases
-            without a step do not apply. The last one ends the recovery time.
+        phases: name of the step with which a phase ends, and the phase, one of `PHASES`, which
+            follow each other in that order. Phases without a step do not apply. The last one ends
+            the recovery time.
     """
 
     of: str
@@ -106,12 +107,14 @@ def phase_seconds(history: History, drill: Drill) -> dict[str, float]:
     }
     found: dict[str, float] = {}
     before = datetime.fromisoformat(history.opened_at)
-    for step, phase in drill.phases.items():
-        if step not in ended:
+    for phase in PHASES:  # the journal keeps the steps of a declaration in no order
+        steps = [step for step, its in drill.phases.items() if its == phase]
+        if any(step not in ended for step in steps):
             break
-        end = max(before, datetime.fromisoformat(ended[step]))
-        found[phase] = round(found.get(phase, 0.0) + (end - before).total_seconds(), 3)
-        before = end
+        if steps:
+            end = max(before, *(datetime.fromisoformat(ended[step]) for step in steps))
+            found[phase] = round((end - before).total_seconds(), 3)
+            before = end
     return found
 
 
