@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from recovery.journal.history import History, RecoveryState, read_history
+from recovery.journal.history import History, RecoveryState, StepState, read_history
 from recovery.journal.opening import open_journal
 from recovery.journal.store import Journal
 from recovery.walk import current_fence
@@ -19,6 +19,7 @@ RECOVERIES_MAX = 10_000
 SLOWER_BY = 1.5
 SLOWER_BY_SECONDS = 1.0  # less is the noise of a busy machine
 EARLIER_MIN = 3
+ENDED = {StepState.DONE, StepState.ALREADY_SO, StepState.PASSED}
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def phase_seconds(history: History, drill: Drill) -> dict[str, float]:
     ended = {
         key.partition("[")[0].partition("#")[0]: step.ended_at
         for key, step in history.steps.items()
-        if step.ended_at
+        if step.ended_at and step.state in ENDED
     }
     found: dict[str, float] = {}
     before = datetime.fromisoformat(history.opened_at)
