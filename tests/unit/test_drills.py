@@ -4,6 +4,8 @@ import xml.etree.ElementTree as ET
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recovery.drill import Drill, DrillRun, phase_seconds, slower_than_usual
 from recovery.evidence.report import trend_svg
@@ -77,6 +79,16 @@ def test_the_picture_has_a_column_for_each_of_the_latest_runs(count):
     columns = ET.fromstring(svg).findall(".//{http://www.w3.org/2000/svg}g")  # noqa: S314 (ours)
     assert len(columns) == min(count, 24)
     assert "NaN" not in svg
+
+
+@given(st.lists(st.floats(0, 1e7), min_size=1, max_size=5), st.floats(0, 1e9))
+def test_a_picture_can_be_drawn_of_whatever_was_measured(times, rpo):
+    runs = [run(n, rpo=rpo, decide=took, restore=took / 3) for n, took in enumerate(times)]
+
+    root = ET.fromstring(trend_svg(runs))  # noqa: S314 (ours)
+
+    heights = [float(each.get("height", 0)) for each in root.iter() if each.tag.endswith("rect")]
+    assert all(0 <= height <= 151 for height in heights)
 
 
 def test_the_artifact_tells_what_is_slow_and_escapes_what_is_told():
