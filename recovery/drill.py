@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from recovery.journal.history import History, RecoveryState, read_history
+from recovery.journal.history import History, RecoveryState, StepState, read_history
 from recovery.journal.opening import open_journal
 from recovery.journal.store import Journal
 from recovery.walk import current_fence
@@ -19,6 +19,7 @@ RECOVERIES_MAX = 10_000
 SLOWER_BY = 1.5
 SLOWER_BY_SECONDS = 1.0  # less is the noise of a busy machine
 EARLIER_MIN = 3
+ENDED = {StepState.DONE, StepState.ALREADY_SO, StepState.PASSED}
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,9 @@ class Drill:
 
     Attributes:
         of: the recovery that is proven by it.
-        phases: name of the step with which a phase ends, and the phase, one of `PHASES`. Phases
-            without a step do not apply. The last one ends the recovery time.
+        phases: name of the step with which a phase ends, and the phase, one of `PHASES`, which
+            follow each other in that order. Phases without a step do not apply. The last one ends
+            the recovery time.
     """
 
     of: str
@@ -102,16 +104,18 @@ def phase_seconds(history: History, drill: Drill) -> dict[str, float]:
     ended = {
         key.partition("[")[0].partition("#")[0]: step.ended_at
         for key, step in history.steps.items()
-        if step.ended_at
+        if step.ended_at and step.state in ENDED
     }
     found: dict[str, float] = {}
     before = datetime.fromisoformat(history.opened_at)
-    for step, phase in drill.phases.items():
-        if step not in ended:
+    for phase in PHASES:  # the journal keeps the steps of a declaration in no order
+        steps = [step for step, its in drill.phases.items() if its == phase]
+        if any(step not in ended for step in steps):
             break
-        end = max(before, datetime.fromisoformat(ended[step]))
-        found[phase] = round(found.get(phase, 0.0) + (end - before).total_seconds(), 3)
-        before = end
+        if steps:
+            end = max(before, *(datetime.fromisoformat(ended[step]) for step in steps))
+            found[phase] = round((end - before).total_seconds(), 3)
+            before = end
     return found
 
 

@@ -16,7 +16,8 @@ RUNS_MAX = 24
 WIDTH, LEFT, RIGHT = 720, 74, 712
 RTO_TOP, RTO_HEIGHT, RPO_HEIGHT, GAP = 26, 150, 60, 54
 BAR_WIDTH_MAX = 34.0
-STEPS = (1.0, 2.0, 5.0)
+STEPS = (1.0, 2.0, 5.0, 10.0)
+LINES_MAX = 4
 
 
 @dataclass(frozen=True)
@@ -151,11 +152,11 @@ def _height(value: float, most: float, room: int) -> float:
 
 def _lines(most: float, floor: float, room: int) -> list[Line]:
     """A few round marks up to the most there is."""
-    if most <= 0:
+    if most < 0.001:  # noqa: PLR2004 (nothing that anybody could read)
         return []
-    power = 10.0 ** math.floor(math.log10(most))
-    step = next(power * each / 5 for each in (*STEPS, 10.0) if power * each / 5 * 4 >= most)
-    count = int(most / step)
+    power = 10.0 ** math.floor(math.log10(most / LINES_MAX))
+    step = min((power * each for each in STEPS if power * each * LINES_MAX >= most), default=most)
+    count = min(int(most / step), LINES_MAX)
     return [
         Line(round(floor - _height(n * step, most, room), 1), duration(n * step))
         for n in range(1, count + 1)

@@ -9,7 +9,7 @@ from typing import BinaryIO, cast
 from blocks.postgres_programs import newest_program, place_of, run_on_server, shown
 from blocks.postgres_session import PostgresSession
 from recovery.commands import changing, reading
-from recovery.errors import Refused
+from recovery.errors import NotVerified, Refused
 from recovery.steps import act, undo
 from recovery.verdict import Verdict
 from recovery.walk import step_logger
@@ -17,10 +17,12 @@ from tasks.certificates import sealed
 from tasks.kept_files import open_private, sha256_of, write_durably
 from tasks.postgres_backup.contents import counted
 from tasks.postgres_backup.manifest import FORMAT, Manifest, read_manifest
-from tasks.postgres_backup.order import BackupOrder
-from tasks.postgres_backup.preflight import refuse_little_disk
+from tasks.postgres_backup.order import Acceptable, BackupOrder
+from tasks.postgres_backup.preflight import refuse_little_disk, usual_size
+from tasks.postgres_server.disk import megabytes
 
 WITHIN_SECONDS = 12 * 3600.0
+SMALLER_BY = 0.5  # of the median of the earlier ones
 SNAPSHOT = "SNAPSHOT"  # in plans; the real one is made when the dump begins
 # Without row_security off, a policy would hide rows from the dump and from the counts alike.
 ONE_POINT = ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SET LOCAL row_security = off")
@@ -97,6 +99,7 @@ def dump_database(order: BackupOrder) -> None:
     Raises:
         BadInput: pg_dump is not installed, or the password or key cannot be read.
         CommandFailed: pg_dump or the server said no.
+        NotVerified: it is much smaller than the earlier ones, and nobody accepted that.
         Refused: this worker has not the space.
         Unreachable: no answer.
 
@@ -122,6 +125,7 @@ def dump_database(order: BackupOrder) -> None:
             ),
         )
         _refuse_if_ended(session)
+    _refuse_if_much_smaller(order, partial_of(path))
     partial_of(path).replace(path)
     manifest = Manifest(
         FORMAT,
@@ -174,6 +178,21 @@ def _write_dump(
             "Make room, then resume",
         ) from error
     return key_id
+
+
+def _refuse_if_much_smaller(order: BackupOrder, partial: Path) -> None:
+    """Let nothing become a backup that may be empty: it would be the next one's measure."""
+    usual, size_bytes = usual_size(order), partial.stat().st_size
+    if size_bytes >= usual * SMALLER_BY or Acceptable.MUCH_SMALLER in order.accept:
+        return
+    partial.unlink()
+    raise NotVerified(
+        order.folder.label,
+        f"a dump of about {megabytes(int(usual))}, as the earlier ones are",
+        f"{megabytes(size_bytes)}; it was thrown away",
+        f"See whether the account still sees all tables. Where rows were deleted on purpose, begin "
+        f"anew with accept=['{Acceptable.MUCH_SMALLER}']",
+    )
 
 
 def _refuse_if_ended(session: PostgresSession) -> None:

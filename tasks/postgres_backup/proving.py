@@ -11,12 +11,9 @@ from recovery.errors import NotVerified, Refused
 from recovery.steps import verify
 from tasks.postgres_backup.contents import counted, differences
 from tasks.postgres_backup.manifest import Manifest, pieces_of, read_manifest, refuse_unless_whole
-from tasks.postgres_backup.order import Acceptable, BackupOrder, DrillOrder
-from tasks.postgres_backup.preflight import usual_size
-from tasks.postgres_server.disk import megabytes
+from tasks.postgres_backup.order import BackupOrder, DrillOrder
 
 LIST_WITHIN_SECONDS = 120.0
-SMALLER_BY = 0.5
 ENTRIES = re.compile(r"^;\s+TOC Entries: (\d+)", re.MULTILINE)
 
 
@@ -46,10 +43,10 @@ class Restored:
 
 @verify
 def backup_is_whole(order: BackupOrder) -> TakenBackup:
-    """Read the dump back: its hash, its list of contents, its canary, its size beside the others'.
+    """Read the dump back: its hash, its list of contents, its canary.
 
     Raises:
-        NotVerified: it cannot be listed, lacks its canary, or is much smaller than is usual.
+        NotVerified: it cannot be listed, or lacks its canary.
         Refused: it is not there as it was written, or the key is missing.
         BadInput: pg_restore is not installed.
 
@@ -60,16 +57,6 @@ def backup_is_whole(order: BackupOrder) -> TakenBackup:
     _list_contents(order, manifest)
     if manifest.contents.canary_at is None:
         raise NotVerified(label, "the canary in the dump", "there is none", "See who removes it")
-    usual = usual_size(order)
-    is_small = manifest.size_bytes < usual * SMALLER_BY
-    if is_small and Acceptable.MUCH_SMALLER not in order.accept:
-        raise NotVerified(
-            label,
-            f"about {megabytes(int(usual))}, as the earlier backups have",
-            f"{megabytes(manifest.size_bytes)} in {path.name}",
-            f"See what is missing in it; accept=['{Acceptable.MUCH_SMALLER}'] where rows were "
-            "deleted on purpose. No earlier backup was removed",
-        )
     return TakenBackup(
         manifest.run_id,
         str(path),
