@@ -89,9 +89,7 @@ def serve(settings: Settings, notifier: Notifier | None = None) -> None:
         BadInput: a setting, a secret or the routes are wrong; nothing listens.
         JournalUnavailable: alerts cannot be kept.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    install_log_redaction()
+    _log_to_stderr()
     settings.refuse_unsafe()
     routes = read_routes(settings.routes)
     for remark in routes.remarks:
@@ -126,6 +124,17 @@ def serve(settings: Settings, notifier: Notifier | None = None) -> None:
         dispatcher.end()
         thread.join(timeout=10)
         store.close()
+
+
+def _log_to_stderr() -> None:
+    """Write what we and the server below say, apart from what Prefect makes of logs."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for name in ("recovery", "uvicorn"):
+        ours = logging.getLogger(name)
+        ours.handlers, ours.propagate = [handler], False
+        ours.setLevel(logging.INFO)
+    install_log_redaction()
 
 
 def standing(dispatcher: Dispatcher) -> dict[str, Any]:

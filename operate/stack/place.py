@@ -1,8 +1,10 @@
 """Where a stack runs on this machine: its folder, its addresses, its settings."""
 
 import os
+import secrets
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from recovery.journal.opening import default_journal_path, journal_folder
 
 LOOPBACK = "127.0.0.1"
 PORT = 4200  # Prefect's own
+ALERTS_PORT = 9095
 PROJECT = Path(__file__).resolve().parents[2]
 FOREIGN = (  # settings that lead to another server, or into another home
     "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "PREFECT_API_", "PREFECT_CLIENT_",
@@ -26,11 +29,23 @@ class Place:
         home: folder of its own: the server's database, logs, and where it says that it runs.
         port: of the server and its UI, on the loopback address.
         deployments: the file that names the deployments; that of the work pools lies beside it.
+        alerts_port: of the alert receiver, on the loopback address.
     """
 
     home: Path
     port: int
     deployments: Path
+    alerts_port: int = ALERTS_PORT
+
+    @property
+    def alerts_url(self) -> str:
+        """Address of the alert receiver."""
+        return f"http://{LOOPBACK}:{self.alerts_port}"
+
+    @property
+    def alerts_token(self) -> Path:
+        """The file of the token that lets one post alerts; made where it is missing."""
+        return self.home / "alerts.token"
 
     @property
     def ui_url(self) -> str:
@@ -102,6 +117,10 @@ class Place:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
             for name in ("logs", "prefect", "tmp"):
                 (self.home / name).mkdir(mode=0o700, exist_ok=True)
+            with suppress(FileExistsError):
+                made = os.open(self.alerts_token, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+                with os.fdopen(made, "w") as token:
+                    token.write(f"{secrets.token_hex(32)}\n")
         except OSError as error:
             raise BadInput(
                 "--home", f"{error.filename}: {error.strerror}", "Name a folder that can be written"

@@ -46,6 +46,7 @@ def processes(place: Place) -> list[Process]:
             "finds attempts whose worker is gone, and resumes where that is declared safe",
             ours("operate.orphans"),
         ),
+        _receiver(place),
     ]
 
 
@@ -62,6 +63,17 @@ def _server(place: Place) -> Process:
         [*PREFECT, *started],
         where=place.ui_url,
         answers=lambda _since: _asked("GET", f"{place.api_url}/health") is True,
+    )
+
+
+def _receiver(place: Place) -> Process:
+    told = ["--port", str(place.alerts_port), "--bearer-file", str(place.alerts_token)]
+    return Process(
+        "alert-receiver",
+        f"starts what alerts ask for; the token to post with is in {place.alerts_token}",
+        ours("operate.alerts", *told),
+        where=f"{place.alerts_url}/alertmanager",
+        answers=lambda _since: _asked("GET", f"{place.alerts_url}/healthz")["status"] == "ok",
     )
 
 

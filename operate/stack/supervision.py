@@ -17,7 +17,7 @@ import yaml
 from operate.stack.child import Child, Health
 from operate.stack.claim import claimed, is_claimed, tell, up_already
 from operate.stack.descendants import end_descendants, reap, take_over_orphans
-from operate.stack.place import LOOPBACK, PORT, Place
+from operate.stack.place import ALERTS_PORT, LOOPBACK, PORT, Place
 from operate.stack.processes import Process, ours, processes
 from recovery.errors import BadInput, NotVerified
 
@@ -57,6 +57,7 @@ class Stack:
         with ExitStack() as ends:
             ends.enter_context(claimed(self.place.home))
             refuse_if_taken(self.place.port)
+            refuse_if_taken(self.place.alerts_port, "--alerts-port", ALERTS_PORT)
             take_over_orphans()
             ends.enter_context(self._signals())
             ends.callback(self._end)
@@ -227,7 +228,7 @@ def refuse_if_running(place: Place) -> None:
         raise up_already(place.home)
 
 
-def refuse_if_taken(port: int) -> None:
+def refuse_if_taken(port: int, option: str = "--port", usual: int = PORT) -> None:
     """Refuse a port on which somebody listens.
 
     Raises:
@@ -239,9 +240,9 @@ def refuse_if_taken(port: int) -> None:
             probe.bind((LOOPBACK, port))
         except OSError as error:
             raise BadInput(
-                "--port",
+                option,
                 f"{LOOPBACK}:{port} cannot be used: {_who_listens(port) or error.strerror}",
-                f"Give another, as --port {PORT + 1}, or --port 0 for any that is free",
+                f"Give another, as {option} {usual + 1}, or {option} 0 for any that is free",
             ) from error
 
 

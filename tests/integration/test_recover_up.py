@@ -1,5 +1,6 @@
 """`recover up` on this machine: what it starts, what the server then offers, and its end."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
@@ -50,6 +52,21 @@ def test_it_says_what_runs_where_and_the_server_offers_every_recovery(stack):
     assert {one["name"] for one in offered} == {one["name"] for one in DECLARED}
     assert all(one["work_queue_name"] == "main" for one in offered)
     assert all(one["description"] and one["tags"] for one in offered)
+
+
+def test_it_takes_alerts_of_those_who_have_its_token(stack):
+    (receiver,) = [one for one in stack.first["processes"] if one["name"] == "alert-receiver"]
+    body = {"alerts": [{"labels": {"alertname": "Odd"}, "startsAt": "2026-01-01T00:00:00Z"}]}
+    token = (stack.home / "alerts.token").read_text().strip()
+
+    strange = httpx.post(receiver["where"], json=body, timeout=30)
+    known = httpx.post(
+        receiver["where"], json=body, headers={"Authorization": f"Bearer {token}"}, timeout=30
+    )
+
+    assert (strange.status_code, known.status_code) == (401, 202)
+    assert (stack.home / "alerts.token").stat().st_mode & 0o077 == 0
+    assert token not in json.dumps(stack.first)
 
 
 def test_a_second_one_says_where_the_first_runs_and_another_needs_another_port(stack, tmp_path):
