@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from blocks.keycloak_api import KeycloakParameter
+from blocks.kubernetes_cluster import ClusterParameter
 from flows.config_values import DIVOC_CONFIG, restart_consumers
 from recovery.declare import recovery
 from tasks.client_secrets import finding, proof, rights, setting
@@ -38,8 +40,8 @@ class SecretRotated:
 
 @recovery(runbook="docs/runbooks/admin-api-secret.md", target=config_target, parts=client_leased)
 def rotate_admin_api_secret(  # noqa: PLR0913, PLR0917 (fields of the form)
-    cluster: str,
-    keycloak: str,
+    cluster: ClusterParameter,
+    keycloak: KeycloakParameter,
     namespace: str = "",
     config: str = DIVOC_CONFIG,
     key: str = SECRET_KEY,

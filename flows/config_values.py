@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from blocks.kubernetes_cluster import ClusterParameter
 from recovery.declare import recovery
 from recovery.errors import BadInput
 from tasks.settings import changing, divoc, finding, keeping, rollout
@@ -35,7 +36,7 @@ class ConfigChanged:
 
 @recovery(runbook="docs/runbooks/config-value.md", target=config_target)
 def set_config_value(  # noqa: PLR0913, PLR0917 (fields of the form)
-    cluster: str,
+    cluster: ClusterParameter,
     config: str,
     key: str,
     value: str = "",
@@ -77,7 +78,7 @@ def set_config_value(  # noqa: PLR0913, PLR0917 (fields of the form)
 
 @recovery(runbook="docs/runbooks/config-value.md", target=config_target)
 def raise_certificate_update_limit(  # noqa: PLR0913, PLR0917 (fields of the form)
-    cluster: str,
+    cluster: ClusterParameter,
     limit: int,
     namespace: str = "",
     config: str = DIVOC_CONFIG,
@@ -115,7 +116,7 @@ def raise_certificate_update_limit(  # noqa: PLR0913, PLR0917 (fields of the for
 
 @recovery(runbook="docs/runbooks/config-value.md", target=config_target)
 def rotate_sms_key(  # noqa: PLR0913, PLR0917 (fields of the form)
-    cluster: str,
+    cluster: ClusterParameter,
     key_file: str,
     namespace: str = "",
     config: str = DIVOC_CONFIG,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from blocks.kubernetes_cluster import ClusterParameter
 from recovery.declare import recovery
 from tasks.containers import changing, finding, proof
 from tasks.containers.order import (
@@ -45,7 +46,7 @@ class ContainerMended:
     answers=["KubePodCrashLooping"],
 )
 def relax_probes(  # noqa: PLR0913, PLR0917 (fields of the form)
-    cluster: str,
+    cluster: ClusterParameter,
     workload: str,
     container: str = "",
     namespace: str = "",
@@ -92,7 +93,7 @@ def relax_probes(  # noqa: PLR0913, PLR0917 (fields of the form)
     answers=["KubePodCrashLooping", "KubeContainerOOMKilled", "CPUThrottlingHigh"],
 )
 def raise_resources(  # noqa: PLR0913, PLR0917 (fields of the form)
-    cluster: str,
+    cluster: ClusterParameter,
     workload: str,
     container: str = "",
     namespace: str = "",

@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 
+from operate.approval_findings import examine_approvals
 from operate.findings import Finding, Health, bad
 from recovery.errors import RecoveryError
 from recovery.evidence.status import verify_journal
@@ -34,6 +35,7 @@ def examine() -> list[Finding]:
         _lease(),
         _patience(),
         *_server(),
+        *examine_approvals(),
         _prefect_pair(),
         _result_storage(),
         *[_program(what, names) for what, names in CLIENTS.items()],

@@ -79,6 +79,8 @@ class Follower:
         elif event.kind == Kind.APPROVED:
             body = event.body
             self._progress.note(f"plan {body.get('hash', '')} approved by {body.get('by', '')}")
+        elif event.kind == Kind.DISREGARDED:
+            self._progress.note(f"disregarded: {event.body.get('why', '')}", "yellow")
 
     def _seconds(self, event: Event) -> float:
         began = self._began.pop(event.step, None)

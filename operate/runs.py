@@ -17,7 +17,7 @@ from operate.progress import Progress, ToldStage
 from operate.server import api_url, ask_server
 from recovery.errors import BadInput, Unreachable
 from recovery.launch import launch
-from recovery.run import Ended, recovery_id_of
+from recovery.run import Ended, recovery_id_of, this_user
 from recovery.secrecy.log_redaction import install_log_redaction
 from recovery.stage import PlainStage
 from recovery.steps import StepKind
@@ -42,6 +42,7 @@ def carry_out(order: Order, place: Place, progress: Progress) -> Ended:
         Fenced: the lease was lost.
     """
     url = api_url()
+    order = _with_requester(order)
     if place.is_worker:
         if not url:
             raise BadInput(
@@ -65,6 +66,15 @@ def carry_out(order: Order, place: Place, progress: Progress) -> Ended:
         else:
             return _run_under_prefect(order, progress)
     return _run_plainly(order, progress)
+
+
+def _with_requester(order: Order) -> Order:
+    """Say who asks for a recovery that begins now: who is named, else this account."""
+    options = order.options
+    if options.requested_by or (options.resume and not options.fork):
+        return order
+    who = options.approved_by or this_user()
+    return replace(order, options=replace(options, requested_by=who))
 
 
 def _run_plainly(order: Order, progress: Progress) -> Ended:

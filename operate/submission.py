@@ -79,7 +79,9 @@ class _Watched:
         self.progress.doing(f"flow run {self.run_id}: {name}")
         if state.is_paused():
             raise NeedsPerson(
-                f"flow run {self.run_id}", "it waits for an answer", "Give it in the Prefect UI"
+                f"flow run {self.run_id}",
+                "it waits for consent to its plan",
+                f"Answer in the Prefect UI, or see `recover approve {self.recovery_id}`",
             )
         if not state.is_running():
             self.progress.note(f"flow run {self.run_id} is {name.lower()}: waiting for a worker")

@@ -68,6 +68,11 @@ class DrillRun:
         return self.state == RecoveryState.RECOVERED
 
 
+def drill_of(history: History) -> Drill | None:
+    """What a recovery was declared to prove when it began; `None` where it is no drill."""
+    return Drill(**history.drill) if history.drill else None
+
+
 def run_of(history: History, drill: Drill, *, is_leased: bool = False) -> DrillRun:
     """What one recovery measured as a drill."""
     phases = phase_seconds(history, drill)
@@ -110,12 +115,15 @@ def phase_seconds(history: History, drill: Drill) -> dict[str, float]:
     return found
 
 
-def read_runs(journal: Journal, name: str, drill: Drill, target: str = "") -> list[DrillRun]:
+def read_runs(journal: Journal, name: str, target: str = "") -> list[DrillRun]:
     """The runs of a drill that the journal remembers, oldest first; of one target, or of all."""
     runs = []
     for recovery_id in journal.recovery_ids(limit=RECOVERIES_MAX, flow=name):
         history = read_history(journal.events(recovery_id))
-        if history is None or history.flow != name or (target and history.target != target):
+        drill = drill_of(history) if history is not None else None
+        if history is None or drill is None or history.flow != name:
+            continue
+        if target and history.target != target:
             continue
         is_leased = journal.holder(history.target) is not None
         runs.append(run_of(history, drill, is_leased=is_leased))
@@ -141,7 +149,7 @@ def slower_than_usual(run: DrillRun, earlier: Sequence[DrillRun]) -> list[str]:
     return found
 
 
-def own_and_earlier(drill: Drill) -> tuple[DrillRun, list[DrillRun]]:
+def own_and_earlier() -> tuple[DrillRun, list[DrillRun]]:
     """What the running drill has measured so far, and the earlier ones of the same target.
 
     Raises:
@@ -150,9 +158,10 @@ def own_and_earlier(drill: Drill) -> tuple[DrillRun, list[DrillRun]]:
     journal = open_journal()
     try:
         history = read_history(journal.events(current_fence().recovery_id))
-        if history is None:
-            raise AssertionError  # it runs, so it was opened
-        runs = read_runs(journal, history.flow, drill, history.target)
+        drill = drill_of(history) if history is not None else None
+        if history is None or drill is None:
+            raise AssertionError  # it runs, so it was opened, and as a drill
+        runs = read_runs(journal, history.flow, history.target)
     finally:
         journal.close()
     own = run_of(history, drill, is_leased=True)

@@ -27,11 +27,29 @@ def refuse_odd_options(options: Options) -> None:
         ("undo_by", options.undo_by and not options.resume, "it does not say which recovery"),
         ("undo_by", options.undo_by and options.fork, "a fork has done nothing to undo yet"),
         ("undo_by", options.undo_by and options.plan_only, "there is no plan of the way back"),
+        ("if_taken", options.if_taken not in {"", "skip"}, "it is neither empty nor `skip`"),
+        ("if_taken", options.if_taken and options.resume, "only a new recovery can be skipped"),
         ("break_glass", options.break_glass and options.approve, "it is for when there is no plan"),
     )
     for name, is_odd, why in forms:
         if is_odd:
             raise BadInput(name, why, "Leave it out, or name the recovery with resume=ID")
+
+
+def refuse_nameless(options: Options) -> None:
+    """Refuse a consent in a form that nobody gives: the account of a worker is no person.
+
+    Raises:
+        BadInput: `approve` or `break_glass` is filled in, and `approved_by` is not.
+    """
+    given = "approve" if options.approve else "break_glass" if options.break_glass else ""
+    who = options.approved_by or options.undo_by
+    if given and not who.strip():
+        raise BadInput(
+            "approved_by",
+            f"`{given}` is given by name, and none is given",
+            "Fill in approved_by; nothing was touched",
+        )
 
 
 def refuse_secrets(run: Run) -> None:
@@ -127,7 +145,7 @@ def refuse_undo_of_what_is_used(run: Run, history: History) -> None:
     ended = [attempt for attempt in history.attempts if attempt.ended_as]
     if not ended or ended[-1].ended_as != "recovered":
         return
-    if not run.options.break_glass:
+    if not run.options.break_glass and run.form is None:  # a form asks for the reason itself
         price = (
             "destroys what was written to it since"
             if history.danger == Danger.DESTRUCTIVE

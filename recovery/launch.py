@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from recovery.approval import settle_approval
+from recovery.approval.question import Form
+from recovery.approval.settling import settle_approval
+from recovery.approval.way_back_consent import settle_way_back
 from recovery.attempt import Attempt
-from recovery.errors import Fenced, NeedsPerson, RecoveryError, Refused
+from recovery.errors import Fenced, NeedsPerson, RecoveryError, Refused, TargetTaken
 from recovery.forking import fork
 from recovery.inputs import (
     known_recovery,
     refuse_changed,
+    refuse_nameless,
     refuse_odd_options,
     refuse_secrets,
     refuse_unfit,
@@ -28,6 +31,7 @@ from recovery.journal.store import (
     LeaseLost,
     lease_seconds,
 )
+from recovery.notices.ending import tell_end
 from recovery.run import Ended, Options, Recovery, Run, recovery_id_of, release
 from recovery.stage import scrubbed
 from recovery.values import to_plain
@@ -37,19 +41,21 @@ from recovery.way_back import WayBack
 STARTS_OVER_MAX = 20
 
 
-def launch(  # noqa: PLR0913 (what makes a run, and where it is shown)
+def launch(  # noqa: PLR0913, PLR0917 (what makes a run, how it can ask, and where it is shown)
     recovery: Recovery,
     parameters: Mapping[str, Any],
     options: Options,
     stage: Stage,
     flow_run_id: str,
+    form: Form | None = None,
     *,
     run_state_id: str = "",
 ) -> Ended:
-    """Run a recovery with the journal that the environment names.
+    """Run a recovery with the journal that the environment names, and tell whom it concerns.
 
-    Errors that end it on purpose are told in what is returned. `run_state_id` is that of the state
-    in which Prefect shows the run: one that is started again has another.
+    Errors that end it on purpose are told in what is returned, as is a question to a person: with
+    a form, the caller asks it and ends the process. `run_state_id` is that of the state in which
+    Prefect shows the run: one that is started again has another.
 
     Raises:
         Fenced: the lease was lost; nothing may be said about the newer attempt.
@@ -59,12 +65,22 @@ def launch(  # noqa: PLR0913 (what makes a run, and where it is shown)
     try:
         refuse_odd_options(options)
         journal = open_journal()
-        run = Run(recovery, dict(parameters), options, stage, flow_run_id, journal)
+        run = Run(recovery, dict(parameters), options, stage, flow_run_id, journal, form=form)
         run.run_state_id = run_state_id
-        return _launch(run)
+        if form is not None:
+            refuse_nameless(options)
+        ended = _launch(run)
+        ended.question = run.question
     except RecoveryError as error:
         recovery_id = run.recovery_id if run else ""
-        return Ended(recovery_id or options.resume, state_after(error), error=scrubbed(error))
+        if isinstance(error, TargetTaken) and options.if_taken and not recovery_id:
+            ended = Ended("", None, message=f"skipped: {error.reason}")
+        else:
+            ended = Ended(recovery_id or options.resume, state_after(error), error=scrubbed(error))
+    try:
+        if run is not None:
+            tell_end(run, ended)
+        return ended
     finally:
         if journal is not None:
             journal.close()
@@ -272,6 +288,7 @@ def _walk_settled(run: Run, attempt: Attempt) -> Any:
 def _go_back(run: Run, attempt: WayBack) -> list[str]:
     with suppress(EndOfRecord):
         run.walk(attempt)
+    settle_way_back(run, attempt)
     return attempt.go_back()
 
 

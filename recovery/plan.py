@@ -95,15 +95,21 @@ def commands_by_key(plan: dict[str, Any]) -> dict[str, list[str]]:
 
 def as_markdown(plan: Plan) -> str:
     """The plan for people: what speaks against it, then every act with its exact commands."""
-    lines = [f"# Plan {plan.hash}: {plan.flow} on {plan.target}", ""]
-    if plan.refusals:
-        lines += ["**It would be refused:**", "", *(f"- {text}" for text in plan.refusals), ""]
-    for step in plan.steps:
-        if step.kind != "act":
-            lines.append(f"- {step.kind} `{step.key}`" + (f": {step.found}" if step.found else ""))
+    return plain_as_markdown(plan.as_plain())
+
+
+def plain_as_markdown(plan: dict[str, Any]) -> str:
+    """As `as_markdown`, of a plan as it was journaled."""
+    lines = [f"# Plan {plan['hash']}: {plan['flow']} on {plan['target']}", ""]
+    if plan["refusals"]:
+        lines += ["**It would be refused:**", "", *(f"- {text}" for text in plan["refusals"]), ""]
+    for step in plan["steps"]:
+        if step["kind"] != "act":
+            found = step.get("found", "")
+            lines.append(f"- {step['kind']} `{step['key']}`" + (f": {found}" if found else ""))
             continue
-        note = "already so, nothing to do" if step.is_already_so else step.danger
-        lines += [f"- **act `{step.key}`** on {step.target} ({note})"]
-        if step.commands:
-            lines += ["", "  ```", *(f"  {text}" for text in step.commands), "  ```", ""]
+        note = "already so, nothing to do" if step["is_already_so"] else step["danger"]
+        lines += [f"- **act `{step['key']}`** on {step['target']} ({note})"]
+        if step["commands"]:
+            lines += ["", "  ```", *(f"  {text}" for text in step["commands"]), "  ```", ""]
     return "\n".join(lines) + "\n"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from recovery.approval.question import Form, Question
 from recovery.drill import Drill
 from recovery.journal.events import FORMAT, Kind
 from recovery.journal.history import RecoveryState, StepRecord
@@ -34,6 +35,8 @@ class Options:
         break_glass: reason to go ahead without an approved plan; recorded.
         take_over_by: who orders to take the lease from an attempt that is known to be gone.
         undo_by: who orders to go back instead of forward; with `resume`.
+        requested_by: who asks for a new recovery; kept in the journal, consents to nothing.
+        if_taken: `skip` ends a new recovery well where another one holds its target.
     """
 
     resume: str = ""
@@ -45,6 +48,8 @@ class Options:
     break_glass: str = ""
     take_over_by: str = ""
     undo_by: str = ""
+    requested_by: str = ""
+    if_taken: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,11 +91,16 @@ class Ended:
     error: Exception | None = None
     plan: Plan | None = None
     message: str = ""
+    question: Question | None = None
 
 
 @dataclass
 class Run:
-    """One run of a recovery. `parameters` are typed values; `plain` is what the journal keeps."""
+    """One run of a recovery.
+
+    `parameters` are typed values; `plain` is what the journal keeps. `form` is how this run can ask
+    a person and wait without a process, where it can; `question` is what it asks now.
+    """
 
     recovery: Recovery
     parameters: dict[str, Any]
@@ -101,6 +111,8 @@ class Run:
     run_state_id: str = ""
     plain: dict[str, Any] = field(init=False)
     recovery_id: str = ""
+    form: Form | None = None
+    question: Question | None = None
 
     def __post_init__(self) -> None:
         """Make the parameters plain."""
@@ -165,7 +177,10 @@ class Run:
             "release": release(),
             "flow_run_id": self.flow_run_id,
             "forked_from": dict(forked_from or {}),
+            "requested_by": self.options.requested_by,
         }
+        if self.recovery.drill is not None:
+            body["drill"] = to_plain(self.recovery.drill)
         self.journal.append(recovery_id, Kind.OPENED, body, lease=lease, needs_live_lease=True)
 
 

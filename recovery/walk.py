@@ -19,7 +19,7 @@ from prefect.logging import get_run_logger
 
 from recovery.commands import Call, current_gate
 from recovery.errors import Fenced, RecoveryError, Refused
-from recovery.journal.history import Approval
+from recovery.journal.consents import Approval
 from recovery.secrecy.redaction import redact
 from recovery.steps import ON_EMPTY, Step, StepKind, Terms, current_walk
 

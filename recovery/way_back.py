@@ -73,6 +73,18 @@ class WayBack(JournaledWalk):
         expected = call.terms.expected
         return None if expected is None else self.ask_gated(call, expected)
 
+    def backs(self) -> list[StepCall]:
+        """The steps back that are left to walk, in the order they are walked."""
+        calls = {call.key: call for call in self.acts}
+        keys = [key for key in self.history.steps_to_undo() if key in calls]
+        found: dict[str, StepCall] = {}
+        for key in keys:
+            if (back := self._back_of(calls[key])) is not None:
+                same = fingerprint([back.step.name, to_plain(back.arguments)])
+                known = found.setdefault(same, back)
+                known.undoes = (*known.undoes, calls[key])
+        return list(found.values())
+
     def go_back(self) -> list[str]:
         """Undo every act that was begun, last first; each step back is tried. Return their keys.
 
@@ -80,14 +92,7 @@ class WayBack(JournaledWalk):
             Refused: nothing that was done declares a way back.
             UndoFailed: some steps back failed; the others were walked.
         """
-        calls = {call.key: call for call in self.acts}
-        keys = [key for key in self.history.steps_to_undo() if key in calls]
-        backs: dict[str, StepCall] = {}
-        for key in keys:
-            if (back := self._back_of(calls[key])) is not None:
-                same = fingerprint([back.step.name, to_plain(back.arguments)])
-                known = backs.setdefault(same, back)
-                known.undoes = (*known.undoes, calls[key])
+        backs = self.backs()
         if not backs and not self._is_any_undone():
             raise Refused(
                 self.target,
@@ -95,7 +100,7 @@ class WayBack(JournaledWalk):
                 "There is nothing to undo; see its report for what it did",
             )
         failures: list[UndoFailed] = []
-        for back in backs.values():
+        for back in backs:
             try:
                 self.stage.put_on(back)
             except Exception as error:  # noqa: BLE001 (the way back is walked to its end)
@@ -117,7 +122,7 @@ class WayBack(JournaledWalk):
                 "; ".join([first.why, *(f"{other.step}: {other.why}" for other in others)]),
                 first.by_hand,
             )
-        return [act.key for back in backs.values() for act in back.undoes]
+        return [act.key for back in backs for act in back.undoes]
 
     def _is_any_undone(self) -> bool:
         return any(step.state is StepState.UNDONE for step in self.history.steps.values())

@@ -13,7 +13,7 @@ import uvicorn
 from operate.alerts.accepting import Acceptance
 from operate.alerts.authentication import Authentication
 from operate.alerts.dispatcher import Dispatcher
-from operate.alerts.notices import LogNotifier, Notifier
+from operate.alerts.notices import Notifier, PeopleNotifier
 from operate.alerts.opening import open_alerts
 from operate.alerts.prefect_runs import PrefectRuns
 from operate.alerts.receiver import Gate, make_app
@@ -96,7 +96,7 @@ def serve(settings: Settings, notifier: Notifier | None = None) -> None:
         logger.warning("%s: %s", routes.file, remark)
     if settings.certificate is None and not settings.is_local:
         logger.warning("secrets and alerts cross the network unencrypted: give --tls-certificate")
-    notifier = notifier or LogNotifier()
+    notifier = notifier or PeopleNotifier()
     store = open_alerts(settings.store)
     dispatcher = Dispatcher(store, routes, PrefectRuns(), notifier)
     acceptance = Acceptance(store, routes, notifier, news=dispatcher.news.set)
@@ -119,6 +119,8 @@ def serve(settings: Settings, notifier: Notifier | None = None) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # a stranger's word on who they are
+            ws="none",
         )
     finally:
         dispatcher.end()

@@ -25,12 +25,8 @@ Port = Annotated[
     typer.Option(min=0, max=65535, help="Of server and UI, on 127.0.0.1; 0: any that is free."),
 ]
 AlertsPort = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        max=65535,
-        help="Of the alert receiver, on 127.0.0.1: 9095, but any free one beside another --port.",
-    ),
+    int,
+    typer.Option(min=0, max=65535, help="Of the alert receiver, on 127.0.0.1; 0: any free one."),
 ]
 Deployments = Annotated[
     Path | None,
@@ -41,7 +37,7 @@ Deployments = Annotated[
 def up(  # noqa: PLR0913 (one parameter for each option)
     *,
     port: Port = 4200,
-    alerts_port: AlertsPort = None,
+    alerts_port: AlertsPort = 9095,
     home: Home = None,
     deployments: Deployments = None,
     detach: Annotated[
@@ -50,7 +46,7 @@ def up(  # noqa: PLR0913 (one parameter for each option)
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Start Prefect with its UI, workers, all deployments, alert receiver; stay until Ctrl-C.
+    """Start Prefect with its UI, workers, deployments, alert receiver, orphan watch; until Ctrl-C.
 
     What dies is started again. Where it runs already, that is said, and the exit code is 5; with
     --detach it is 0.
@@ -61,14 +57,14 @@ def up(  # noqa: PLR0913 (one parameter for each option)
         from operate.stack.claim import UpAlready
         from operate.stack.detached import bring_up_detached
         from operate.stack.screens import show_stack
-        from operate.stack.supervision import Stack, refuse_if_running, refuse_if_taken
+        from operate.stack.supervision import Stack, refuse_if_any_taken, refuse_if_running
 
         place = _place(home, port, deployments, alerts_port)
         place.prepare()
         try:
             if detach:
                 refuse_if_running(place)
-                refuse_if_taken(place.port)
+                refuse_if_any_taken(place)
                 told = bring_up_detached(place)
                 answer.give(told, lambda console: show_stack(console, told))
                 return
@@ -98,17 +94,15 @@ def down(*, home: Home = None, as_json: Json = False, debug: Debug = False) -> N
         answer.give(plain, lambda console: console.print(f"stopped: {told['ui']}"))
 
 
-def _place(
-    home: Path | None, port: int, deployments: Path | None, alerts_port: int | None = None
-) -> "Place":
-    from operate.stack.place import ALERTS_PORT, PORT, Place, default_deployments, default_home
+def _place(home: Path | None, port: int, deployments: Path | None, alerts_port: int = 0) -> "Place":
+    from operate.stack.place import Place, default_deployments, default_home
     from operate.stack.supervision import free_port
 
     return Place(
         (home or default_home()).expanduser().absolute(),
         port or free_port(),
         (deployments or default_deployments()).expanduser().absolute(),
-        (ALERTS_PORT if port == PORT and alerts_port is None else alerts_port) or free_port(),
+        alerts_port or free_port(),
     )
 
 

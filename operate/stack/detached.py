@@ -24,7 +24,8 @@ def bring_up_detached(place: Place) -> dict[str, Any]:
     """
     log = place.logs / "up.log"
     command = [sys.executable, "-m", "operate.cli", "up", "--home", str(place.home)]
-    command += ["--port", str(place.port), "--deployments", str(place.deployments)]
+    command += ["--port", str(place.port), "--alerts-port", str(place.alerts_port)]
+    command += ["--deployments", str(place.deployments)]
     with log.open("wb") as written:
         running = subprocess.Popen(  # noqa: S603 (its arguments are our own)
             command,

@@ -4,7 +4,6 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,16 +37,6 @@ class Place:
     alerts_port: int = ALERTS_PORT
 
     @property
-    def alerts_url(self) -> str:
-        """Address of the alert receiver."""
-        return f"http://{LOOPBACK}:{self.alerts_port}"
-
-    @property
-    def alerts_token(self) -> Path:
-        """The file of the token that lets one post alerts; made where it is missing."""
-        return self.home / "alerts.token"
-
-    @property
     def ui_url(self) -> str:
         """Address of the UI."""
         return f"http://{LOOPBACK}:{self.port}"
@@ -61,6 +50,16 @@ class Place:
     def pools_file(self) -> Path:
         """The file that names the work pools."""
         return self.deployments.with_name("work-pools.yaml")
+
+    @property
+    def alerts_url(self) -> str:
+        """Address of the alert receiver."""
+        return f"http://{LOOPBACK}:{self.alerts_port}"
+
+    @property
+    def alerts_token(self) -> Path:
+        """The file with the token that who posts an alert must have."""
+        return self.home / "alerts-token"
 
     @property
     def logs(self) -> Path:
@@ -101,7 +100,7 @@ class Place:
         }
 
     def prepare(self) -> None:
-        """Make the folders.
+        """Make the folders, and the token of who posts alerts.
 
         Raises:
             BadInput: they cannot be made, or a file of deployments is missing.
@@ -117,10 +116,9 @@ class Place:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
             for name in ("logs", "prefect", "tmp"):
                 (self.home / name).mkdir(mode=0o700, exist_ok=True)
-            with suppress(FileExistsError):
-                made = os.open(self.alerts_token, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-                with os.fdopen(made, "w") as token:
-                    token.write(f"{secrets.token_hex(32)}\n")
+            if not self.alerts_token.exists():
+                with open(self.alerts_token, "x", opener=_for_us_alone, encoding="ascii") as token:
+                    token.write(secrets.token_urlsafe(32))
         except OSError as error:
             raise BadInput(
                 "--home", f"{error.filename}: {error.strerror}", "Name a folder that can be written"
@@ -132,10 +130,17 @@ _DEFAULTS = {
     "PYTHONUNBUFFERED": "1",  # else the end of a log is missing when it is wanted
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    # SQLite has one writer at a time; on a busy machine the others are to wait, not to fail.
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
     "PREFECT_CLI_PROMPT": "false",
     "PREFECT_CLI_COLORS": "false",
     "PREFECT_WORKER_QUERY_SECONDS": "1",  # a run begins after two seconds instead of seven
 }
+
+
+def _for_us_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def default_home() -> Path:

@@ -42,11 +42,21 @@ def processes(place: Place) -> list[Process]:
         _server(place),
         *[_worker(place, pool.name, pool.description) for pool in read_pools(place.pools_file)],
         Process(
+            "alert-receiver",
+            f"starts what alerts are routed to; posted with the token in {place.alerts_token}",
+            ours(
+                "operate.alerts",
+                f"--port={place.alerts_port}",
+                f"--bearer-file={place.alerts_token}",
+            ),
+            where=place.alerts_url,
+            answers=lambda _since: bool(_asked("GET", f"{place.alerts_url}/healthz")),
+        ),
+        Process(
             "orphan-watch",
             "finds attempts whose worker is gone, and resumes where that is declared safe",
             ours("operate.orphans"),
         ),
-        _receiver(place),
     ]
 
 
@@ -63,17 +73,6 @@ def _server(place: Place) -> Process:
         [*PREFECT, *started],
         where=place.ui_url,
         answers=lambda _since: _asked("GET", f"{place.api_url}/health") is True,
-    )
-
-
-def _receiver(place: Place) -> Process:
-    told = ["--port", str(place.alerts_port), "--bearer-file", str(place.alerts_token)]
-    return Process(
-        "alert-receiver",
-        f"starts what alerts ask for; the token to post with is in {place.alerts_token}",
-        ours("operate.alerts", *told),
-        where=f"{place.alerts_url}/alertmanager",
-        answers=lambda _since: _asked("GET", f"{place.alerts_url}/healthz")["status"] == "ok",
     )
 
 

@@ -56,8 +56,7 @@ class Stack:
         self.place.prepare()
         with ExitStack() as ends:
             ends.enter_context(claimed(self.place.home))
-            refuse_if_taken(self.place.port)
-            refuse_if_taken(self.place.alerts_port, "--alerts-port", ALERTS_PORT)
+            refuse_if_any_taken(self.place)
             take_over_orphans()
             ends.enter_context(self._signals())
             ends.callback(self._end)
@@ -228,12 +227,17 @@ def refuse_if_running(place: Place) -> None:
         raise up_already(place.home)
 
 
-def refuse_if_taken(port: int, option: str = "--port", usual: int = PORT) -> None:
-    """Refuse a port on which somebody listens.
+def refuse_if_any_taken(place: Place) -> None:
+    """Refuse ports on which somebody listens.
 
     Raises:
-        BadInput: it is taken; says by a Prefect server, where it is one.
+        BadInput: one is taken; says by a Prefect server, where it is one.
     """
+    _refuse_if_taken("--port", place.port, PORT)
+    _refuse_if_taken("--alerts-port", place.alerts_port, ALERTS_PORT)
+
+
+def _refuse_if_taken(option: str, port: int, usual: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -48,6 +48,8 @@ class Shown(StrEnum):
     UNDONE = "Undone"
     UNDO_FAILED = "Undo failed"
     APPROVED = "Approved"
+    REJECTED = "Rejected"
+    DISREGARDED = "Disregarded"
     TAKEN_OVER = "Taken over"
 
 

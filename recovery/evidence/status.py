@@ -297,6 +297,12 @@ def _next_for_person(reading: Reading) -> str:
                 f"{shlex.quote(step.key)} --as done|redo|abandon --by NAME --reason TEXT` "
                 f"and `recover resume {recovery_id}`"
             )
+    asked = history.consents.open_question()
+    if asked is not None and asked.until:
+        return (
+            f"read what is asked (`recover approve {recovery_id}`), then answer in the UI or "
+            f"`recover approve {recovery_id} --plan {asked.plan_hash} --by NAME`"
+        )
     plan_hash = history.plan.get("hash", "")
     if plan_hash and not any(approval.plan_hash == plan_hash for approval in history.approvals):
         return (

@@ -212,9 +212,9 @@ class _Telling:
         self._said(line, shown, line.key, "" if how == "abandon" else f"as {how} ")
 
     def approved(self, line: _Line) -> None:
-        until = f", until {line.text('until')}"
-        how = "" if line.text("how") == "approved" else f"{line.text('how')} "
-        self._said(line, Shown.APPROVED, f"plan {line.text('hash')}", how, until)
+        until = f", until {line.text('until')}" if line.text("until") else ""
+        how = "" if line.text("how") in {"approved", ""} else f"{line.text('how')} "
+        self._said(line, Shown(line.kind.capitalize()), f"plan {line.text('hash')}", how, until)
 
     def taken_over(self, line: _Line) -> None:
         self._said(line, Shown.TAKEN_OVER, "the lease", "")
@@ -222,7 +222,8 @@ class _Telling:
     # -- spans -----------------------------------------------------------------------------------
 
     def _said(self, line: _Line, shown: Shown, key: str, how: str, until: str = "") -> None:
-        reason = f": {line.text('reason')}" if line.text("reason") else ""
+        why = line.text("reason") or line.text("why")
+        reason = f": {why}" if why else ""
         note = f"{how}by {line.text('by')}{until}{reason}"
         span = Span(line.n, key, "person", shown, line.at, line.at, note)
         self.people.append(span)
@@ -382,10 +383,7 @@ _TAKE: dict[str, Callable[[_Telling, _Line], None]] = {
     Kind.INTENDED: _Telling.intended,
     Kind.DONE: _Telling.done,
     Kind.FAILED: _Telling.failed,
-    Kind.PASSED: _Telling.looked,
-    Kind.REFUSED: _Telling.looked,
-    Kind.VERIFIED: _Telling.looked,
-    Kind.DECIDED: _Telling.looked,
+    **dict.fromkeys((Kind.PASSED, Kind.REFUSED, Kind.VERIFIED, Kind.DECIDED), _Telling.looked),
     Kind.SAW: _Telling.saw,
     Kind.VERDICT: _Telling.verdict,
     Kind.STALE: _Telling.stale,
@@ -394,6 +392,6 @@ _TAKE: dict[str, Callable[[_Telling, _Line], None]] = {
     Kind.UNDO_FAILED: _Telling.undo_failed,
     Kind.COMMAND: _Telling.command,
     Kind.RESOLVED: _Telling.resolved,
-    Kind.APPROVED: _Telling.approved,
+    **dict.fromkeys((Kind.APPROVED, Kind.REJECTED, Kind.DISREGARDED), _Telling.approved),
     Kind.TAKEN_OVER: _Telling.taken_over,
 }

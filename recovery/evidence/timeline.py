@@ -44,6 +44,8 @@ LOOKS = {
     Shown.RECONCILED: ("known", "≈"),
     Shown.RESOLVED: ("person", "●"),
     Shown.APPROVED: ("person", "●"),
+    Shown.REJECTED: ("person", "●"),
+    Shown.DISREGARDED: ("person", "●"),
     Shown.TAKEN_OVER: ("person", "●"),
     Shown.ABANDONED: ("person", "●"),
     Shown.RUNNING: ("run", "…"),

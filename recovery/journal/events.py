@@ -27,7 +27,10 @@ class Kind(StrEnum):
     ATTEMPT_STARTED = "attempt-started"
     ATTEMPT_ENDED = "attempt-ended"
     PLANNED = "planned"
+    ASKED = "asked"
     APPROVED = "approved"
+    REJECTED = "rejected"
+    DISREGARDED = "disregarded"
     SAW = "saw"
     COMMAND = "command"
     PASSED = "passed"
@@ -46,6 +49,7 @@ class Kind(StrEnum):
     TAKEN_OVER = "taken-over"
     ORPHANED = "orphaned"
     RESUME_ORDERED = "resume-ordered"
+    NOTIFIED = "notified"
 
 
 @dataclass(frozen=True, slots=True)

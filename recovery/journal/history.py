@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from recovery.journal.consents import Approval, Consents
 from recovery.journal.events import Event, Kind
 
 
@@ -85,18 +86,6 @@ class AttemptRecord:
 
 
 @dataclass
-class Approval:
-    """A person's consent to a plan, by its hash. `until` is UTC in ISO 8601."""
-
-    plan_hash: str
-    by: str
-    until: str
-    how: str
-    reason: str = ""
-    flow_run_id: str = ""
-
-
-@dataclass
 class History:
     """A recovery as its events tell it."""
 
@@ -110,13 +99,15 @@ class History:
     release: str = ""
     flow_run_id: str = ""
     forked_from: dict[str, Any] = field(default_factory=dict)
+    drill: dict[str, Any] = field(default_factory=dict)
     attempts: list[AttemptRecord] = field(default_factory=list)
     steps: dict[str, StepRecord] = field(default_factory=dict)
     decisions: dict[str, dict[str, Any]] = field(default_factory=dict)
     seen: dict[str, dict[str, Any]] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
     plans: dict[str, dict[str, Any]] = field(default_factory=dict)
-    approvals: list[Approval] = field(default_factory=list)
+    consents: Consents = field(default_factory=Consents)
+    requested_by: str = ""
     last_act_seq: int = 0
     abandoned_by: str = ""
     last_seq: int = 0
@@ -127,6 +118,11 @@ class History:
     def identities(self) -> tuple[str, ...]:
         """Its id and those of the recoveries it was forked from: they make no input another."""
         return (self.recovery_id, *self.forked_from.get("lineage", ()))
+
+    @property
+    def approvals(self) -> list[Approval]:
+        """All consents that were given to plans of this recovery."""
+        return self.consents.approvals
 
     def state(self, *, is_leased: bool) -> RecoveryState:
         """Where it stands; `is_leased` says whether a live attempt holds its target now."""
@@ -166,6 +162,8 @@ def read_history(events: Iterable[Event]) -> History | None:
                 release=body.get("release", ""),
                 flow_run_id=body.get("flow_run_id", ""),
                 forked_from=body.get("forked_from", {}),
+                requested_by=body.get("requested_by", ""),
+                drill=body.get("drill") or {},
             )
         history.last_seq = event.seq
         _FOLD.get(event.kind, _ignore)(history, event, body)
@@ -359,24 +357,18 @@ def _planned(history: History, _event: Event, body: dict[str, Any]) -> None:
     history.plans[body.get("hash", "")] = body
 
 
-def _approved(history: History, _event: Event, body: dict[str, Any]) -> None:
-    history.approvals.append(
-        Approval(
-            plan_hash=body.get("hash", ""),
-            by=body.get("by", ""),
-            until=body.get("until", ""),
-            how=body.get("how", ""),
-            reason=body.get("reason", ""),
-            flow_run_id=body.get("flow_run_id", ""),
-        )
-    )
+def _said(history: History, event: Event, body: dict[str, Any]) -> None:
+    history.consents.hear(event, body)
 
 
 _FOLD: dict[str, Callable[[History, Event, dict[str, Any]], None]] = {
     Kind.ATTEMPT_STARTED: _attempt_started,
     Kind.ATTEMPT_ENDED: _attempt_ended,
     Kind.PLANNED: _planned,
-    Kind.APPROVED: _approved,
+    Kind.ASKED: _said,
+    Kind.APPROVED: _said,
+    Kind.REJECTED: _said,
+    Kind.DISREGARDED: _said,
     Kind.SAW: _saw,
     Kind.PASSED: _looked,
     Kind.REFUSED: _looked,

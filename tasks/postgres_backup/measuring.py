@@ -62,7 +62,7 @@ def restore_is_proven(drill: DrillOrder, found: Restored) -> RestoreProven:
             "Do not rely on this backup: take another one, and find out what changed it. The "
             "scratch database was destroyed",
         )
-    own, earlier = own_and_earlier(PHASES)
+    own, earlier = own_and_earlier()
     incident_at = drill.incident_at or datetime.fromisoformat(own.began_at)
     lost = incident_at - found.newest_canary_at
     return RestoreProven(

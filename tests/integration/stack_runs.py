@@ -26,7 +26,7 @@ class RunningStack:
 
     def __init__(self, folder: Path) -> None:
         self.home = folder / "up"
-        self.port = free_port()
+        self.port, self.alerts_port = free_port(), free_port()
         self.ui = f"http://127.0.0.1:{self.port}"
         self.errors = folder / "up.err"
         self.environment = bare_environment(
@@ -39,7 +39,17 @@ class RunningStack:
         self._keep_migrated()
         with self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [*RECOVER, "up", "--json", "--port", str(self.port), "--home", str(self.home)],
+                [
+                    *RECOVER,
+                    "up",
+                    "--json",
+                    "--port",
+                    str(self.port),
+                    "--alerts-port",
+                    str(self.alerts_port),
+                    "--home",
+                    str(self.home),
+                ],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env=self.environment,

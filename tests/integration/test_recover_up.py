@@ -1,6 +1,5 @@
 """`recover up` on this machine: what it starts, what the server then offers, and its end."""
 
-import json
 import os
 import signal
 import sqlite3
@@ -8,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 
@@ -52,21 +50,6 @@ def test_it_says_what_runs_where_and_the_server_offers_every_recovery(stack):
     assert {one["name"] for one in offered} == {one["name"] for one in DECLARED}
     assert all(one["work_queue_name"] == "main" for one in offered)
     assert all(one["description"] and one["tags"] for one in offered)
-
-
-def test_it_takes_alerts_of_those_who_have_its_token(stack):
-    (receiver,) = [one for one in stack.first["processes"] if one["name"] == "alert-receiver"]
-    body = {"alerts": [{"labels": {"alertname": "Odd"}, "startsAt": "2026-01-01T00:00:00Z"}]}
-    token = (stack.home / "alerts.token").read_text().strip()
-
-    strange = httpx.post(receiver["where"], json=body, timeout=30)
-    known = httpx.post(
-        receiver["where"], json=body, headers={"Authorization": f"Bearer {token}"}, timeout=30
-    )
-
-    assert (strange.status_code, known.status_code) == (401, 202)
-    assert (stack.home / "alerts.token").stat().st_mode & 0o077 == 0
-    assert token not in json.dumps(stack.first)
 
 
 def test_a_second_one_says_where_the_first_runs_and_another_needs_another_port(stack, tmp_path):
@@ -141,6 +124,12 @@ def test_blocks_are_offered_with_their_documentation_and_the_server_stores_no_se
         made = stack.ask("POST", "/block_documents/", body)
         assert made.status_code == 201, made.text
 
+    picked = {"cluster": {"$ref": {"block_document_id": made.json()["id"]}}, "workload": "registry"}
+    runs = f"/deployments/{stack.deployment('restart-service')['id']}/create_flow_run"
+    run = stack.ask("POST", runs, {"parameters": picked})
+    assert run.status_code == 201, run.text
+    # A kubeconfig that is none: the recovery got the block, and says so of its path.
+    assert str(file) in stack.run_to_its_end(run.json()["id"])["message"]
     assert saved[0].password().reveal() == KEPT_ON_THE_WORKER
     assert KEPT_ON_THE_WORKER.encode() not in everything_stored(stack)
     for kind in BLOCK_TYPES:

@@ -777,9 +777,9 @@ def test_an_attempt_that_wakes_up_past_its_lease_sends_nothing(lab, monkeypatch,
 
 
 def test_consent_runs_out_and_a_retry_of_the_same_run_does_not_renew_it(lab, monkeypatch):
-    from datetime import timedelta  # noqa: PLC0415
+    from datetime import UTC, datetime, timedelta  # noqa: PLC0415
 
-    from recovery import approval  # noqa: PLC0415
+    from recovery.journal import consents  # noqa: PLC0415
 
     one, check = lab.make("one", danger=Danger.DESTRUCTIVE), fails_once(down())
     two = lab.make("two", danger=Danger.DESTRUCTIVE)
@@ -789,8 +789,8 @@ def test_consent_runs_out_and_a_retry_of_the_same_run_does_not_renew_it(lab, mon
 
     run_id = "00000000-0000-7000-8000-00000000abcd"
     plan_hash = lab.run(flow, plan_only=True, danger=Danger.DESTRUCTIVE).plan.hash
-    monkeypatch.setattr(approval, "APPROVAL_LASTS", timedelta(0))
     first = lab.run(flow, danger=Danger.DESTRUCTIVE, approve=plan_hash, run_id=run_id)
+    monkeypatch.setattr(consents, "now", lambda: datetime.now(UTC) + timedelta(hours=25))
     retried = lab.run(flow, danger=Danger.DESTRUCTIVE, approve=plan_hash, run_id=run_id)
 
     assert isinstance(first.error, CommandFailed)

@@ -28,6 +28,12 @@ RECOVERIES = {
 each = pytest.mark.parametrize("name", sorted(RECOVERIES))
 
 
+def flow_of(name):
+    """The flow that the deployment of this name leads to."""
+    module, _, function = DEPLOYMENTS[name]["entrypoint"].rpartition(".")
+    return getattr(importlib.import_module(module), function)
+
+
 def test_every_deployment_is_that_of_a_recovery():
     assert set(DEPLOYMENTS) == set(RECOVERIES)
 
@@ -35,9 +41,8 @@ def test_every_deployment_is_that_of_a_recovery():
 @each
 def test_a_deployment_leads_to_its_recovery_and_says_how_dangerous_it_is(name):
     deployment = DEPLOYMENTS[name]
-    module, _, function = deployment["entrypoint"].rpartition(".")
 
-    flow = getattr(importlib.import_module(module), function)
+    flow = flow_of(name)
 
     assert isinstance(flow, Flow)
     assert flow.name == name

@@ -1,0 +1,96 @@
+"""Consent to going back: ordered by name from a terminal, asked for where a worker is to do it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from recovery.approval.approvers import approvers
+from recovery.approval.seeking import Seeking
+from recovery.journal.history import RecoveryState, StepState
+from recovery.run import Run
+from recovery.values import fingerprint, to_plain
+from recovery.verdict import Danger
+from recovery.walk import StepCall
+from recovery.way_back import WayBack
+from recovery.words import told
+
+
+def settle_way_back(run: Run, walk: WayBack) -> None:
+    """Find the consent to the way back; where it needs one and has none, the attempt ends here.
+
+    To go back takes from users what works now, so on a worker it is asked for like what is
+    destructive, whatever the recovery is declared. Who orders it from a terminal consents to it by
+    that, and is one of the persons that the rule wants. A reason to go ahead without is recorded
+    with the attempt.
+
+    Raises:
+        BadInput: the file of approvers is malformed.
+        Refused: a person said no.
+        NeedsPerson: it is not approved yet.
+    """
+    if run.options.break_glass:
+        return
+    policy = approvers()
+    is_asked = run.form is not None
+    danger = Danger.DESTRUCTIVE if is_asked else run.recovery.danger
+    rule = policy.rule_for(run.recovery.name, danger)
+    if rule is None:
+        return
+    seeking = Seeking(run, walk, policy, rule, goes_back=True)
+    planned = _planned(run, walk)
+    if not planned["steps"]:
+        return  # the way back itself says so
+    plan_hash = planned["hash"]
+    if is_asked:
+        seeking.hear_answer(plan_hash, "")
+    elif not seeking.count(plan_hash).persons and rule.needs == 1 and rule.requester_suffices:
+        return
+    elif not any(
+        given.flow_run_id == run.flow_run_id for given in walk.history.consents.standing(plan_hash)
+    ):
+        seeking.approve(plan_hash, run.options.undo_by, "approved", "")
+    if seeking.consent(plan_hash) is not None:
+        return
+    recovery_id = walk.history.recovery_id
+    seeking.ask(
+        planned,
+        f"{run.options.undo_by} orders the way back{_price(walk)}",
+        f"`recover approve {recovery_id} --plan {plan_hash} --by NAME`, then "
+        f"`recover undo {recovery_id} --by NAME` again",
+    )
+
+
+def _price(walk: WayBack) -> str:
+    ended = [attempt for attempt in walk.history.attempts if attempt.ended_as]
+    since = [one.ended_at for one in ended if one.ended_as == RecoveryState.RECOVERED]
+    return f"; it was recovered at {since[-1]} and has been in use since" if since else ""
+
+
+def _planned(run: Run, walk: WayBack) -> dict[str, Any]:
+    """The steps back as a plan; its hash is the same however many of them are walked already."""
+    steps = [
+        {
+            "key": f"undo {', '.join(act.key for act in back.undoes)}",
+            "kind": "act",
+            "target": back.target,
+            "danger": str(Danger.DESTRUCTIVE),
+            "commands": [f"{back.step.name}: {told(to_plain(back.arguments))}"],
+            "is_already_so": False,
+        }
+        for back in walk.backs()
+    ]
+    return {
+        "hash": fingerprint([run.recovery.name, run.target, "way back", _begun(walk.acts, walk)])[
+            :16
+        ],
+        "flow": run.recovery.name,
+        "target": run.target,
+        "refusals": [],
+        "steps": steps,
+    }
+
+
+def _begun(acts: Sequence[StepCall], walk: WayBack) -> list[str]:
+    records = (walk.history.steps[act.key] for act in acts)
+    return [
+        one.key for one in records if one.intended_seq and one.state is not StepState.ALREADY_SO
+    ]
