@@ -25,13 +25,17 @@ FNV_OFFSET, FNV_PRIME, FNV_BITS = 0xCBF29CE484222325, 0x100000001B3, 1 << 64
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One alert of a payload. `starts_at` is UTC in ISO 8601, and names the episode."""
+    """One alert of a payload. Moments are UTC in ISO 8601; `starts_at` names the episode.
+
+    Attributes:
+        ends_at: when it ended; empty while it fires.
+    """
 
     fingerprint: str
     starts_at: str
     is_firing: bool
     labels: Mapping[str, str]
-    version: str = ""
+    ends_at: str = ""
 
     @property
     def name(self) -> str:
@@ -112,13 +116,20 @@ def _alert(one: Any, group: Mapping[str, Any], now: datetime) -> Alert:
         raise Unreadable("startsAt: it is missing, and tells one episode from the next")
     if starts_at > now + AHEAD_MAX:
         raise Unreadable("startsAt: it lies more than a day ahead")
+    ends_at = _moment(one.get("endsAt"), "endsAt")
+    is_firing = _is_firing(one, group, ends_at is not None and ends_at <= now)
     return Alert(
         fingerprint=_fingerprint(one, labels),
-        starts_at=starts_at.isoformat(timespec="microseconds"),
-        is_firing=_is_firing(one, group, now),
+        starts_at=_written(starts_at),
+        is_firing=is_firing,
         labels=labels,
-        version=_clean(str(group.get("version", "")))[:8],
+        ends_at="" if is_firing else _written(min(ends_at or now, now)),
     )
+
+
+def _written(moment: datetime) -> str:
+    """Write a moment so that texts are in the order of the moments."""
+    return moment.isoformat(timespec="microseconds")
 
 
 def _labels(given: Any) -> Iterator[tuple[str, str]]:
@@ -166,13 +177,10 @@ def _moment(text: Any, name: str) -> datetime | None:
     return moment if moment.year > 1 else None
 
 
-def _is_firing(one: Mapping[str, Any], group: Mapping[str, Any], now: datetime) -> bool:
+def _is_firing(one: Mapping[str, Any], group: Mapping[str, Any], has_ended: bool) -> bool:  # noqa: FBT001 (one of three)
     status = one.get("status")
     if status is None:  # up to version 3 only the group has one, and an alert that ended its end
-        ended_at = _moment(one.get("endsAt"), "endsAt")
-        status = group.get("status", "firing")
-        if ended_at is not None and ended_at <= now:
-            status = "resolved"
+        status = "resolved" if has_ended else group.get("status", "firing")
     if status not in STATUSES:
         raise Unreadable("status: it is neither firing nor resolved")
     return bool(status == "firing")

@@ -13,7 +13,7 @@ import uvicorn
 from operate.alerts.accepting import Acceptance
 from operate.alerts.authentication import Authentication
 from operate.alerts.dispatcher import Dispatcher
-from operate.alerts.notices import LogNotifier, Notifier
+from operate.alerts.notices import Notifier, PeopleNotifier
 from operate.alerts.opening import open_alerts
 from operate.alerts.prefect_runs import PrefectRuns
 from operate.alerts.receiver import Gate, make_app
@@ -89,16 +89,14 @@ def serve(settings: Settings, notifier: Notifier | None = None) -> None:
         BadInput: a setting, a secret or the routes are wrong; nothing listens.
         JournalUnavailable: alerts cannot be kept.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    install_log_redaction()
+    _log_to_stderr()
     settings.refuse_unsafe()
     routes = read_routes(settings.routes)
     for remark in routes.remarks:
         logger.warning("%s: %s", routes.file, remark)
     if settings.certificate is None and not settings.is_local:
         logger.warning("secrets and alerts cross the network unencrypted: give --tls-certificate")
-    notifier = notifier or LogNotifier()
+    notifier = notifier or PeopleNotifier()
     store = open_alerts(settings.store)
     dispatcher = Dispatcher(store, routes, PrefectRuns(), notifier)
     acceptance = Acceptance(store, routes, notifier, news=dispatcher.news.set)
@@ -121,11 +119,24 @@ def serve(settings: Settings, notifier: Notifier | None = None) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # a stranger's word on who they are
+            ws="none",
         )
     finally:
         dispatcher.end()
         thread.join(timeout=10)
         store.close()
+
+
+def _log_to_stderr() -> None:
+    """Write what we and the server below say, apart from what Prefect makes of logs."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for name in ("recovery", "uvicorn"):
+        ours = logging.getLogger(name)
+        ours.handlers, ours.propagate = [handler], False
+        ours.setLevel(logging.INFO)
+    install_log_redaction()
 
 
 def standing(dispatcher: Dispatcher) -> dict[str, Any]:

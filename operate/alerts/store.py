@@ -33,6 +33,12 @@ class AlertStore:
             return [self._receive(alert, decision, now) for alert, decision in read]
 
     def _receive(self, alert: Alert, decision: Decision, now: float) -> State:
+        if shifted := self._shifted(alert):
+            for one in shifted:
+                self._note_repeat(one, now)
+                if not alert.is_firing:
+                    self._resolve(one, now)
+            return shifted[0].state
         fresh = self._fresh(alert, decision)
         values: dict[str, object] = {
             "fingerprint": alert.fingerprint,
@@ -60,16 +66,35 @@ class AlertStore:
         known = self.find(alert.fingerprint, alert.starts_at)
         if known is None:
             raise AssertionError  # what conflicts is there
-        self._database.execute(
-            "update recover_alerts set repeats = repeats + 1, seen_at = :now where seq = :seq",
-            now=now,
-            seq=known.seq,
-        )
+        self._note_repeat(known, now)
         if alert.is_firing:
             return self._fires_again(known, values, now)
         if known.is_firing:
             self._resolve(known, now)
         return known.state
+
+    def _shifted(self, alert: Alert) -> list[Kept]:
+        """Find the episodes that go on, and that this one is or ends though it began elsewhen.
+
+        Of two Prometheus that see the same, Alertmanager takes the earlier beginning, also later
+        on: what fires since before an episode that goes on is that episode, and what ended after
+        its beginning is its end.
+        """
+        if self.find(alert.fingerprint, alert.starts_at) is not None:
+            return []
+        began = "starts_at > :at" if alert.is_firing else "starts_at <= :at"
+        return self._kept(
+            f"fingerprint = :fingerprint and is_firing = 1 and {began}",
+            fingerprint=alert.fingerprint,
+            at=alert.starts_at if alert.is_firing else alert.ends_at,
+        )
+
+    def _note_repeat(self, known: Kept, now: float) -> None:
+        self._database.execute(
+            "update recover_alerts set repeats = repeats + 1, seen_at = :now where seq = :seq",
+            now=now,
+            seq=known.seq,
+        )
 
     @staticmethod
     def _fresh(alert: Alert, decision: Decision) -> State:

@@ -35,8 +35,12 @@ def store(url):
         yield opened
 
 
-def alert(fingerprint="f", episode="2026-03-01T00:00:00+00:00", *, is_firing=True, **labels):
-    return Alert(fingerprint, episode, is_firing, {"alertname": "RedisDown", **labels})
+FIRST, SECOND, THIRD = (f"2026-03-0{n}T00:00:00+00:00" for n in (1, 2, 3))
+
+
+def alert(fingerprint="f", episode=FIRST, *, is_firing=True, ends_at=THIRD, **labels):
+    labels = {"alertname": "RedisDown", **labels}
+    return Alert(fingerprint, episode, is_firing, labels, "" if is_firing else ends_at)
 
 
 def receive(store, *read, now=1000.0, decision=RUN):
@@ -61,10 +65,29 @@ def test_an_episode_is_kept_once_and_counted(store):
 
 
 def test_another_episode_is_another_alert(store):
-    receive(store, alert(), alert(episode="2026-03-02T00:00:00+00:00"))
+    receive(store, alert(), alert(episode=SECOND))
 
     assert len(store.latest(10)) == 2
     assert store.episodes("f", 0) == 2
+
+
+def test_an_episode_whose_beginning_moves_back_is_the_same(store):
+    receive(store, alert(episode=SECOND), alert(episode=FIRST))
+    (kept,) = store.latest(10)
+    assert (kept.starts_at, kept.repeats) == (SECOND, 1)
+
+    receive(store, alert(episode=FIRST, is_firing=False))
+
+    (kept,) = store.latest(10)
+    assert not kept.is_firing
+
+
+def test_the_late_end_of_an_earlier_episode_does_not_end_a_later_one(store):
+    receive(store, alert(episode=SECOND))
+
+    receive(store, alert(episode=FIRST, is_firing=False, ends_at=FIRST))
+
+    assert [kept.is_firing for kept in store.latest(10)] == [False, True]
 
 
 def test_what_waits_comes_in_the_order_it_came(store):

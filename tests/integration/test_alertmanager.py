@@ -1,6 +1,7 @@
 """From a real Alertmanager through the receiver and a worker to what a recovery has planned."""
 
 import contextlib
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -25,7 +26,10 @@ def routes(world):
     return {
         "limits": {"concurrent_recoveries": 50, "targets_per_hour": 50},
         "watchdog": {"match": 'alertname="Watchdog"', "silent_after_seconds": 3600},
-        "targets": {"folders": [target("alpha"), target("beta")]},
+        "targets": {
+            "folders": [target("alpha"), target("beta")],
+            "held": [{**target("gamma"), "parameters": {"folder": f"{world}/held"}}],
+        },
         "routes": [
             {
                 "name": "lost",
@@ -36,8 +40,15 @@ def routes(world):
                 "severity": "critical",
             },
             {
+                "name": "held",
+                "match": ['alertname="FilesHeld"'],
+                "flow": "touch-files",
+                "targets": "held",
+                "mode": "recover",
+            },
+            {
                 "name": "gone",
-                "match": ['alertname=~"FilesGone|FilesHeld"'],
+                "match": ['alertname="FilesGone"'],
                 "flow": "touch-files",
                 "targets": "folders",
             },
@@ -55,7 +66,7 @@ def receiver(prefect_server, prefect_worker, world, tmp_path_factory):
     environment = {**prefect_server.environment(), "RECOVER_LEASE_SECONDS": "4"}
     folder = tmp_path_factory.mktemp("receiver")
     made = []
-    with private_receiver(folder, routes(world), environment) as running:
+    with private_receiver(folder, routes(world), environment, is_secure=True) as running:
         for name, function in TOYS.items():
             flow = prefect_server.request("POST", "/flows/", {"name": name})
             body = {
@@ -83,7 +94,8 @@ def alertmanager(receiver, tmp_path_factory):
     webhook = {
         "url": f"{receiver.url}/alertmanager",
         "http_config": {
-            "authorization": {"type": "Bearer", "credentials_file": str(receiver.token_file)}
+            "authorization": {"type": "Bearer", "credentials_file": str(receiver.token_file)},
+            "tls_config": {"ca_file": str(receiver.authority)},
         },
     }
     running = private_alertmanager(tmp_path_factory.mktemp("alertmanager"), webhook)
@@ -145,7 +157,37 @@ def test_triage_walks_the_recovery_and_changes_nothing(
     assert run["state"]["name"] == "Planned"
     assert run["parameters"]["plan_only"] is True
     assert set(run["tags"]) >= {"alert", "route:gone", "target:beta", "severity:warning"}
-    assert not list(world.iterdir())
+    assert not (world / "a").exists()
+
+
+def test_an_alert_that_is_resolved_while_its_recovery_acts_leaves_it_alone(
+    alertmanager, receiver, known, prefect_server, world
+):
+    labels = {"alertname": "FilesHeld", "instance": "gamma"}
+    held = world / "held"
+    held.mkdir()
+    (held / "hold-b").write_text("")
+    alertmanager.fire(labels)
+
+    def acts():
+        kept = known("FilesHeld", "gamma")
+        history = kept and kept.flow_run_id and history_of(receiver, kept.flow_run_id)
+        return history and "touch[b]" in history.steps
+
+    wait_until(acts, "its second act", within_seconds=90)
+    now = datetime.now(UTC)
+    alertmanager.fire(labels, starts_at=moment(now - timedelta(hours=1)), ends_at=moment(now))
+    wait_until(lambda: not known("FilesHeld", "gamma").is_firing, "its end", within_seconds=60)
+    (held / "hold-b").unlink()
+
+    kept = ended(known, "FilesHeld", "gamma")
+
+    assert kept.outcome == "Recovered"
+    assert (held / "c").exists()
+
+
+def moment(at):
+    return at.isoformat().replace("+00:00", "Z")
 
 
 def test_our_fingerprint_is_the_one_of_alertmanager(alertmanager, known):
