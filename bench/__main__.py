@@ -11,6 +11,7 @@ NAMES = (
     "ssh_50",
     "certificates",
     "kubernetes",
+    "alerts",
 )
 
 failed = [name for name in NAMES if subprocess.call([sys.executable, "-m", f"bench.{name}"])]

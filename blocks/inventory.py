@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import yaml
 from prefect.blocks.core import Block
@@ -13,6 +13,7 @@ from pydantic import Field
 from blocks.saved import saved_block
 from blocks.ssh_host import SshHost
 from recovery.errors import BadInput
+from recovery.forms import Saved
 
 SHAPE = "ssh://user@host?host_key=SHA256:…&key_file=/path"
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -166,3 +167,6 @@ def leased_places(hosts: Sequence[SshHost], field: str = "hosts") -> list[str]:
 def place_of(host: SshHost) -> str:
     """A host without the account that logs in: whoever does, it is the same host."""
     return host.target.rpartition("@")[2]
+
+
+HostsParameter = Annotated[str, Saved(HostInventory)]

@@ -3,7 +3,7 @@
 import ssl
 from functools import cache
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
@@ -14,6 +14,7 @@ from blocks.keycloak_session import KeycloakSession, LoginForm
 from blocks.saved import saved_block
 from blocks.ssh_credentials import secret_from
 from recovery.errors import BadInput
+from recovery.forms import Saved
 from recovery.secrecy.secret import Secret
 
 SHAPE = "Write https://USER@HOST:PORT/auth?password_file=/path/on/the/worker"
@@ -172,3 +173,6 @@ class KeycloakApi(Block):
 @cache  # to read all authorities of the system takes longer than most requests
 def _trusted(ca_file: str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca_file) if ca_file else httpx.create_ssl_context()
+
+
+KeycloakParameter = Annotated[str, Saved(KeycloakApi)]

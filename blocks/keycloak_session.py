@@ -83,7 +83,7 @@ class KeycloakSession:
             Unreachable: no answer in time.
         """
         query = urlencode({"clientId": client_id})
-        found = self._read(f"/admin/realms/{_in_path(realm)}/clients?{query}")
+        found = self.read(f"/admin/realms/{in_path(realm)}/clients?{query}")
         if not isinstance(found, list):
             raise UnreadableOutput(f"GET /admin/realms/{realm}/clients", type(found).__name__)
         named = [one for one in found if one.get("clientId") == client_id]
@@ -92,38 +92,14 @@ class KeycloakSession:
     def has_realm(self, realm: str) -> bool:
         """Whether there is such a realm. Others of the errors are those of `client_named`."""
         try:
-            self._read(f"/admin/realms/{_in_path(realm)}")
+            self.read(f"/admin/realms/{in_path(realm)}")
         except KeycloakNotFound:
             return False
         return True
 
-    def users_with(self, realm: str, role: str) -> list[str]:
-        """Names of the enabled users that have a role of a realm, themselves or by a group.
-
-        A group gives its roles to the groups below it. Composite roles that hold this one are not
-        seen.
-
-        Raises:
-            KeycloakNotFound: there is no such realm, or no such role in it.
-            Others as of `client_named`.
-        """
-        path = f"/admin/realms/{_in_path(realm)}"
-        of_role = f"{path}/roles/{_in_path(role)}"
-        found = self._listed(f"{of_role}/users")
-        groups = self._listed(f"{of_role}/groups")
-        while groups:
-            group = f"{path}/groups/{_in_path(str(groups.pop()['id']))}"
-            found += self._listed(f"{group}/members")
-            read = self._read(group)
-            below = read.get("subGroups") or []
-            if not below and read.get("subGroupCount"):  # from 23 on they are asked for
-                below = self._listed(f"{group}/children")
-            groups += below
-        return sorted({str(one.get("username")) for one in found if one.get("enabled", True)})
-
     def secret_of(self, realm: str, uuid: str) -> Secret | None:
         """The secret of a client; `None` where it has none. Errors are those of `client_named`."""
-        read = self._read(f"{_client_path(realm, uuid)}/client-secret")
+        read = self.read(f"{_client_path(realm, uuid)}/client-secret")
         value = read.get("value") if isinstance(read, dict) else None
         return Secret(str(value)) if value else None
 
@@ -139,6 +115,22 @@ class KeycloakSession:
     def bearer(self, realm: str, client_id: str, secret: Secret) -> Secret | None:
         """A token of the client; `None` where its secret is refused. Errors as of `token_with`."""
         return self._client_token(realm, client_id, secret)[1]
+
+    def read(self, path: str) -> Any:
+        """What Keycloak has at a path below its root. Errors are those of `client_named`."""
+        command = f"GET {path}"
+        self._admin()  # by the gate on its own
+        with reading(command, self.url) as call:
+            said = self._ask("GET", path, command)
+            self._heard(call, said)
+            return self._json(command, said)
+
+    def listed(self, path: str) -> list[Any]:
+        """The first of a list, 1000 at most. Errors are those of `client_named`."""
+        found = self.read(f"{path}?{urlencode({'max': LISTED_MAX})}")
+        if not isinstance(found, list):
+            raise UnreadableOutput(f"GET {path}", type(found).__name__)
+        return found
 
     # -- changes ---------------------------------------------------------------------------------
 
@@ -187,20 +179,6 @@ class KeycloakSession:
             call.answer = f"a token, {good_for}" + (f", of {issuer}" if issuer else "")
             return TokenAnswer(TokenOutcome.GIVEN, call.answer), given
 
-    def _read(self, path: str) -> Any:
-        command = f"GET {path}"
-        self._admin()  # by the gate on its own
-        with reading(command, self.url) as call:
-            said = self._ask("GET", path, command)
-            self._heard(call, said)
-            return self._json(command, said)
-
-    def _listed(self, path: str) -> list[Any]:
-        found = self._read(f"{path}?{urlencode({'max': LISTED_MAX})}")
-        if not isinstance(found, list):
-            raise UnreadableOutput(f"GET {path}", type(found).__name__)
-        return found
-
     def _heard(self, call: Call, said: Said) -> None:
         content = said.content
         count = f"{len(content)} found" if isinstance(content, list) else ""
@@ -246,7 +224,7 @@ class KeycloakSession:
 
     def _is_root(self, base: str, *, is_last: bool = False) -> bool:
         """Whether the realm of the log-in is told here, which needs no log-in."""
-        url = f"{base}/realms/{_in_path(self._login.realm)}"
+        url = f"{base}/realms/{in_path(self._login.realm)}"
         with reading(f"GET {url}", self.url) as call:
             said = self._exchange("GET", url, call.command, None, {})
             content = said.content
@@ -318,12 +296,13 @@ def _learn(read: Any) -> None:
 
 
 def _token_path(realm: str) -> str:
-    return f"/realms/{_in_path(realm)}/protocol/openid-connect/token"
+    return f"/realms/{in_path(realm)}/protocol/openid-connect/token"
 
 
 def _client_path(realm: str, uuid: str) -> str:
-    return f"/admin/realms/{_in_path(realm)}/clients/{_in_path(uuid)}"
+    return f"/admin/realms/{in_path(realm)}/clients/{in_path(uuid)}"
 
 
-def _in_path(part: str) -> str:
+def in_path(part: str) -> str:
+    """A name as part of a path."""
     return quote(part, safe="")

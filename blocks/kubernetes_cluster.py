@@ -5,17 +5,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from prefect.blocks.core import Block
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from blocks.kubernetes_access import Source, open_access, place_of_server
 from blocks.kubernetes_session import KubernetesSession
 from blocks.kubernetes_wire import Wire
 from blocks.saved import saved_block
 from recovery.errors import BadInput
+from recovery.forms import Saved, told_from_reference
 
 SCHEMES = ("kubeconfig", "in-cluster")
 OPTIONS = ("env", "context", "namespace", "as", "as_group", "name")
@@ -29,6 +30,8 @@ class KubernetesCluster(Block):
     The block holds references only: credentials stay in the kubeconfig on the worker, with its
     exec plugins and token files, or in the worker's own pod.
     """
+
+    model_config = ConfigDict(json_schema_extra=told_from_reference)
 
     _block_type_name: ClassVar[str | None] = "Kubernetes cluster"
     _block_type_slug: ClassVar[str | None] = "kubernetes-cluster"
@@ -169,3 +172,6 @@ class KubernetesCluster(Block):
                 self._opened_at = time.monotonic()
             session = self._open
         yield session
+
+
+ClusterParameter = Annotated[str, Saved(KubernetesCluster)]

@@ -3,7 +3,7 @@
 import os
 from collections import deque
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 import pymysql
@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from blocks.mysql_session import MysqlSession, translated
 from recovery.commands import reading
 from recovery.errors import BadInput
+from recovery.forms import Saved
 from recovery.secrecy.secret import Secret
 
 PORT = 3306
@@ -266,3 +267,6 @@ def database_of(parts: SplitResult) -> str:
         seen = f"{len(name)} characters, more than a name may have ({NAME_CHARACTERS_MAX})"
         raise BadInput("database", seen, "Give the name of the database")
     return name
+
+
+MysqlParameter = Annotated[str, Saved(MysqlServer)]

@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 import psycopg
@@ -25,6 +25,7 @@ from blocks.saved import saved_block
 from blocks.ssh_host import SshHost
 from recovery.commands import reading
 from recovery.errors import BadInput, Unreachable
+from recovery.forms import Saved
 from recovery.secrecy.secret import Secret
 from recovery.walk import current_fence
 
@@ -344,3 +345,6 @@ def _port_of(parts: SplitResult) -> int:
     if port == 0:
         raise BadInput("port", "it is 0", "Give a number from 1 to 65535")
     return PORT if port is None else port
+
+
+PostgresParameter = Annotated[str, Saved(PostgresServer)]

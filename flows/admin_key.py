@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from blocks.keycloak_api import KeycloakParameter
+from blocks.kubernetes_cluster import ClusterParameter
 from recovery.declare import recovery
 from recovery.verdict import Danger
 from tasks.admin_key import anew, changing, finding, stopping
@@ -45,8 +47,8 @@ class Reinstalled:
     danger=Danger.DESTRUCTIVE,
 )
 def reinstall_lost_admin_key(  # noqa: PLR0913, PLR0917 (each is a field of the form)
-    cluster: str,
-    keycloak: str,
+    cluster: ClusterParameter,
+    keycloak: KeycloakParameter,
     realm: str,
     role: str,
     confirm: str,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from blocks.inventory import hosts_named, leased_places
+from blocks.inventory import HostsParameter, hosts_named, leased_places
 from recovery.declare import recovery
 from recovery.verdict import Danger
 from tasks import reboot as rebooting
@@ -57,7 +57,7 @@ class Order:
     danger=Danger.DESTRUCTIVE,
 )
 def renew_control_plane_certificates(  # noqa: PLR0913, PLR0917 (each is a field of the form)
-    hosts: str,
+    hosts: HostsParameter,
     days_left_min: int = 30,
     method: Literal["renew", "regenerate"] = "renew",
     reboot: bool = False,  # noqa: FBT001, FBT002 (a field of the form)

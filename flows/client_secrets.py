@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from blocks.keycloak_api import KeycloakParameter
+from blocks.kubernetes_cluster import ClusterParameter
 from flows.config_values import DIVOC_CONFIG, restart_consumers
 from recovery.declare import recovery
 from tasks.client_secrets import finding, proof, rights, setting
@@ -38,8 +40,8 @@ class SecretRotated:
 
 @recovery(runbook="docs/runbooks/admin-api-secret.md", target=config_target, parts=client_leased)
 def rotate_admin_api_secret(  # noqa: PLR0913, PLR0917 (fields of the form)
-    cluster: str,
-    keycloak: str,
+    cluster: ClusterParameter,
+    keycloak: KeycloakParameter,
     namespace: str = "",
     config: str = DIVOC_CONFIG,
     key: str = SECRET_KEY,
@@ -94,7 +96,7 @@ def rotate_admin_api_secret(  # noqa: PLR0913, PLR0917 (fields of the form)
         in_config,
         config_found,
         kept,
-        lambda: _keycloak_goes_back(order, found, kept),
+        lambda is_due: _keycloak_goes_back(order, found, kept, is_due=is_due),
     )
     holds = rollout.is_seen(in_config, config_found, kept, late)
     token = proof.token_is_given(order)
@@ -102,10 +104,11 @@ def rotate_admin_api_secret(  # noqa: PLR0913, PLR0917 (fields of the form)
     return SecretRotated(found.seen, done, holds, token, config_found.told, kept)
 
 
-def _keycloak_goes_back(order: SecretOrder, found: ClientFound, kept: str) -> None:
-    """Give Keycloak its former secret again, where it got another."""
+def _keycloak_goes_back(order: SecretOrder, found: ClientFound, kept: str, *, is_due: bool) -> None:
+    """Give Keycloak its former secret again, where it got another and a service cannot use it."""
     if found.is_set:
-        setting.put_client_secret_back(order, order.setting(found.uuid, is_made=True), found, kept)
+        in_config = order.setting(found.uuid, is_made=True)
+        setting.put_client_secret_back(order, in_config, found, kept, is_due=is_due)
 
 
 def _done(found: ClientFound, config_found: ConfigFound) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from blocks.inventory import hosts_named, leased_places
+from blocks.inventory import HostsParameter, hosts_named, leased_places
 from recovery.declare import recovery
 from recovery.fan_out import Batch, FanOut
 from tasks.clocks import looking, mending
@@ -25,7 +25,7 @@ class ClocksSynchronised:
     answers=["NodeClockSkewDetected", "NodeClockNotSynchronising"],
 )
 def synchronise_clocks(  # noqa: PLR0913, PLR0917 (each is a field of the form)
-    hosts: str,
+    hosts: HostsParameter,
     warn_seconds: float = 1.0,
     fail_seconds: float = 5.0,
     step: bool = True,  # noqa: FBT001, FBT002 (a field of the form)

@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from blocks.kubernetes_cluster import ClusterParameter
 from recovery.declare import recovery
 from recovery.errors import BadInput
 from tasks.settings import changing, divoc, finding, keeping, rollout
+from tasks.settings.consumers import Consumer
 from tasks.settings.finding import ConfigFound
 from tasks.settings.order import ConfigOrder, ValueSource, Wishes, config_order, config_target
+from tasks.settings.rollout import Restarts
 
 DIVOC_CONFIG = "configmap/divoc-config"
 
@@ -33,7 +36,7 @@ class ConfigChanged:
 
 @recovery(runbook="docs/runbooks/config-value.md", target=config_target)
 def set_config_value(  # noqa: PLR0913, PLR0917 (fields of the form)
-    cluster: str,
+    cluster: ClusterParameter,
     config: str,
     key: str,
     value: str = "",
@@ -75,7 +78,7 @@ def set_config_value(  # noqa: PLR0913, PLR0917 (fields of the form)
 
 @recovery(runbook="docs/runbooks/config-value.md", target=config_target)
 def raise_certificate_update_limit(  # noqa: PLR0913, PLR0917 (fields of the form)
-    cluster: str,
+    cluster: ClusterParameter,
     limit: int,
     namespace: str = "",
     config: str = DIVOC_CONFIG,
@@ -113,7 +116,7 @@ def raise_certificate_update_limit(  # noqa: PLR0913, PLR0917 (fields of the for
 
 @recovery(runbook="docs/runbooks/config-value.md", target=config_target)
 def rotate_sms_key(  # noqa: PLR0913, PLR0917 (fields of the form)
-    cluster: str,
+    cluster: ClusterParameter,
     key_file: str,
     namespace: str = "",
     config: str = DIVOC_CONFIG,
@@ -164,7 +167,7 @@ def restart_consumers(
     order: ConfigOrder,
     found: ConfigFound,
     kept: str,
-    go_back_first: Callable[[], None] = lambda: None,
+    go_back_first: Callable[[bool], None] = lambda _is_due: None,
 ) -> list[str]:
     """Restart the consumers one after the other; return why not all, where one did not come up.
 
@@ -172,21 +175,29 @@ def restart_consumers(
         order: which value.
         found: how it stood, and who is restarted.
         kept: the Secret that holds the values, where they are secret.
-        go_back_first: what goes back before the value does, where one does not come up with it.
+        go_back_first: what goes back before the value does, told whether that is due.
     """
-    for n, consumer in enumerate(found.consumers):
+    restarts = _restarted(order, found)
+    is_due = restarts.are_taken_back(found)
+    if found.consumers and not found.is_equal:  # also where not due: a plan is to show it
+        go_back_first(is_due)
+        changing.put_value_back(order, found, kept, is_due=is_due)
+        for one in found.consumers:
+            rollout.restart_back(order, one, is_due=is_due, is_late=one == restarts.late)
+            if is_due and one in restarts.restarted:
+                rollout.is_back(order, one)
+    return restarts.told(found)
+
+
+def _restarted(order: ConfigOrder, found: ConfigFound) -> Restarts:
+    """Restart one after the other, up to the first that does not come up."""
+    restarted: list[Consumer] = []
+    for consumer in found.consumers:
         rollout.captured(order, consumer)
         rollout.restart_consumer(order, consumer)
+        restarted.append(consumer)
         went = rollout.consumer_went(order, consumer)
-        if not rollout.is_late(went):
-            continue
-        rollout.captured(order, consumer)
-        if not went.is_taken_back or found.is_equal:
-            return [f"{consumer} is no better, and the value stays: {went.seen}"]
-        go_back_first()
-        changing.put_value_back(order, found, kept)
-        for changed in found.consumers[: n + 1]:
-            rollout.restart_back(order, changed, is_late=changed is consumer)
-            rollout.is_back(order, changed)
-        return [f"{consumer} did not come up with it, and the value was put back: {went.seen}"]
-    return []
+        if rollout.is_late(went):
+            rollout.captured(order, consumer)
+            return Restarts(restarted, consumer, went)
+    return Restarts(restarted, None, None)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from blocks.kubernetes_cluster import ClusterParameter
 from recovery.declare import recovery
 from tasks.containers import changing, finding, proof
 from tasks.containers.order import (
@@ -11,11 +12,12 @@ from tasks.containers.order import (
     ResourceWish,
     probe_named,
     probe_order,
+    probe_target,
     resource_order,
+    resource_target,
 )
 from tasks.workloads import evidence
 from tasks.workloads.evidence import Captured
-from tasks.workloads.target import workload_target
 from tasks.workloads.triage import Due
 
 
@@ -40,11 +42,11 @@ class ContainerMended:
 
 @recovery(
     runbook="docs/runbooks/restarting-containers.md",
-    target=workload_target,
+    target=probe_target,
     answers=["KubePodCrashLooping"],
 )
 def relax_probes(  # noqa: PLR0913, PLR0917 (fields of the form)
-    cluster: str,
+    cluster: ClusterParameter,
     workload: str,
     container: str = "",
     namespace: str = "",
@@ -87,11 +89,11 @@ def relax_probes(  # noqa: PLR0913, PLR0917 (fields of the form)
 
 @recovery(
     runbook="docs/runbooks/restarting-containers.md",
-    target=workload_target,
+    target=resource_target,
     answers=["KubePodCrashLooping", "KubeContainerOOMKilled", "CPUThrottlingHigh"],
 )
 def raise_resources(  # noqa: PLR0913, PLR0917 (fields of the form)
-    cluster: str,
+    cluster: ClusterParameter,
     workload: str,
     container: str = "",
     namespace: str = "",

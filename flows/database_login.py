@@ -1,7 +1,10 @@
 """Let a Keycloak log in to its database again, by correcting the side that is wrong."""
 
 from dataclasses import dataclass
+from typing import Literal
 
+from blocks.kubernetes_cluster import ClusterParameter
+from blocks.postgres_server import PostgresParameter
 from flows.config_values import change_value
 from flows.workloads import restart_found
 from recovery.declare import recovery
@@ -40,11 +43,11 @@ class LoginRepaired:
     answers=["KubePodCrashLooping"],
 )
 def repair_keycloak_database_login(  # noqa: PLR0913, PLR0917 (fields of the form)
-    cluster: str,
+    cluster: ClusterParameter,
     workload: str = "keycloak",
     namespace: str = "",
-    database: str = "",
-    side: str = "",
+    database: PostgresParameter = "",
+    side: Literal["", "workload", "role"] = "",
     password_file: str = "",
     without_way_back: bool = False,  # noqa: FBT001, FBT002 (a field of the form)
     accept: list[str] | None = None,
@@ -60,7 +63,8 @@ def repair_keycloak_database_login(  # noqa: PLR0913, PLR0917 (fields of the for
         namespace: Empty: the one of the block or the context.
         database: postgresql://USER@HOST/DB?password_file=… as the worker reaches it; for side=role
             an account that may change roles. Empty: the address that the pods have.
-        side: workload corrects what the pods have, role gives the database what they have.
+        side: Empty only looks; workload corrects what the pods have, role gives the database
+            what they have.
         password_file: For side=workload: file of mode 0600 on the worker with the right password.
         without_way_back: For side=role: go ahead where the former password cannot be kept.
         accept: For side=workload: names of what is refused otherwise, as helm.

@@ -1,6 +1,7 @@
 """Give Grafana a data source that it reaches: look, refuse, write, ask Grafana for its health."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from recovery.declare import recovery
 from tasks.datasources import finding, health, writing
@@ -26,12 +27,15 @@ class DatasourceAdded:
     runbook="docs/runbooks/grafana-datasource.md",
     target=datasource_target,
     answers=["GrafanaRequestsFailing"],
+    resumes_itself="it writes one data source, and asks Grafana for it before it does",
 )
 def add_grafana_datasource(  # noqa: PLR0913, PLR0917 (fields of the form)
     grafana_url: str,
     name: str,
     url: str,
-    kind: str = "influxdb",
+    kind: Literal[
+        "influxdb", "prometheus", "loki", "graphite", "elasticsearch", "mysql", "postgres"
+    ] = "influxdb",
     user: str = "",
     password_file: str = "",
     password_env: str = "",
@@ -50,7 +54,7 @@ def add_grafana_datasource(  # noqa: PLR0913, PLR0917 (fields of the form)
         grafana_url: https://host:port/?token_file=PATH of Grafana.
         name: The name of the data source.
         url: Where Grafana reaches it, as http://influxdb:8086; host:port for databases of SQL.
-        kind: influxdb, prometheus, loki, graphite, elasticsearch, mysql or postgres.
+        kind: Its type, as Grafana calls it.
         user: Who logs in; empty: as it is.
         password_file: File of mode 0600 on the worker that holds the password.
         password_env: Environment variable of the worker that holds it.

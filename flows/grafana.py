@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from blocks.mysql_server import MysqlServer
+from blocks.kubernetes_cluster import ClusterParameter
+from blocks.mysql_server import MysqlParameter, MysqlServer
 from recovery.declare import recovery
 from recovery.verdict import Danger
 from tasks.grafana import (
@@ -49,13 +50,13 @@ class Moved:
 )
 def move_grafana_to_mysql(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     source: str,
-    target: str,
+    target: MysqlParameter,
     grafana: str = "",
     skip_tables: list[str] | None = None,
     accept: list[str] | None = None,
     dashboards: str = "",
     grafana_url: str = "",
-    cluster: str = "",
+    cluster: ClusterParameter = "",
     namespace: str = "",
     mysql: str = "",
 ) -> Moved:

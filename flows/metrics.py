@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from blocks.kubernetes_cluster import ClusterParameter
 from recovery.declare import recovery
 from tasks.metrics import dashboards, granting, links, rights
 from tasks.metrics.order import (
@@ -49,7 +50,7 @@ def restore_grafana_metrics(  # noqa: PLR0913, PLR0917 (fields of the form)
     datasource: str = "InfluxDB",
     dashboards: list[str] | None = None,
     measurements: list[str] | None = None,
-    cluster: str = "",
+    cluster: ClusterParameter = "",
     namespace: str = "shared",
     accounts: list[str] | None = None,
     telegraf: list[str] | None = None,

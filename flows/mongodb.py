@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from blocks.kubernetes_cluster import ClusterParameter
 from recovery.declare import recovery
 from recovery.verdict import Danger
 from tasks.mongodb import credentials, outcome, preflight, running, schedule
@@ -36,7 +37,7 @@ class MongodbRestored:
     danger=Danger.DESTRUCTIVE,
 )
 def restore_mongodb(  # noqa: PLR0913, PLR0917 (each is a field of the form)
-    cluster: str,
+    cluster: ClusterParameter,
     namespace: str = "",
     clients: list[str] | None = None,
     restore_cronjob: str = "mongorestore",
@@ -118,9 +119,13 @@ class BackupEnabled:
     told: list[str]
 
 
-@recovery(runbook="docs/runbooks/mongodb-backup.md", target=mongo_target)
+@recovery(
+    runbook="docs/runbooks/mongodb-backup.md",
+    target=mongo_target,
+    resumes_itself="the one Job is known by its name, and what it backs up is only read",
+)
 def enable_mongodb_backup(  # noqa: PLR0913, PLR0917 (each is a field of the form)
-    cluster: str,
+    cluster: ClusterParameter,
     namespace: str = "",
     backup_cronjob: str = "mongobackup",
     credentials_file: str = "",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from blocks.inventory import HostsParameter
 from recovery.declare import recovery
 from recovery.verdict import Danger
 from tasks.redis_server import (
@@ -47,9 +48,10 @@ class Recovered:
     target=redis_target,
     parts=redis_host,
     answers=["RedisDown", "RedisMissingMaster"],
+    resumes_itself="it puts no data at risk, and each act is settled by asking Redis and systemd",
 )
 def recover_redis(  # noqa: PLR0913, PLR0917 (each is a field of the form)
-    host: str,
+    host: HostsParameter,
     port: int = 6379,
     unit: str = "",
     user: str = "",
@@ -144,7 +146,7 @@ def _recovered(due: Due, now: Serving, copy: str = "") -> Recovered:
 
 @recovery(runbook=RUNBOOK, target=redis_target, parts=redis_host, danger=Danger.DESTRUCTIVE)
 def repair_redis_aof(  # noqa: PLR0913, PLR0917 (each is a field of the form)
-    host: str,
+    host: HostsParameter,
     port: int = 6379,
     unit: str = "",
     user: str = "",
@@ -188,7 +190,7 @@ def repair_redis_aof(  # noqa: PLR0913, PLR0917 (each is a field of the form)
 
 @recovery(runbook=RUNBOOK, target=redis_target, parts=redis_host, danger=Danger.DESTRUCTIVE)
 def end_frozen_redis(  # noqa: PLR0913, PLR0917 (each is a field of the form)
-    host: str,
+    host: HostsParameter,
     port: int = 6379,
     unit: str = "",
     user: str = "",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from blocks.postgres_server import PostgresServer
+from blocks.postgres_server import PostgresParameter, PostgresServer
 from recovery.declare import recovery
 from recovery.verdict import Danger
 from tasks.postgres_server.leased import server_and_host
@@ -40,7 +40,7 @@ class DatabaseRecovered:
     answers=["PostgresqlDown"],
 )
 def recover_registry_database(  # noqa: PLR0913, PLR0917 (each is a field of the form)
-    database: str,
+    database: PostgresParameter,
     host: str = "",
     unit: str = "",
     registry_url: str = "",

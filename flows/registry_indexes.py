@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from blocks.inventory import host_named
-from blocks.postgres_server import PostgresServer
+from blocks.postgres_server import PostgresParameter, PostgresServer
 from recovery.declare import recovery
 from tasks.postgres_server.leased import server_and_host
 from tasks.registry_indexes import building, lookups, preflight
@@ -26,9 +26,10 @@ class IndexesRepaired:
     target=lambda database: PostgresServer.named(database).label,
     parts=server_and_host,
     answers=["PostgresqlInvalidIndex"],
+    resumes_itself="indexes are known by their definition, and reads and writes go on meanwhile",
 )
 def repair_registry_indexes(  # noqa: PLR0913, PLR0917 (each is a field of the form)
-    database: str,
+    database: PostgresParameter,
     host: str = "",
     table_schema: str = "public",
     table: str = "V_VaccinationCertificate",

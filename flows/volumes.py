@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from blocks.kubernetes_cluster import ClusterParameter
 from recovery.declare import recovery
 from tasks.volumes import binding, placing, pointing, preflight, saving, starting, triage
 from tasks.volumes.target import leased_volume, read_volume_order
@@ -39,7 +40,7 @@ class VolumeReused:
     answers=["PersistentVolumeReleased"],
 )
 def reuse_released_volume(  # noqa: PLR0913, PLR0917 (each is a field of the form)
-    cluster: str,
+    cluster: ClusterParameter,
     volume: str,
     workload: str,
     namespace: str = "",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from blocks.kubernetes_cluster import ClusterParameter
 from recovery.declare import recovery
 from tasks.workloads import evidence, restarting, triage, waiting
 from tasks.workloads.evidence import Captured
@@ -36,7 +37,7 @@ class ServiceRestarted:
     answers=["KubeDeploymentReplicasMismatch"],
 )
 def restart_service(
-    cluster: str,
+    cluster: ClusterParameter,
     workload: str,
     namespace: str = "",
     restart: bool = False,  # noqa: FBT001, FBT002 (a field of the form)

@@ -69,6 +69,7 @@ def rows() -> list[dict[str, Any]]:
             "runbook": recovery.runbook,
             "answers": list(recovery.answers),
             "danger": str(recovery.danger),
+            "resumes_itself": recovery.resumes_itself,
             "proven_at": None,
             "parameters": described(recovery, flow_of(recovery).parameters.properties),
         }

@@ -9,7 +9,9 @@ import typer
 from typer.core import TyperGroup
 
 from operate import completion
+from operate.alerts.commands import alerts_app
 from operate.approve_command import approve, approver
+from operate.drills.commands import drills_app
 from operate.options import (
     AnyId,
     Approve,
@@ -27,7 +29,10 @@ from operate.options import (
     Settings,
     TakeOver,
 )
+from operate.orphans.command import watch
+from operate.schedules.commands import schedules_app
 from operate.settlement import Settlement
+from operate.stack import commands as stack
 
 FAILED, NEEDS_PERSON, REFUSED, INTERRUPTED = 3, 4, 5, 130
 
@@ -75,8 +80,13 @@ app = typer.Typer(
 )
 journal_app = typer.Typer(no_args_is_help=True, help="The journal: the memory of all recoveries.")
 app.add_typer(journal_app, name="journal")
+app.add_typer(alerts_app, name="alerts")
+app.command()(stack.up)
+app.command()(stack.down)
 app.command()(approve)
 app.command()(approver)
+app.add_typer(drills_app, name="drill")
+app.add_typer(schedules_app, name="schedules")
 
 
 @app.command("list")
@@ -86,9 +96,10 @@ def list_(*, as_json: Json = False, debug: Debug = False) -> None:
 
     with answering(as_json=as_json, debug=debug) as answer:
         from operate.catalogue import rows
+        from operate.drills.records import with_proofs
         from operate.screens import show_recoveries
 
-        listed = rows()
+        listed = with_proofs(rows())
         answer.give(listed, lambda console: show_recoveries(console, listed))
 
 
@@ -362,6 +373,8 @@ def doctor(hosts: Hosts = None, *, as_json: Json = False, debug: Debug = False) 
         if not is_well(findings):
             raise typer.Exit(FAILED)
 
+
+app.command()(watch)
 
 if __name__ == "__main__":
     app()

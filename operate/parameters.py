@@ -28,6 +28,7 @@ OPTIONS = {
     "take_over_by": "recover resume ID --take-over --by NAME",
     "undo_by": "recover undo ID --by NAME",
     "requested_by": "recover run NAME --by NAME",
+    "if_taken": "recover schedules --help",
 }
 WORDS: dict[Any, str] = {
     str: "text",
@@ -81,19 +82,24 @@ def typed_parameters(
         typed[name] = _typed(recovery, name, value, f"in {file}")
     for name, text in split_settings(settings).items():
         typed[name] = _typed_from_text(recovery, name, text)
-    missing = []
-    for name, (_, default) in recovery.parameters.items():
-        if name not in typed and default is ...:
-            missing.append(name)
-        elif name not in typed:
-            typed[name] = default
-    if missing:
-        raise BadInput(
-            ", ".join(missing),
-            f"{recovery.name} cannot do without {'it' if len(missing) == 1 else 'them'}",
-            "Give " + " ".join(f"--set {name}=VALUE" for name in missing),
-        )
-    return {name: typed[name] for name in recovery.parameters}
+    _refuse_missing(recovery, typed)
+    return {name: typed.get(name, default) for name, (_, default) in recovery.parameters.items()}
+
+
+def typed_values(recovery: Recovery, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return a value for each parameter that is given; those left out have a default.
+
+    Args:
+        recovery: whose parameters.
+        values: values by name, as YAML or JSON has them.
+        where: where they were found, for messages.
+
+    Raises:
+        BadInput: a name or a value is wrong, or a parameter is missing.
+    """
+    typed = {str(name): _typed(recovery, str(name), each, where) for name, each in values.items()}
+    _refuse_missing(recovery, typed)
+    return typed
 
 
 def split_settings(settings: Sequence[str]) -> dict[str, str]:
@@ -197,6 +203,20 @@ def described(recovery: Recovery, form: Mapping[str, Any]) -> list[dict[str, Any
             row["description"] = text
         rows.append(row)
     return rows
+
+
+def _refuse_missing(recovery: Recovery, typed: Mapping[str, Any]) -> None:
+    missing = [
+        name
+        for name, (_, default) in recovery.parameters.items()
+        if name not in typed and default is ...
+    ]
+    if missing:
+        raise BadInput(
+            ", ".join(missing),
+            f"{recovery.name} cannot do without {'it' if len(missing) == 1 else 'them'}",
+            "Give " + " ".join(f"--set {name}=VALUE" for name in missing),
+        )
 
 
 def _typed(recovery: Recovery, name: str, value: Any, where: str) -> Any:

@@ -53,6 +53,8 @@ def show_recoveries(console: Console, rows: Sequence[Plain]) -> None:
         console.print(title)
         console.print(f"  runbook  {row['runbook']}", markup=False)
         console.print(f"  answers  {', '.join(row['answers']) or 'started by a person'}")
+        if row.get("has_drill"):
+            console.print(f"  drill    {_proof(row)}")
         for parameter in row["parameters"]:
             need = "required" if parameter["required"] else f"default {parameter['default']!r}"
             line = f"  --set {parameter['name']}=…  {parameter['type']}, {need}"
@@ -60,6 +62,13 @@ def show_recoveries(console: Console, rows: Sequence[Plain]) -> None:
             if parameter.get("description"):
                 console.print(f"      {parameter['description']}", markup=False, soft_wrap=True)
         console.print()
+
+
+def _proof(row: Plain) -> str:
+    if not row["proven_at"]:
+        return "unproven: no drill of it has succeeded"
+    at = f"{_moment(row['proven_at'])}"
+    return f"proven {at}" if row["is_proven"] else f"unproven: the last proof is of {at}"
 
 
 def show_plan(console: Console, plan: Plain, *, is_full: bool = False) -> None:

@@ -7,7 +7,7 @@ What it returns is a Prefect flow whose form has the recovery's own parameters f
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from uuid import UUID, uuid4
 
 from httpx import HTTPError
@@ -16,11 +16,14 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, PrefectException
 from prefect.states import Completed, Failed
+from pydantic import Field
 
 from recovery.approval.form import PrefectForm
 from recovery.approval.question_markdown import question_markdown
-from recovery.errors import Fenced, RecoveryError
-from recovery.evidence.report import markdown_report
+from recovery.drill import Drill
+from recovery.errors import BadInput, Fenced, RecoveryError
+from recovery.evidence.report import drill_markdown, markdown_report
+from recovery.forms import name_of_picked, plain_type, shown_type
 from recovery.journal.opening import open_journal
 from recovery.launch import launch
 from recovery.plan import as_markdown
@@ -36,6 +39,17 @@ ARTIFACT_CHARS_MAX = 200_000
 R = TypeVar("R")
 RECOVERIES: dict[str, Recovery] = {}
 OPTION_NAMES = tuple(field.name for field in fields(Options))
+OPTION_TITLES = {
+    "resume": "Resume: id of the recovery",
+    "fork": "Resume: as a new recovery (fork)",
+    "from_step": "Resume: fork from this step",
+    "plan_only": "Plan only, change nothing",
+    "approve": "Approval: hash of the plan",
+    "approved_by": "Approval: your name",
+    "break_glass": "Break glass: reason to go ahead without an approved plan",
+    "take_over_by": "Take over a lost attempt: your name",
+    "undo_by": "Undo the resumed recovery: your name",
+}
 OPTION_HELP = {
     "resume": "Id of the recovery to go on with. Empty begins a new one.",
     "fork": "Begin a new recovery that reuses what the one in `resume` has done and still fits.",
@@ -47,16 +61,19 @@ OPTION_HELP = {
     "take_over_by": "Who orders to take the lease from an attempt that is known to be gone.",
     "undo_by": "Who orders to go back instead of forward. Needs `resume`.",
     "requested_by": "Who asks for a new recovery. Where two persons are needed, another consents.",
+    "if_taken": "Where another recovery holds the target: empty refuses, `skip` ends well.",
 }
 
 
-def recovery(
+def recovery(  # noqa: PLR0913 (what a recovery declares)
     *,
     runbook: str,
     target: Callable[..., str],
     parts: Callable[..., Sequence[str]] | None = None,
     answers: Sequence[str] = (),
     danger: Danger = Danger.CHANGE,
+    drill: Drill | None = None,
+    resumes_itself: str = "",
 ) -> Callable[[Callable[..., Any]], Flow[..., Any]]:
     """Declare a recovery.
 
@@ -67,6 +84,10 @@ def recovery(
             no other recovery of these runs at the same time.
         answers: names of the alerts it answers.
         danger: the most dangerous of its steps; a destructive recovery needs an approved plan.
+        drill: that it is a drill: of which recovery, and how its time is split.
+        resumes_itself: why the orphan watch may resume it without a person once its worker is lost:
+            what makes every act that may be in doubt safe to ask about and to do again. Empty, as
+            usual: a person resumes it.
     """
 
     def declare(fn: Callable[..., Any]) -> Flow[..., Any]:
@@ -83,13 +104,15 @@ def recovery(
             danger=danger,
             target_of=_asking_by_name(target),
             parts_of=_asking_by_name(parts or (lambda: ())),
+            resumes_itself=resumes_itself,
             parameters={
                 parameter.name: (
-                    parameter.annotation,
+                    plain_type(parameter.annotation),
                     ... if parameter.default is parameter.empty else parameter.default,
                 )
                 for parameter in signature.parameters.values()
             },
+            drill=drill,
         )
         RECOVERIES[name] = declared
         return _as_flow(declared, signature)
@@ -113,23 +136,36 @@ def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]
         install_log_redaction()
         options = Options(**{name: everything.pop(name) for name in OPTION_NAMES})
         context = FlowRunContext.get()
-        run_id: UUID | None = context.flow_run.id if context and context.flow_run else None
+        flow_run = context.flow_run if context else None
+        run_id: UUID | None = flow_run.id if flow_run else None
         form = PrefectForm.of_this_run()
         try:
+            everything = {name: name_of_picked(name, value) for name, value in everything.items()}
             with redacting_stdio():
                 ended = launch(
-                    declared, everything, options, PrefectStage(), str(run_id or uuid4()), form
+                    declared,
+                    everything,
+                    options,
+                    PrefectStage(),
+                    str(run_id or uuid4()),
+                    form,
+                    run_state_id=str(flow_run.state.id) if flow_run and flow_run.state else "",
                 )
         except Fenced as fenced:
             raise Abort(str(fenced)) from fenced
-        _publish(ended)
+        except BadInput as error:  # of the form itself: there is no recovery yet
+            return Failed(name=error.state, message=str(error))
+        _publish(declared, ended)
         if form is not None and ended.question is not None:
             form.ask(ended.question)
         return _state_of(ended)
 
     shown = [
         *(
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            parameter.replace(
+                kind=inspect.Parameter.KEYWORD_ONLY,
+                annotation=shown_type(parameter.name, parameter.annotation),
+            )
             for parameter in signature.parameters.values()
         ),
         *(
@@ -137,7 +173,9 @@ def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]
                 field.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=field.default,
-                annotation=field.type,
+                annotation=Annotated[
+                    field.type, Field(json_schema_extra={"title": OPTION_TITLES[field.name]})
+                ],
             )
             for field in fields(Options)
         ),
@@ -170,8 +208,10 @@ def _documented(declared: Recovery) -> str:
 
 
 def _run_name(declared: Recovery) -> str:
-    given = runtime.flow_run.parameters
     try:
+        given = {
+            name: name_of_picked(name, value) for name, value in runtime.flow_run.parameters.items()
+        }
         return f"{declared.name} on {declared.target_of(**given)}"
     except (RecoveryError, KeyError, TypeError):  # the run itself says what is wrong with them
         return declared.name
@@ -179,7 +219,7 @@ def _run_name(declared: Recovery) -> str:
 
 def _state_of(ended: Ended) -> State[Any]:
     if ended.error is None:
-        name = str(ended.state or "planned").capitalize()
+        name = str(ended.state or ("planned" if ended.plan else "skipped")).capitalize()
         return Completed(name=name, message=_message_of(ended))
     name = ended.error.state if isinstance(ended.error, RecoveryError) else "Failed"
     return Failed(name=name, message=_message_of(ended))
@@ -192,7 +232,7 @@ def _message_of(ended: Ended) -> str:
     return f"recovery {ended.recovery_id}: {text}" if ended.recovery_id else text
 
 
-def _publish(ended: Ended) -> None:
+def _publish(declared: Recovery, ended: Ended) -> None:
     """Show the report (or the plan) in the UI, as an artifact of the run."""
     if ended.question is not None:
         text = question_markdown(ended.question, ARTIFACT_CHARS_MAX)
@@ -204,11 +244,14 @@ def _publish(ended: Ended) -> None:
             journal = open_journal()
             try:
                 report = markdown_report(journal, ended.recovery_id)
+                drills = drill_markdown(journal, ended.recovery_id)
             finally:
                 journal.close()
         except RecoveryError:  # it never began: the state of the run says all there is
             return
         _keep_artifact(f"recovery-{ended.recovery_id}", report, _message_of(ended))
+        if drills:
+            _keep_artifact(declared.name, drills, "RTO by phase and RPO of all runs")
 
 
 def _keep_artifact(key: str, markdown: str, description: str) -> None:

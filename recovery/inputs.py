@@ -27,6 +27,8 @@ def refuse_odd_options(options: Options) -> None:
         ("undo_by", options.undo_by and not options.resume, "it does not say which recovery"),
         ("undo_by", options.undo_by and options.fork, "a fork has done nothing to undo yet"),
         ("undo_by", options.undo_by and options.plan_only, "there is no plan of the way back"),
+        ("if_taken", options.if_taken not in {"", "skip"}, "it is neither empty nor `skip`"),
+        ("if_taken", options.if_taken and options.resume, "only a new recovery can be skipped"),
         ("break_glass", options.break_glass and options.approve, "it is for when there is no plan"),
     )
     for name, is_odd, why in forms:

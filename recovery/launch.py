@@ -8,7 +8,7 @@ from recovery.approval.question import Form
 from recovery.approval.settling import settle_approval
 from recovery.approval.way_back_consent import settle_way_back
 from recovery.attempt import Attempt
-from recovery.errors import Fenced, NeedsPerson, RecoveryError, Refused
+from recovery.errors import Fenced, NeedsPerson, RecoveryError, Refused, TargetTaken
 from recovery.forking import fork
 from recovery.inputs import (
     known_recovery,
@@ -41,18 +41,21 @@ from recovery.way_back import WayBack
 STARTS_OVER_MAX = 20
 
 
-def launch(  # noqa: PLR0913, PLR0917 (what makes a run, and how it can ask)
+def launch(  # noqa: PLR0913, PLR0917 (what makes a run, how it can ask, and where it is shown)
     recovery: Recovery,
     parameters: Mapping[str, Any],
     options: Options,
     stage: Stage,
     flow_run_id: str,
     form: Form | None = None,
+    *,
+    run_state_id: str = "",
 ) -> Ended:
     """Run a recovery with the journal that the environment names, and tell whom it concerns.
 
     Errors that end it on purpose are told in what is returned, as is a question to a person: with
-    a form, the caller asks it and ends the process.
+    a form, the caller asks it and ends the process. `run_state_id` is that of the state in which
+    Prefect shows the run: one that is started again has another.
 
     Raises:
         Fenced: the lease was lost; nothing may be said about the newer attempt.
@@ -63,13 +66,17 @@ def launch(  # noqa: PLR0913, PLR0917 (what makes a run, and how it can ask)
         refuse_odd_options(options)
         journal = open_journal()
         run = Run(recovery, dict(parameters), options, stage, flow_run_id, journal, form=form)
+        run.run_state_id = run_state_id
         if form is not None:
             refuse_nameless(options)
         ended = _launch(run)
         ended.question = run.question
     except RecoveryError as error:
         recovery_id = run.recovery_id if run else ""
-        ended = Ended(recovery_id or options.resume, state_after(error), error=scrubbed(error))
+        if isinstance(error, TargetTaken) and options.if_taken and not recovery_id:
+            ended = Ended("", None, message=f"skipped: {error.reason}")
+        else:
+            ended = Ended(recovery_id or options.resume, state_after(error), error=scrubbed(error))
     try:
         if run is not None:
             tell_end(run, ended)
@@ -235,6 +242,7 @@ def _begin(run: Run, keeper: LeaseKeeper, history: History) -> Attempt | WayBack
     )
     body = {
         "flow_run_id": run.flow_run_id,
+        "run_state_id": run.run_state_id,
         "worker": this_worker(),
         "release": release(),
         "goes": "back" if run.options.undo_by else "forward",

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from recovery.approval.question import Form, Question
+from recovery.drill import Drill
 from recovery.journal.events import FORMAT, Kind
 from recovery.journal.history import RecoveryState, StepRecord
 from recovery.journal.store import Journal, Lease
@@ -35,6 +36,7 @@ class Options:
         take_over_by: who orders to take the lease from an attempt that is known to be gone.
         undo_by: who orders to go back instead of forward; with `resume`.
         requested_by: who asks for a new recovery; kept in the journal, consents to nothing.
+        if_taken: `skip` ends a new recovery well where another one holds its target.
     """
 
     resume: str = ""
@@ -47,6 +49,7 @@ class Options:
     take_over_by: str = ""
     undo_by: str = ""
     requested_by: str = ""
+    if_taken: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Recovery:
         target_of: names the target from the parameters, by their names.
         parts_of: names what else is leased with it: the hosts of a cluster, each by itself.
         parameters: type and default of each parameter, by name; `...` where there is no default.
+        drill: what it proves, where it is a drill.
+        resumes_itself: why it may go on without a person when its worker is lost; empty: not.
     """
 
     name: str
@@ -72,6 +77,8 @@ class Recovery:
     target_of: Callable[..., str]
     parameters: Mapping[str, tuple[Any, Any]]
     parts_of: Callable[..., Sequence[str]] = lambda **_: ()
+    drill: Drill | None = None
+    resumes_itself: str = ""
 
 
 @dataclass
@@ -101,6 +108,7 @@ class Run:
     stage: Stage
     flow_run_id: str
     journal: Journal
+    run_state_id: str = ""
     plain: dict[str, Any] = field(init=False)
     recovery_id: str = ""
     form: Form | None = None
@@ -171,6 +179,8 @@ class Run:
             "forked_from": dict(forked_from or {}),
             "requested_by": self.options.requested_by,
         }
+        if self.recovery.drill is not None:
+            body["drill"] = to_plain(self.recovery.drill)
         self.journal.append(recovery_id, Kind.OPENED, body, lease=lease, needs_live_lease=True)
 
 

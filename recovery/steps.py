@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, get_origin, overload
 
 from recovery.errors import Refused
 from recovery.verdict import Danger
@@ -173,7 +173,7 @@ class Step(Generic[P, R]):
     @property
     def not_asked(self) -> Any:
         """What the flow gets where a look was left out: the empty value of the declared type."""
-        returns = self.returns
+        returns = get_origin(self.returns) or self.returns
         return returns() if returns in {int, float, str, bool, list, dict, tuple} else None
 
     def _check_declaration(self) -> None:

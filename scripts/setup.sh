@@ -26,6 +26,7 @@ missing_packages() {
         { has mariadb && has mariadb-dump; } || echo mariadb-client
         { has_postgres && has_account postgres; } || echo postgresql
         { has influxd && has_account influxdb; } || echo influxdb
+        { has prometheus-alertmanager || has alertmanager; } || echo prometheus-alertmanager
         has sshd || echo openssh-server
         { has ssh && has ssh-keygen && has sftp; } || echo openssh-client
         has systemd-nspawn || echo systemd-container # hosts with systemd, for the tests,
@@ -78,6 +79,7 @@ install_packages() {
             mariadb-server) unit=mariadb.service ;;
             postgresql) unit=postgresql.service ;;
             influxdb) unit=influxdb.service ;;
+            prometheus-alertmanager) unit=prometheus-alertmanager.service ;;
             openssh-server) unit=ssh.service ;;
             *) continue ;;
         esac

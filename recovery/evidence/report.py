@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from recovery.drill import DrillRun
 from recovery.evidence.evidence import LOUD, Evidence, Exchange
 from recovery.evidence.report_markdown import (
     brief,
@@ -21,6 +22,7 @@ from recovery.evidence.report_markdown import (
 )
 from recovery.evidence.telling import read_evidence
 from recovery.evidence.timeline import LOOKS, drawing_of, duration
+from recovery.evidence.trend import drawing_of_trend, runs_up_to, trend_markdown
 from recovery.journal.store import Journal
 from recovery.secrecy.redaction import redact
 from recovery.words import field_lines, in_words
@@ -36,7 +38,14 @@ def html_report(journal: Journal, recovery_id: str) -> str:
     Raises:
         BadInput: there is no such recovery.
     """
-    return html_of(read_evidence(journal, recovery_id))
+    runs = runs_up_to(journal, recovery_id)
+    return html_of(read_evidence(journal, recovery_id), trend_svg(runs) if runs else "")
+
+
+def drill_markdown(journal: Journal, recovery_id: str) -> str:
+    """Write what a drill and the runs before it measured; empty where the recovery is no drill."""
+    runs = runs_up_to(journal, recovery_id)
+    return trend_markdown(runs, trend_svg(runs)) if runs else ""
 
 
 def markdown_report(journal: Journal, recovery_id: str) -> str:
@@ -53,8 +62,13 @@ def timeline_svg(evidence: Evidence) -> str:
     return redact(environment().get_template("timeline.svg").render(drawing_of(evidence)))
 
 
-def html_of(evidence: Evidence) -> str:
-    """Write the report of this evidence as HTML."""
+def trend_svg(runs: Sequence[DrillRun]) -> str:
+    """Draw the latest runs of a drill as an SVG; the last one is the one that is told about."""
+    return redact(environment().get_template("trend.svg").render(drawing_of_trend(runs)))
+
+
+def html_of(evidence: Evidence, trend: str = "") -> str:
+    """Write the report of this evidence as HTML, with the trend where it is of a drill."""
     state = evidence.status["state"]
     tones = {"recovered": "ok", "undone": "ok", "needs-person": "doubt"}
     loud_steps = sum(step.shown in LOUD for step in evidence.steps)
@@ -66,6 +80,7 @@ def html_of(evidence: Evidence) -> str:
             status=evidence.status,
             tone=tones.get(state, "" if state == "running" else "bad"),
             timeline=Markup(timeline_svg(evidence)),  # noqa: S704 (it was escaped as it was made)
+            trend=Markup(trend),  # noqa: S704 (likewise)
             looks=LOOKS,
             came_to=field_lines(evidence.status["result"]),
             loud=LOUD,

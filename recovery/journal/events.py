@@ -47,6 +47,8 @@ class Kind(StrEnum):
     UNDONE = "undone"
     UNDO_FAILED = "undo-failed"
     TAKEN_OVER = "taken-over"
+    ORPHANED = "orphaned"
+    RESUME_ORDERED = "resume-ordered"
     NOTIFIED = "notified"
 
 

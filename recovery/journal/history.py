@@ -99,6 +99,7 @@ class History:
     release: str = ""
     flow_run_id: str = ""
     forked_from: dict[str, Any] = field(default_factory=dict)
+    drill: dict[str, Any] = field(default_factory=dict)
     attempts: list[AttemptRecord] = field(default_factory=list)
     steps: dict[str, StepRecord] = field(default_factory=dict)
     decisions: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -162,6 +163,7 @@ def read_history(events: Iterable[Event]) -> History | None:
                 flow_run_id=body.get("flow_run_id", ""),
                 forked_from=body.get("forked_from", {}),
                 requested_by=body.get("requested_by", ""),
+                drill=body.get("drill") or {},
             )
         history.last_seq = event.seq
         _FOLD.get(event.kind, _ignore)(history, event, body)

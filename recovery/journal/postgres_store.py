@@ -11,10 +11,9 @@ from datetime import UTC, datetime
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from recovery.errors import BadInput
 from recovery.journal.events import FIRST_HASH, FORMAT, Event, Kind, hash_of
+from recovery.journal.postgres_address import postgres_address
 from recovery.journal.store import (
     Holder,
     Journal,
@@ -23,17 +22,10 @@ from recovery.journal.store import (
     LeaseLost,
     boot_clock,
     check_format,
+    opened_by,
     stored_text,
 )
-from recovery.secrecy.secret import Secret
 
-NOTICING_A_DEAD_PEER = {  # a worker cut off from the database must not wait for hours
-    "connect_timeout": 5,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
 ATTEMPTS_TO_APPEND = 50
 SCHEMA: LiteralString = """
 create table if not exists recover_format (format integer not null);
@@ -89,25 +81,19 @@ Answer = TypeVar("Answer")
 
 
 class PostgresJournal(Journal):
-    """Events and leases in the tables `recover_*` of a database, which are made where missing."""
+    """Events and leases in the tables `recover_*` of a database, which are made where missing.
+
+    Args:
+        url: as libpq takes it; `password_file=PATH` among its options names the password's file.
+
+    Raises:
+        BadInput: it cannot be read, or the file cannot.
+        JournalUnavailable: the database gives no answer.
+    """
 
     def __init__(self, url: str) -> None:
-        try:
-            parts = conninfo_to_dict(url)
-        except psycopg.ProgrammingError:
-            raise BadInput(  # what psycopg says of it may quote the password
-                "RECOVER_JOURNAL",
-                "it is no readable postgresql:// URL",
-                "Write it as postgresql://user:password@host:port/database, specials escaped",
-            ) from None
-        more = {name: n for name, n in NOTICING_A_DEAD_PEER.items() if name not in parts}
-        self._conninfo = make_conninfo(url, **more)
-        if parts.get("password"):
-            Secret(str(parts["password"]))  # known from here on, hence masked wherever it shows
-        self.url = (
-            f"postgresql://{parts.get('host', 'localhost')}:{parts.get('port', 5432)}"
-            f"/{parts.get('dbname', '')}"
-        )
+        address = postgres_address(url, "RECOVER_JOURNAL")
+        self._conninfo, self.url = address.conninfo, address.shown
         self._lock = threading.RLock()
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._heads: dict[str, tuple[int, str]] = {}
@@ -243,17 +229,29 @@ class PostgresJournal(Journal):
         )
         return (row[0], row[1]) if row else (0, FIRST_HASH)
 
-    def recovery_ids(self, starting_with: str = "", limit: int = 1000) -> list[str]:
+    def recovery_ids(self, starting_with: str = "", limit: int = 1000, flow: str = "") -> list[str]:
         """See Journal."""
         rows = self._ask(
             lambda connection: connection.execute(
                 "select recovery_id, max(at) from (select recovery_id, at from recover_heads union "
                 "all select recovery_id, at::timestamptz from recover_events where seq = 1) known "
-                "where starts_with(recovery_id, %s) group by 1 order by 2 desc limit %s",
-                (starting_with, limit),
+                "where starts_with(recovery_id, %s) and (%s = '' or exists (select 1 from "
+                "recover_events first where first.seq = 1 and first.recovery_id = "
+                "known.recovery_id and strpos(first.body, %s) > 0)) "
+                "group by 1 order by 2 desc limit %s",
+                (starting_with, flow, opened_by(flow), limit),
             ).fetchall()
         )
         return [row[0] for row in rows]
+
+    def heads(self, limit: int = 1000) -> dict[str, int]:
+        """See Journal."""
+        rows = self._ask(
+            lambda connection: connection.execute(
+                "select recovery_id, seq from recover_heads order by at desc limit %s", (limit,)
+            ).fetchall()
+        )
+        return {row[0]: row[1] for row in rows}
 
     def take_lease(
         self, target: str, recovery_id: str, owner: str, seconds: float, *, by_force: bool = False
@@ -297,6 +295,29 @@ class PostgresJournal(Journal):
                 (lease.target, lease.recovery_id, lease.epoch),
             )
         )
+
+    def withdraw(self, target: str, recovery_id: str) -> bool:
+        """See Journal."""
+
+        def take(connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
+            with connection.transaction():
+                connection.execute(
+                    "select 1 from recover_leases where target = %s for update", (target,)
+                )
+                acted = connection.execute(
+                    "select 1 from recover_events where recovery_id = %s and kind in (%s, %s) "
+                    "limit 1",
+                    (recovery_id, str(Kind.INTENDED), str(Kind.UNDO_INTENDED)),
+                ).fetchone()
+                if acted is None:
+                    connection.execute(
+                        "update recover_leases set epoch = epoch + 1, "
+                        "expires = clock_timestamp() where target = %s and recovery_id = %s",
+                        (target, recovery_id),
+                    )
+            return acted is None
+
+        return self._ask(take)
 
     def holder(self, target: str) -> Holder | None:
         """See Journal."""

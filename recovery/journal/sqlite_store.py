@@ -24,6 +24,7 @@ from recovery.journal.store import (
     LeaseLost,
     boot_clock,
     check_format,
+    opened_by,
     stored_text,
 )
 
@@ -216,18 +217,28 @@ class SqliteJournal(Journal):
         rows = self._read("select seq, hash from heads where recovery_id = ?", recovery_id)
         return (rows[0][0], rows[0][1]) if rows else (0, FIRST_HASH)
 
-    def recovery_ids(self, starting_with: str = "", limit: int = 1000) -> list[str]:
+    def recovery_ids(self, starting_with: str = "", limit: int = 1000, flow: str = "") -> list[str]:
         """See Journal."""
         rows = self._read(
             # Also those whose head is gone: that is a flaw to be found, not a recovery less.
             "select recovery_id, max(at) from (select recovery_id, at from heads union all "
-            "select recovery_id, at from events where seq = 1) where substr(recovery_id, 1, ?) = ? "
+            "select recovery_id, at from events where seq = 1) known "
+            "where substr(recovery_id, 1, ?) = ? "
+            "and (? = '' or exists (select 1 from events first where first.seq = 1 "
+            "and first.recovery_id = known.recovery_id and instr(first.body, ?) > 0)) "
             "group by recovery_id order by max(at) desc limit ?",
             len(starting_with),
             starting_with,
+            flow,
+            opened_by(flow),
             limit,
         )
         return [row[0] for row in rows]
+
+    def heads(self, limit: int = 1000) -> dict[str, int]:
+        """See Journal."""
+        sql = "select recovery_id, seq from heads order by at desc limit ?"
+        return {row[0]: row[1] for row in self._read(sql, limit)}
 
     def take_lease(
         self, target: str, recovery_id: str, owner: str, seconds: float, *, by_force: bool = False
@@ -269,6 +280,21 @@ class SqliteJournal(Journal):
                 "update leases set expires = 0 where target = ? and epoch = ? and recovery_id = ?",
                 (lease.target, lease.epoch, lease.recovery_id),
             )
+
+    def withdraw(self, target: str, recovery_id: str) -> bool:
+        """See Journal."""
+        with self._writing():
+            acted = self._connection.execute(
+                "select 1 from events where recovery_id = ? and kind in (?, ?) limit 1",
+                (recovery_id, str(Kind.INTENDED), str(Kind.UNDO_INTENDED)),
+            ).fetchone()
+            if acted is None:
+                self._connection.execute(
+                    "update leases set epoch = epoch + 1, expires = 0 "
+                    "where target = ? and recovery_id = ?",
+                    (target, recovery_id),
+                )
+        return acted is None
 
     def holder(self, target: str) -> Holder | None:
         """See Journal."""

@@ -115,8 +115,12 @@ class Journal(ABC):
         """The last `seq` and hash that were written; `(0, FIRST_HASH)` where there are none."""
 
     @abstractmethod
-    def recovery_ids(self, starting_with: str = "", limit: int = 1000) -> list[str]:
-        """Ids of recoveries, those written to last first."""
+    def recovery_ids(self, starting_with: str = "", limit: int = 1000, flow: str = "") -> list[str]:
+        """Ids of recoveries, those written to last first; of one flow, or of all."""
+
+    @abstractmethod
+    def heads(self, limit: int = 1000) -> dict[str, int]:
+        """The last `seq` of each recovery, those written to last first."""
 
     @abstractmethod
     def take_lease(
@@ -145,12 +149,25 @@ class Journal(ABC):
         """End a lease now; nothing happens when it is no longer ours."""
 
     @abstractmethod
+    def withdraw(self, target: str, recovery_id: str) -> bool:
+        """Take the right to act from a recovery that has not acted; false where it has.
+
+        Nothing gets in between the look and the taking: an attempt that runs either has its first
+        intent on record before, and is left alone, or can write none afterwards.
+        """
+
+    @abstractmethod
     def holder(self, target: str) -> Holder | None:
         """Who holds a live lease on the target, if anybody."""
 
     @abstractmethod
     def close(self) -> None:
         """Close the connection; the journal is not used afterwards."""
+
+
+def opened_by(flow: str) -> str:
+    """What the first event of a recovery holds as text where it is one of this flow."""
+    return canonical({"flow": flow})[1:-1] if flow else ""
 
 
 def stored_text(body: Mapping[str, Any]) -> str:

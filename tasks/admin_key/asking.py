@@ -3,6 +3,7 @@
 import json
 
 from blocks.keycloak_answer import KeycloakNotFound
+from blocks.keycloak_roles import users_with
 from blocks.kubernetes_exec import Command, Place, exec_text, run_in_pod
 from blocks.kubernetes_path import path_of
 from blocks.kubernetes_session import KubernetesSession
@@ -88,7 +89,7 @@ def refuse_if_somebody_can_log_in(order: AdminKeyOrder) -> str:
         if not keycloak.has_realm(order.realm):
             return _accepted(order, NO_REALM, f"Keycloak has no realm {order.realm}")
         try:
-            users = keycloak.users_with(order.realm, order.role)
+            users = users_with(keycloak, order.realm, order.role)
         except KeycloakNotFound:
             told = f"realm {order.realm} has no role {order.role}"
             return _accepted(order, NO_ROLE, told)

@@ -13,6 +13,7 @@ from tasks.admin_key.finding import LostKeyFound, OldClaim, refuse_unless_agreed
 from tasks.admin_key.order import AdminKeyOrder
 from tasks.volumes.target import CLAIMS, volume_path
 from tasks.volumes.volume import BOUND, RETAIN, read_claim, read_volume
+from tasks.workloads.pods import is_history
 
 POLICY = "/spec/persistentVolumeReclaimPolicy"
 REFERENCE = "/spec/claimRef"
@@ -115,6 +116,7 @@ def refuse_while_used(order: AdminKeyOrder, found: LostKeyFound, claim: OldClaim
             pod["metadata"]["name"]
             for one in (found.client, *found.databases)
             for pod in session.objects(one.pods_path, labels=one.selector)
+            if not is_history(pod)
         ]
         mounting = _pods_with(session, order, claim)
     if left:

@@ -13,7 +13,10 @@ from recovery.verdict import Verdict
 from tasks.client_secrets.finding import ClientFound
 from tasks.client_secrets.kept import new_secret, secret_of_before, secret_to_go_back_to
 from tasks.client_secrets.order import SecretOrder
+from tasks.settings.changing import is_kept_later
 from tasks.settings.order import ConfigOrder
+
+NONE = Secret("")
 
 
 def is_client_secret_set(
@@ -24,9 +27,11 @@ def is_client_secret_set(
 
 
 def is_client_secret_back(
-    order: SecretOrder, setting: ConfigOrder, found: ClientFound, kept: str
+    order: SecretOrder, setting: ConfigOrder, found: ClientFound, kept: str, *, is_due: bool
 ) -> Verdict:
-    """Whether Keycloak has the former secret, or there is none to go back to."""
+    """Whether it need not, or Keycloak has the former secret, or there is none to go back to."""
+    if not is_due:
+        return Verdict.DONE
     former = secret_to_go_back_to(setting, kept)
     return Verdict.of(former is None or _held(order, found) == former)
 
@@ -41,11 +46,17 @@ def refuse_other_secret(
 ) -> None:
     """Refuse to write over a secret that somebody set since the recovery began.
 
+    A plan of keeping it compares nothing: what Keycloak has when it is kept is what counts.
+
     Raises:
-        Refused: Keycloak has neither the former nor the new one.
+        Refused: Keycloak has neither the former one, or none where it had none, nor the new one.
     """
-    former, held = secret_of_before(setting, kept), _held(order, found)
-    if former is not None and held not in {former, new_secret(setting, kept)}:
+    with setting.cluster.session() as session:
+        if is_kept_later(session, setting, kept):
+            return
+    former = secret_of_before(setting, kept)
+    before = NONE if former is None else former
+    if _held(order, found) not in {before, new_secret(setting, kept)}:
         raise Refused(
             order.label,
             "somebody gave the client another secret since it was looked at",
@@ -91,9 +102,12 @@ def set_client_secret(
 
 @act(commands=set_commands, done_when=is_client_secret_back, redo_stale=False)
 def put_client_secret_back(
-    order: SecretOrder, setting: ConfigOrder, found: ClientFound, kept: str
+    order: SecretOrder, setting: ConfigOrder, found: ClientFound, kept: str, *, is_due: bool
 ) -> None:
-    """Give the client its former secret. Done twice, the same one is sent twice.
+    """Give the client its former secret, where a service did not come up with the new one.
+
+    A plan shows it always, as it does what puts the value back. Done twice, the same one is sent
+    twice.
 
     Raises:
         NotVerified: somebody has given it another one since.
@@ -101,10 +115,11 @@ def put_client_secret_back(
 
     Runbook: docs/runbooks/admin-api-secret.md, step 7.
     """
-    del order, found  # for the probe; the source of the setting knows both
+    del order, found, is_due  # for the probe; the source of the setting knows both
     setting.source.go_back_first(setting, kept)
 
 
 def _held(order: SecretOrder, found: ClientFound) -> Secret:
     with order.keycloak.session() as session:
-        return session.secret_of(order.realm, found.uuid) or Secret("")
+        held = session.secret_of(order.realm, found.uuid)
+    return NONE if held is None else held

@@ -7,7 +7,12 @@ from enum import StrEnum
 from blocks.kubernetes_cluster import KubernetesCluster
 from recovery.errors import BadInput
 from tasks.containers.quantities import amount, cpu, memory
-from tasks.workloads.target import WorkloadKind, WorkloadOrder, workload_order
+from tasks.workloads.target import (
+    WorkloadKind,
+    WorkloadOrder,
+    workload_order,
+    workload_target,
+)
 
 NO_LIMIT = "none"
 SECONDS_MAX = 24 * 60 * 60
@@ -140,6 +145,16 @@ def probe_order(
     Raises:
         BadInput: one is malformed, or nothing is asked for.
     """
+    refuse_bad_probes(wish)
+    return _order(place, container, limits, probes=wish)
+
+
+def refuse_bad_probes(wish: ProbeWish) -> None:
+    """Refuse probes that cannot be wished for, before anything is opened.
+
+    Raises:
+        BadInput: a value is malformed, or nothing is asked for.
+    """
     for name in ("startup_seconds", "timeout_seconds", "period_seconds", "failure_threshold"):
         value = getattr(wish, name)
         if not 0 <= value <= SECONDS_MAX:
@@ -150,7 +165,6 @@ def probe_order(
     if wish.startup_seconds and wish.probe is ProbeKind.STARTUP and wish.fields:
         remedy = "Give startup_seconds alone: the rest of that probe follows from it"
         raise BadInput("probe", "the startup probe is asked for twice", remedy)
-    return _order(place, container, limits, probes=wish)
 
 
 def resource_order(
@@ -160,6 +174,15 @@ def resource_order(
 
     Raises:
         BadInput: one is malformed, or nothing is asked for.
+    """
+    return _order(place, container, limits, resources=read_resources(wish))
+
+
+def read_resources(wish: ResourceWish) -> ResourceWish:
+    """The sizes as the API writes them, read before anything is opened.
+
+    Raises:
+        BadInput: one is malformed, a request is above its limit, or nothing is asked for.
     """
     if not wish.is_memory and not wish.is_cpu:
         raise BadInput("memory_limit", "nothing is asked for", "Give a limit or a request")
@@ -174,7 +197,48 @@ def resource_order(
         request, limit = read[f"{kind}_request"], read[f"{kind}_limit"]
         if request and limit not in {"", NO_LIMIT} and amount(request) > amount(limit):
             raise BadInput(f"{kind}_request", f"{request} is above the limit {limit}", "Lower it")
-    return _order(place, container, limits, resources=ResourceWish(**read))
+    return ResourceWish(**read)
+
+
+def resource_target(  # noqa: PLR0913, PLR0917 (fields of the form)
+    cluster: str,
+    workload: str,
+    namespace: str,
+    memory_limit: str,
+    memory_request: str,
+    cpu_limit: str,
+    cpu_request: str,
+) -> str:
+    """What raise-resources leases. The sizes come first: a bad one is told without a cluster.
+
+    Raises:
+        BadInput: a size or a name is malformed.
+    """
+    read_resources(ResourceWish(memory_limit, memory_request, cpu_limit, cpu_request))
+    return workload_target(cluster, workload, namespace)
+
+
+def probe_target(  # noqa: PLR0913, PLR0917 (fields of the form)
+    cluster: str,
+    workload: str,
+    namespace: str,
+    startup_seconds: int,
+    probe: str,
+    timeout_seconds: int,
+    period_seconds: int,
+    failure_threshold: int,
+) -> str:
+    """What relax-probes leases; its fields come first as well.
+
+    Raises:
+        BadInput: a field or a name is malformed.
+    """
+    refuse_bad_probes(
+        ProbeWish(
+            startup_seconds, probe_named(probe), timeout_seconds, period_seconds, failure_threshold
+        )
+    )
+    return workload_target(cluster, workload, namespace)
 
 
 def probe_named(given: str) -> ProbeKind:

@@ -1,28 +1,22 @@
 """The command-line programs of MariaDB or MySQL; a password is never on their command line."""
 
-import ctypes
-import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from blocks.local_program import memory_file, run_program
 from blocks.mysql_server import MysqlServer
 from recovery.errors import BadInput, CommandFailed, Unreachable
 from tasks.grafana.mysql_in_pod import MysqlInPod
 
 DUMP_PROGRAMS = ("mariadb-dump", "mysqldump")
 CLIENT_PROGRAMS = ("mariadb", "mysql")
-TAIL_CHARACTERS = 2000
-PR_SET_PDEATHSIG = 1
-NAMES_PASSED_ON = ("PATH", "TMPDIR", "LANG", "LC_ALL")
 # ERROR 2002 (HY000): Can't connect · mariadb-dump: Got error: 2013: "Lost connection
 NO_ANSWER = re.compile(r"(?:ERROR|error:?) (?:2002|2003|2005|2006|2013|2026|2055)\b")
 
@@ -127,11 +121,7 @@ def options_file(server: MysqlServer) -> Iterator[int]:
         ]  # fmt: skip
     # In a group of its own: the dump programs do not know it.
     lines += ["[mysql]", f"connect-timeout={server.connect_within_seconds}"]
-    # In memory, and gone with the process: a kill leaves no password on disk.
-    with open(os.memfd_create("options"), "wb") as file:  # noqa: PTH123 (it has no path)
-        os.fchmod(file.fileno(), 0o600)  # the programs pass over what others may write
-        file.write("\n".join([*lines, ""]).encode())
-        file.flush()
+    with memory_file("\n".join([*lines, ""]).encode()) as file:
         yield file.fileno()
 
 
@@ -139,11 +129,6 @@ def quote_option(value: str) -> str:
     """A value as option files take it: blanks, quotes and # mean themselves inside the quotes."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + escaped.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + '"'
-
-
-def _die_with_parent() -> None:
-    """Let the kernel kill a program whose worker was killed: nobody would fence it."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def run(
@@ -161,37 +146,22 @@ def run(
         Unreachable: the server gave no answer, or the program did not end in time.
         CommandFailed: it ended with another exit code than 0.
     """
-    with options_file(server) as options, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(  # noqa: S603 - a program of our own choice
-            [
-                program.path,
-                f"--defaults-extra-file=/proc/self/fd/{options}",
-                *program.arguments,
-                program.database,
-            ],
-            stdin=stdin or subprocess.DEVNULL,
-            stdout=stdout or subprocess.DEVNULL,
-            stderr=errors,
-            env={name: os.environ[name] for name in NAMES_PASSED_ON if name in os.environ},
-            pass_fds=(options,),
-            start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 (no other thread matters to it)
-        )
+    with options_file(server) as options:
+        defaults = f"--defaults-extra-file=/proc/self/fd/{options}"
         try:
-            code = process.wait(within_seconds)
-        except subprocess.TimeoutExpired:
+            ended = run_program(
+                [program.path, defaults, *program.arguments, program.database],
+                within_seconds=within_seconds,
+                pass_fds=(options,),
+                stdin=stdin,
+                stdout=stdout,
+            )
+        except TimeoutError:
             raise Unreachable(
                 server.label, program.shown, f"it did not end within {within_seconds:g} s"
             ) from None
-        finally:
-            if process.poll() is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        errors.seek(0)
-        printed = errors.read().decode(errors="replace")[-TAIL_CHARACTERS:]
-    if code == 0:
+    if ended.code == 0:
         return
-    if NO_ANSWER.search(printed):
-        raise Unreachable(server.label, program.shown, printed.strip())
-    raise CommandFailed(server.label, program.shown, code, printed)
+    if NO_ANSWER.search(ended.errors):
+        raise Unreachable(server.label, program.shown, ended.errors.strip())
+    raise CommandFailed(server.label, program.shown, ended.code, ended.errors)

@@ -14,7 +14,7 @@ from blocks.mysql_session import MysqlSession, quote_name
 from recovery.commands import changing, reading
 from recovery.errors import CommandFailed, NotVerified, Refused, UnreadableOutput
 from tasks.grafana.client import dump_program, load_program, run
-from tasks.grafana.source import open_private, sha256_of
+from tasks.kept_files import open_private, sha256_of
 
 COMPLETED = b"-- Dump completed"
 TAIL_BYTES = 500

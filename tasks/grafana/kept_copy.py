@@ -11,7 +11,8 @@ from recovery.steps import act, verify
 from recovery.values import from_plain
 from recovery.verdict import Verdict
 from tasks.grafana.migration import SourceFile, WorkFolder, fresh_scratch_copy, scratch_copy
-from tasks.grafana.source import SourceCopy, sha256_of, write_durably
+from tasks.grafana.source import SourceCopy
+from tasks.kept_files import sha256_of, write_durably
 
 NOTE = "copy.json"
 

@@ -17,7 +17,7 @@ from tasks.grafana.dump import Dump, proof_commands, refuse_if_dump_changed
 from tasks.grafana.dump import prove_dump as prove
 from tasks.grafana.dump import take_dump as take
 from tasks.grafana.migration import WorkFolder
-from tasks.grafana.source import write_durably
+from tasks.kept_files import write_durably
 
 
 @dataclass(frozen=True)

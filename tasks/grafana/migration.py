@@ -19,7 +19,8 @@ from recovery.journal.opening import journal_folder
 from recovery.walk import current_fence
 from tasks.grafana.pods import SCHEME, GrafanaPods
 from tasks.grafana.remote_source import fetch_database
-from tasks.grafana.source import COMPANIONS, SourceCopy, sha256_of, take_copy
+from tasks.grafana.source import COMPANIONS, SourceCopy, take_copy
+from tasks.kept_files import sha256_of
 
 UNIT_SCHEME = "systemd+ssh"
 MYSQL_SHAPE = "a mysql:// URL, mysql://user@host:port/db?password_file=PATH"

@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from recovery.commands import reading
 from recovery.errors import BadInput, Refused
 from tasks.grafana.acceptance import Grade, Hazard, refuse_unless_accepted
+from tasks.kept_files import open_private, sha256_of
 
 MAGIC = b"SQLite format 3\0"
 HEADER_BYTES = 100
@@ -177,33 +177,6 @@ def inspect_copy(
         orgs=orgs,
         note=note,
     )
-
-
-def open_private(path: Path) -> IO[bytes]:
-    """Make a new file that only its owner can read from its first byte on."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_durably(path: Path, text: str) -> None:
-    """Write a file whole or not at all, on disk when this returns; mode 0600."""
-    draft = path.with_name(path.name + ".partial")
-    draft.unlink(missing_ok=True)
-    with open_private(draft) as file:
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def refuse_if_copy_changed(copy: SourceCopy) -> None:

@@ -12,8 +12,8 @@ from recovery.errors import BadInput, CommandFailed, NotVerified, Refused, Unrea
 from recovery.steps import act, decision, undo, verify
 from recovery.verdict import Verdict
 from tasks.grafana.migration import work_folder
-from tasks.grafana.source import write_durably
 from tasks.grafana_dashboards import IMPORT_PATH
+from tasks.kept_files import write_durably
 from tasks.metrics.asking import askable, is_askable, values_of
 from tasks.metrics.dashboard_queries import Migrated, QueryChange, migrated_dashboard
 from tasks.metrics.influx import InfluxThroughGrafana, open_influx

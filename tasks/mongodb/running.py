@@ -10,6 +10,7 @@ from recovery.verdict import Danger, Verdict
 from recovery.walk import current_fence
 from tasks.jobs.template import RECOVERY_LABEL, JobSource, PlannedJob, body_of, planned_job
 from tasks.mongodb.order import MongoOrder
+from tasks.workloads.pods import is_history
 from tasks.workloads.scaling import REPLICAS
 from tasks.workloads.target import Workload
 
@@ -53,7 +54,7 @@ def refuse_writers(order: MongoOrder, clients: list[Workload]) -> None:
             if REPLICAS not in (read["metadata"].get("annotations") or {}):
                 continue  # not scaled down yet: this is a plan
             pods = session.objects(client.pods_path, labels=client.selector)
-            if names := [pod["metadata"]["name"] for pod in pods]:
+            if names := [pod["metadata"]["name"] for pod in pods if not is_history(pod)]:
                 reason = f"{client} runs while the data is to be restored: {', '.join(names)}"
                 raise Refused(order.label, reason, "Find out who scaled it up, then resume")
 

@@ -40,7 +40,7 @@ def wanted(session: KubernetesSession, order: ConfigOrder, kept: str) -> Content
     Raises:
         NotVerified: what was kept is gone. To read the value anew could bring another one.
     """
-    if not kept or _is_kept_later(session, order, kept):
+    if not kept or is_kept_later(session, order, kept):
         return as_it_stands(order, order.source.read())
     return kept_contents(session, order, kept, AFTER)
 
@@ -55,7 +55,7 @@ def former(
     """
     if not kept:
         return found.before
-    if _is_kept_later(session, order, kept):
+    if is_kept_later(session, order, kept):
         return standing(order, session.get(order.path)) or ""
     return as_typed(order, kept_contents(session, order, kept, BEFORE))
 
@@ -96,8 +96,12 @@ def is_set(order: ConfigOrder, kept: str) -> Verdict:
         return Verdict.of(is_same(now, wanted(session, order, kept)))
 
 
-def is_put_back(order: ConfigOrder, found: ConfigFound, kept: str) -> Verdict:
-    """Whether the value is the former one, or the key is gone again."""
+def is_put_back(
+    order: ConfigOrder, found: ConfigFound, kept: str, *, is_due: bool = True
+) -> Verdict:
+    """Whether it need not be, or the value is the former one, or the key is gone again."""
+    if not is_due:
+        return Verdict.DONE
     with order.cluster.session() as session:
         now = standing(order, session.get(order.path))
         before = former(session, order, found, kept) if found.is_there else None
@@ -175,8 +179,11 @@ def set_value(order: ConfigOrder, found: ConfigFound, kept: str) -> None:
 
 
 @act(commands=back_commands, done_when=is_put_back, redo_stale=False)
-def put_value_back(order: ConfigOrder, found: ConfigFound, kept: str) -> None:
-    """Write the former value back. Done twice, the second does nothing.
+def put_value_back(order: ConfigOrder, found: ConfigFound, kept: str, *, is_due: bool) -> None:
+    """Write the former value back, where a consumer did not come up with the new one.
+
+    A plan shows it always, since only the restarts can tell whether it is needed: consent to the
+    change is consent to taking it back. Done twice, the second does nothing.
 
     Raises:
         ClusterConflict: somebody has changed the value since.
@@ -185,6 +192,7 @@ def put_value_back(order: ConfigOrder, found: ConfigFound, kept: str) -> None:
 
     Runbook: docs/runbooks/config-value.md, step 7.
     """
+    del is_due  # asked by the probe
     with order.cluster.session() as session:
         session.patch(order.path, back_operations(session, order, found, kept))
 
@@ -261,7 +269,7 @@ def refuse_other_value(order: ConfigOrder, kept: str) -> None:
         )
 
 
-def _is_kept_later(session: KubernetesSession, order: ConfigOrder, kept: str) -> bool:
+def is_kept_later(session: KubernetesSession, order: ConfigOrder, kept: str) -> bool:
     """Whether this is a plan, and the values are only to be kept by it."""
     return not current_fence().epoch and session.find(kept_path(order, kept)) is None
 

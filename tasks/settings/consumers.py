@@ -12,7 +12,7 @@ from tasks.settings.contents import set_by_name
 from tasks.settings.order import ConfigOrder, ObjectKind
 from tasks.settings.readers import Reading, reading_of
 from tasks.workloads.interference import interference_with
-from tasks.workloads.pods import MARK, read_pod
+from tasks.workloads.pods import MARK, is_history, read_pod
 from tasks.workloads.state import read_state
 from tasks.workloads.target import VERSION, Workload, WorkloadKind, selector_of
 from tasks.workloads.triage import Due, Found
@@ -123,7 +123,8 @@ def _consumer(
     meta = one["metadata"]
     selector = selector_of(one["spec"]["selector"])
     workload = Workload(kind, meta["namespace"], meta["name"], meta["uid"], selector)
-    pods = session.objects(workload.pods_path, labels=selector)
+    listed = session.objects(workload.pods_path, labels=selector)
+    pods = [pod for pod in listed if not is_history(pod)]
     has_it = all(is_newer(pod, order, read) for pod in pods)
     state = read_state(workload, one)
     others = [str(each) for each in interference_with(session, workload, one)]

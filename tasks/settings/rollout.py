@@ -1,6 +1,7 @@
 """Restarting the consumers one after the other, each until it is really out, and back again."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from blocks import kubernetes_text as text
 from recovery.errors import NotVerified
@@ -20,7 +21,7 @@ from tasks.settings.finding import ConfigFound
 from tasks.settings.order import ConfigOrder
 from tasks.workloads import evidence, restarting
 from tasks.workloads.evidence import Captured
-from tasks.workloads.pods import read_pod
+from tasks.workloads.pods import is_history, read_pod
 from tasks.workloads.restarting import HowItWent, Went
 
 
@@ -38,17 +39,21 @@ def is_restarted(order: ConfigOrder, consumer: Consumer) -> Verdict:
     return Verdict.of(has_mark(order, consumer, current_fence().recovery_id))
 
 
-def is_restarted_back(order: ConfigOrder, consumer: Consumer) -> Verdict:
-    """Whether its pod template has not, or no longer, the mark of this recovery."""
-    return Verdict.of(not has_mark(order, consumer, current_fence().recovery_id))
+def is_restarted_back(order: ConfigOrder, consumer: Consumer, *, is_due: bool) -> Verdict:
+    """Whether it need not be, or its pod template has not, or no longer, this recovery's mark."""
+    return Verdict.of(not is_due or not has_mark(order, consumer, current_fence().recovery_id))
 
 
-def restart_back_commands(consumer: Consumer, *, is_late: bool) -> Iterable[str]:
-    """What restarts a consumer once more, or takes its restart back."""
-    operations = restart_back_operations(consumer, is_late=is_late)
+def restart_back_commands(consumer: Consumer) -> Iterable[str]:
+    """What restarts a consumer once more, and what takes its restart back: one of them is sent."""
     in_the_way = restarting.may_be_stuck(consumer.found)
     return [
-        text.patch_text(consumer.workload.path, operations),
+        *(
+            text.patch_text(
+                consumer.workload.path, restart_back_operations(consumer, is_late=is_late)
+            )
+            for is_late in (False, True)
+        ),
         *(text.delete_where_text(path, restarting.of_this_restart()) for path in in_the_way),
     ]
 
@@ -92,10 +97,11 @@ def consumer_went(order: ConfigOrder, consumer: Consumer) -> Went:
 
 
 @act(each=("consumer",), commands=restart_back_commands, done_when=is_restarted_back)
-def restart_back(order: ConfigOrder, consumer: Consumer, *, is_late: bool) -> None:
+def restart_back(order: ConfigOrder, consumer: Consumer, *, is_due: bool, is_late: bool) -> None:
     """Restart a consumer once more, so that it reads the former value; one that is late goes back.
 
-    Done twice, the second does nothing.
+    A plan shows it always, as it does what puts the value back. One that was not restarted is left
+    alone. Done twice, the second does nothing.
 
     Raises:
         ClusterConflict: somebody changed the workload meanwhile.
@@ -103,6 +109,7 @@ def restart_back(order: ConfigOrder, consumer: Consumer, *, is_late: bool) -> No
 
     Runbook: docs/runbooks/config-value.md, step 7.
     """
+    del is_due  # asked by the probe
     send_restart_back(order, consumer, is_late=is_late)
 
 
@@ -142,7 +149,8 @@ def is_seen(order: ConfigOrder, found: ConfigFound, kept: str, late: list[str]) 
     with order.cluster.session() as session:
         read = session.get(order.path)
         for one in found.consumers:
-            pods = session.objects(one.workload.pods_path, labels=one.workload.selector)
+            listed = session.objects(one.workload.pods_path, labels=one.workload.selector)
+            pods = [pod for pod in listed if not is_history(pod)]
             older = [
                 pod["metadata"]["name"]
                 for pod in pods
@@ -159,6 +167,29 @@ def is_seen(order: ConfigOrder, found: ConfigFound, kept: str, late: list[str]) 
                 f"{one}: {told_value(order, read)} in {'; '.join(one.ways)}, by {len(pods)} pods"
             )
     return seen or [f"{told_value(order, read)}, and no pod was restarted for it"]
+
+
+@dataclass(frozen=True)
+class Restarts:
+    """Who was restarted, and who of them did not come up: `late`, with how it `went`; or nobody."""
+
+    restarted: list[Consumer]
+    late: Consumer | None
+    went: Went | None
+
+    def are_taken_back(self, found: ConfigFound) -> bool:
+        """Whether the value goes back: the restart did harm, and there is a former value."""
+        return self.went is not None and self.went.is_taken_back and not found.is_equal
+
+    def told(self, found: ConfigFound) -> list[str]:
+        """Why not all have the value, where one did not come up."""
+        if self.late is None or self.went is None:
+            return []
+        if self.are_taken_back(found):
+            what = "did not come up with it, and the value was put back"
+        else:
+            what = "is no better, and the value stays"
+        return [f"{self.late} {what}: {self.went.seen}"]
 
 
 def is_late(went: Went) -> bool:

@@ -41,6 +41,16 @@ class WorkloadState:
         counts = {self.pods, self.updated, self.available}
         return self.is_observed and counts == {self.wanted}
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether its controller calls its rollout late, and a pod is still to come up.
+
+        Where all are available and the former only have to go, as after an absence of the API that
+        was longer than the deadline, it says so as well.
+        """
+        are_up = self.updated >= self.wanted and self.available == self.pods
+        return self.is_observed and self.is_late and not are_up
+
     def __str__(self) -> str:
         """As an operator would say it."""
         late = ", progress deadline exceeded" if self.is_late else ""

@@ -45,7 +45,7 @@ def rollout_end(
         if not mine:
             return False
         state = read_state(workload, mine[0])
-        if gives_up_late and state.is_observed and state.is_late:
+        if gives_up_late and state.is_stuck:
             return False
         return True if state.is_out else None
 

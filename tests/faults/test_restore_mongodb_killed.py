@@ -3,26 +3,24 @@
 What counts is the API: the restore has run exactly once, and as many clients run as there were.
 """
 
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from recovery.stage import RETRY_DELAYS_SECONDS
+from tests.faults.api_away import AWAY_POINTS, points_of_loss, run_through_loss
 from tests.faults.conftest import (
-    IS_WHOLE,
     JournaledWorld,
     flaws_of,
     kill_points,
     sampled,
+    shards,
     the_recovery,
 )
 from tests.integration.kubernetes_runs import Mongodb
 
+SHARDS = shards(12, in_a_sample=1)
 POINTS = 6  # of an ordinary run; all of them with FAULTS=all
-AWAY_POINTS = 8 if IS_WHOLE else 1
-AWAY_SECONDS = 60.0 if IS_WHOLE else 2.0
 
 
 @dataclass
@@ -37,6 +35,10 @@ class World(JournaledWorld):
 
     module = "flows.mongodb"
     flow = "restore-mongodb"
+
+    @property
+    def api(self):
+        return self.mongodb.api
 
     @property
     def parameters(self):
@@ -69,8 +71,11 @@ def make_world(kubernetes, tmp_path):
     return make
 
 
-@pytest.mark.timeout(400)
-def test_a_worker_killed_at_any_event_restores_once_and_brings_the_clients_back(make_world, runs):
+@pytest.mark.parametrize("shard", SHARDS)
+@pytest.mark.timeout(600)
+def test_a_worker_killed_at_any_event_restores_once_and_brings_the_clients_back(
+    make_world, runs, shard
+):
     """Goal: no instruction is a point of no return, and none is done twice.
 
     Method: kill -9 the worker before and after an event of the journal, resume in another process,
@@ -80,7 +85,7 @@ def test_a_worker_killed_at_any_event_restores_once_and_brings_the_clients_back(
     whole = undisturbed.run(runs)
     assert whole.answer["state"] == "recovered", whole.answer
     undisturbed.assert_restored_once("undisturbed")
-    points = kill_points(whole.events)
+    points = kill_points(whole.events)[shard :: len(SHARDS)]
     assert points
 
     for point in sampled(points, POINTS, "restore-mongodb"):
@@ -102,37 +107,13 @@ def test_an_api_that_is_away_for_a_minute_at_any_step_needs_no_person(make_world
     Method: stop the worker before a change, take the API away, let the worker go on, bring the API
     back a minute later (seconds, in an ordinary run), and see the same attempt end well.
     """
-    points = [(n, "stop") for n, side in _changes(make_world, runs) if side == "before"]
+    whole = make_world().run(runs)
+    assert whole.answer["state"] == "recovered", whole.answer
 
-    if IS_WHOLE:  # as spread over the steps as the time allows
-        points = points[:: max(1, len(points) // AWAY_POINTS)]
-    for point in sampled(points, AWAY_POINTS, "restore-mongodb-away"):
+    for point in sampled(points_of_loss(whole.events), AWAY_POINTS, "restore-mongodb-away"):
         world = make_world()
-        world.retry_delays, world.lease_seconds = RETRY_DELAYS_SECONDS, 30
-        world.within_seconds = 300  # the controllers, too, take their time to come back
-        api = world.mongodb.api
-        coming = threading.Timer(AWAY_SECONDS, api.come_back)
-
-        def go_away(api=api, coming=coming):
-            api.go_away()
-            coming.start()
-
-        try:
-            ended = world.run(runs, kill=point, meanwhile=go_away)
-        finally:
-            coming.cancel()
-            api.come_back()
+        ended = run_through_loss(world, runs, point)
 
         assert ended.answer["state"] == "recovered", (point, ended.answer)
         # Kubernetes itself may make a second pod of a Job when the API goes away in between.
         world.assert_restored_once(point, pods_are_counted=False)
-
-
-def _changes(make_world, runs):
-    whole = make_world().run(runs)
-    assert whole.answer["state"] == "recovered", whole.answer
-    return [
-        point
-        for point in kill_points(whole.events)
-        if whole.events[point[0] - 1][0] not in {"done", "undone"}
-    ]

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.api_away import points_of_loss, run_through_loss
 from tests.faults.conftest import (
+    IS_WHOLE,
+    RETRY_DELAYS_SECONDS,
     JournaledWorld,
     flaws_of,
     kill_points,
@@ -19,7 +22,7 @@ from tests.faults.conftest import (
 )
 from tests.integration.volume_runs import Volumes
 
-SHARDS = shards(3, in_a_sample=1)
+SHARDS = shards(8, in_a_sample=1)
 POINTS = 4  # of an ordinary run; all of them with FAULTS=all
 NOTE = "recovery-pipelines.io/replicas"
 
@@ -33,6 +36,9 @@ class World(JournaledWorld):
     volume: str
     replicas: int
     given: dict
+    lease_seconds: int = 3
+    within_seconds: int = 30
+    retry_delays: tuple = RETRY_DELAYS_SECONDS
 
     module = "flows.volumes"
     flow = "reuse-released-volume"
@@ -40,7 +46,12 @@ class World(JournaledWorld):
 
     @property
     def parameters(self):
-        return self.volumes.parameters(self.volume, **self.given)
+        given = {**self.given, "within_seconds": self.within_seconds}
+        return self.volumes.parameters(self.volume, **given)
+
+    @property
+    def api(self):
+        return self.volumes.api
 
     @property
     def resource(self):
@@ -90,7 +101,7 @@ def make_world(kubernetes, tmp_path):
 
 @pytest.mark.parametrize("shard", SHARDS)
 @pytest.mark.parametrize("kind", ["deployment", "statefulset"])
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_worker_killed_at_any_event_ends_on_the_volume_with_all_replicas(
     make_world, runs, kind, shard
 ):
@@ -119,7 +130,7 @@ def test_a_worker_killed_at_any_event_ends_on_the_volume_with_all_replicas(
 
 @pytest.mark.parametrize("shard", SHARDS)
 @pytest.mark.parametrize("kind", ["deployment", "statefulset"])
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_worker_killed_on_the_way_back_gives_everybody_what_they_had(
     make_world, runs, kind, shard
 ):
@@ -154,3 +165,23 @@ def test_a_worker_killed_on_the_way_back_gives_everybody_what_they_had(
         assert undone.answer["state"] == "undone", (at, undone.answer)
         world.assert_as_many_as_before(at)
         assert world.volumes.reference(world.volume) == before, at
+
+
+@pytest.mark.skipif(not IS_WHOLE, reason="with FAULTS=all: each loss takes a minute")
+@pytest.mark.parametrize("kind", ["deployment", "statefulset"])
+@pytest.mark.timeout(2400)
+def test_an_api_that_is_away_for_a_minute_at_any_step_needs_no_person(make_world, runs, kind):
+    """Goal: the loss of the API is waited out, at whichever step it comes.
+
+    Method: stop the worker before a change, take the API away for a minute, let the worker go on,
+    and see the same attempt end well.
+    """
+    whole = runs.run(make_world(kind))
+    assert whole.answer["state"] == "recovered", whole.answer
+
+    for point in points_of_loss(whole.events):
+        world = make_world(kind)
+        ended = run_through_loss(world, runs, point)
+
+        assert ended.answer["state"] == "recovered", (point, ended.answer)
+        world.assert_reused(world.volumes.reference(world.volume)["name"], point)

@@ -22,6 +22,7 @@ class Settings:
     namespace: str
     folder: Path
     cluster: str = ""
+    deadline_seconds: int = 4  # how long a rollout may take, by the workload's own word
 
     def run(self, name="set-config-value", options=None, **parameters):
         declared = RECOVERIES[name]
@@ -51,7 +52,12 @@ class Settings:
 
     def reader(self, name="web", replicas=2, kind="Deployment", **container):
         """A workload that reads divoc-config by envFrom, or as it is given; it is out."""
-        body = deployment(name, f"{self.namespace}/{name}", replicas=replicas, deadline_seconds=4)
+        body = deployment(
+            name,
+            f"{self.namespace}/{name}",
+            replicas=replicas,
+            deadline_seconds=self.deadline_seconds,
+        )
         read = container or {"envFrom": [{"configMapRef": {"name": "divoc-config"}}]}
         pod = body["spec"]["template"]["spec"]
         pod["volumes"] = read.pop("volumes", [])

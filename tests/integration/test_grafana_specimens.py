@@ -9,8 +9,9 @@ from tasks.grafana.compare import compare_table, refuse_unless_equal
 from tasks.grafana.hazards import find_hazards
 from tasks.grafana.load import load_table
 from tasks.grafana.schema import read_source_schema, read_target_schema
-from tasks.grafana.source import sha256_of, take_copy
+from tasks.grafana.source import take_copy
 from tasks.grafana.tables import compare_schemas
+from tasks.kept_files import sha256_of
 from tests.lab.grafana_specimens import SPECIMENS, data_directory, make_target, unpack_source
 
 # The dumps are of other people's Grafanas, with dashboards of their own in them.

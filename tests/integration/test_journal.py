@@ -16,7 +16,7 @@ from recovery.journal.opening import open_journal
 from recovery.journal.store import Holder, JournalUnavailable, Lease, LeaseLost, boot_clock
 from recovery.secrecy.redaction import isolated_registry
 from recovery.secrecy.secret import Secret
-from tests.lab.processes import wait_until
+from tests.lab.processes import wait_until, write_secret
 
 EVENTS_TABLE = {"sqlite": "events", "postgres": "recover_events"}
 STORES = ["sqlite", "postgres"]
@@ -81,6 +81,15 @@ def test_what_was_appended_is_read_back_by_another_reader_in_order(journal, url)
         assert events[0].previous_hash == FIRST_HASH
         assert reader.head("r1") == (3, events[-1].hash)
         assert flaws_of(reader) == []
+
+
+def test_the_heads_say_what_was_written_to_last(journal):
+    write(journal, "a", "b", recovery_id="r1")
+    write(journal, "a", recovery_id="r2")
+    write(journal, "c", recovery_id="r1")
+
+    assert list(journal.heads().items()) == [("r1", 3), ("r2", 1)]
+    assert journal.heads(limit=1) == {"r1": 3}
 
 
 def test_an_unknown_recovery_has_no_events_and_no_head(journal):
@@ -212,6 +221,24 @@ def test_a_renewed_lease_lives_longer(journal):
     assert renewed.epoch == lease.epoch
     assert renewed.deadline > lease.deadline
     assert journal.holder("db").seconds_left > lease.deadline - boot_clock()
+
+
+def test_what_has_not_acted_loses_its_right_to_and_what_has_keeps_it(journal):
+    lease = journal.take_lease("db", "r1", "one", 20)
+    other = journal.take_lease("web", "r2", "two", 20)
+    for recovery_id, held in (("r1", lease), ("r2", other)):
+        journal.append(recovery_id, Kind.OPENED, {}, lease=held)
+    journal.append("r2", Kind.INTENDED, {}, step="s", lease=other, needs_live_lease=True)
+
+    withdrawn = [journal.withdraw("db", "r1"), journal.withdraw("web", "r2")]
+
+    assert withdrawn == [True, False]
+    with pytest.raises(LeaseLost):
+        journal.append("r1", Kind.INTENDED, {}, step="s", lease=lease, needs_live_lease=True)
+    with pytest.raises(LeaseLost):
+        journal.renew_lease(lease)
+    journal.append("r2", Kind.DONE, {}, step="s", lease=other)
+    assert journal.take_lease("db", "r3", "three", 20).epoch > lease.epoch
 
 
 def test_the_holder_of_an_old_epoch_can_neither_write_nor_renew_nor_release(journal):
@@ -447,3 +474,19 @@ def test_a_database_that_does_not_answer_is_named_without_its_password():
         open_journal("postgresql://me:pass-word@127.0.0.1:1/x")
     assert "pass-word" not in str(raised.value)
     assert "127.0.0.1:1/x" in str(raised.value)
+
+
+def test_the_password_of_a_journal_may_lie_in_a_file(postgres, tmp_path):
+    file = tmp_path / "password"
+    write_secret(file, postgres.password)
+    server = f"postgresql://{postgres.user}@{postgres.host}:{postgres.port}"
+    url = f"{server}/{postgres.user}?password_file={file}&connect_timeout=3"
+
+    with contextlib.closing(open_journal(url)) as opened:
+        assert opened.recovery_ids() is not None
+        assert "password" not in opened.url
+
+    with pytest.raises(BadInput, match="more than one password"):
+        open_journal(f"postgresql://me:word@{postgres.host}:{postgres.port}/x?password_file={file}")
+    with pytest.raises(BadInput, match="there is no such file"):
+        open_journal(f"{server}/x?password_file={tmp_path / 'none'}")

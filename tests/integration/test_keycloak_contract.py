@@ -13,6 +13,7 @@ from blocks.keycloak_answer import (
     TokenOutcome,
 )
 from blocks.keycloak_api import KeycloakApi
+from blocks.keycloak_roles import users_with
 from recovery.errors import AnswerLost, BadInput, Unreachable
 from recovery.secrecy.secret import Secret, isolated_registry
 from tests.lab.keycloak import CLIENT, REAL_ONE, lab_keycloak, real_keycloak
@@ -202,7 +203,23 @@ def test_users_have_a_role_by_themselves_by_a_group_or_by_one_above(standin):
     server.groups_below["above"] = ["below"]
 
     with session_of(standin) as session:
-        assert session.users_with(REALM, "admin") == ["ana", "bo", "cy"]
+        assert users_with(session, REALM, "admin") == ["ana", "bo", "cy"]
+
+
+def test_users_have_a_role_by_a_composite_role_of_the_realm_or_of_a_client(standin):
+    server, of_client = standin.standin, f"{standin.client(REALM)['id']}/manager"
+    given = {"admin": [], "operator": ["ana"], of_client: ["bo"], "reader": ["cy"], "other": ["di"]}
+    server.role_users.update({(REALM, role): users for role, users in given.items()})
+    server.role_groups[REALM, "operator"] = ["team"]
+    server.group_members["team"] = ["eli"]
+    server.role_holds[REALM, "operator"] = ["admin", "reader"]
+    server.role_holds[REALM, of_client] = ["operator"]
+    server.role_holds[REALM, "other"] = ["reader"]
+
+    with session_of(standin) as session:
+        assert users_with(session, REALM, "admin") == ["ana", "bo", "eli"]
+        assert users_with(session, REALM, "reader") == ["ana", "bo", "cy", "di", "eli"]
+        assert users_with(session, REALM, "other") == ["di"]
 
 
 def test_a_role_or_realm_that_is_missing_is_not_one_that_nobody_has(standin):
@@ -211,4 +228,4 @@ def test_a_role_or_realm_that_is_missing_is_not_one_that_nobody_has(standin):
         assert not session.has_realm("no-such-realm")
         for realm, role in ((REALM, "no-such-role"), ("no-such-realm", "admin")):
             with pytest.raises(KeycloakNotFound):
-                session.users_with(realm, role)
+                users_with(session, realm, role)

@@ -6,7 +6,7 @@ import flows.workloads  # noqa: F401 (declare the recoveries)
 from recovery.errors import Refused
 from recovery.stage import PlainStage
 from tests.integration.container_runs import MARK, Containers
-from tests.integration.kubernetes_runs import Restarts
+from tests.integration.kubernetes_runs import Restarts, evicted
 from tests.lab.kubernetes_api import deployment
 from tests.lab.kubernetes_kubelet import BUSYBOX
 from tests.lab.processes import wait_until
@@ -74,15 +74,7 @@ def test_a_pod_that_was_evicted_and_is_still_listed_holds_nothing_up(deploy, tmp
     web = deploy("sleep 1000")
     web.api.wait_until_out(web.namespace, "web", within_seconds=90)
     (pod,) = web.pods()
-    names = ("labels", "ownerReferences")
-    meta = {"name": "evicted", **{name: pod["metadata"][name] for name in names}}
-    meta["finalizers"] = ["example.net/stays-listed"]
-    body = {"apiVersion": "v1", "kind": "Pod", "metadata": meta}
-    container = {"name": "web", "image": BUSYBOX}
-    web.api.apply({**body, "spec": {"containers": [container], "nodeName": "gone"}}, web.namespace)
-    path = web.api.path("v1", "pods", web.namespace, "evicted")
-    evicted = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory"}
-    web.api.client.patch(f"{path}/status", {"status": evicted})
+    path = evicted(web.api, web.namespace, pod)
 
     ended = Restarts(web.api, web.namespace, tmp_path).run(restart=True, within_seconds=20)
 

@@ -13,6 +13,7 @@ from recovery.journal.opening import open_journal
 from recovery.plan import as_markdown
 from recovery.secrecy.secret import isolated_registry
 from recovery.stage import PlainStage
+from tasks.client_secrets import setting
 from tests.integration.client_secret_runs import KEY, READERS, WRONG, Platform
 from tests.integration.config_runs import Settings, encoded
 from tests.lab.keycloak import CLIENT, lab_keycloak
@@ -303,6 +304,48 @@ def test_no_other_secret_is_made_where_the_one_that_was_kept_is_gone(platform):
     assert "Set the value by hand" in str(undone.error)
     assert platform.keycloak.standin.secrets_set == [new]
     assert platform.agrees_on(new)
+
+
+@pytest.mark.parametrize("had", [None, MASKED])
+def test_a_secret_that_somebody_sets_before_ours_is_not_written_over(platform, monkeypatch, had):
+    platform.deploy(WRONG, readers=READERS[:1])
+    client = platform.keycloak.standin.client(CLIENT)
+    client["secret"] = had
+    plain = setting.is_client_secret_set
+
+    def set_meanwhile(order, setting, found, kept):
+        verdict = plain(order, setting, found, kept)
+        client["secret"] = "the1rs-0f-the-lab"  # noqa: S105 (of the lab)
+        return verdict
+
+    terms = replace(setting.set_client_secret.terms, done_when=set_meanwhile)
+    monkeypatch.setattr(setting.set_client_secret, "terms", terms)
+    planned = platform.run(options={"plan_only": True})
+    client["secret"] = had
+
+    ended = platform.run()
+
+    assert planned.error is None, planned.error
+    assert planned.plan.refusals == []
+    assert "somebody gave the client another secret" in str(ended.error)
+    assert platform.held == "the1rs-0f-the-lab"
+    assert platform.in_setting == WRONG
+
+
+def test_consent_to_a_plan_is_consent_to_both_going_back(platform):
+    old = platform.held
+    platform.deploy(old, readers=READERS[:1])
+    image = f"{platform.settings.namespace}/{READERS[0]}"
+    platform.settings.api.node.images[image] = Image(UNREADY)
+    planned = platform.run({"plan_only": True}, rotate=True, within_seconds=20)
+    assert planned.error is None, planned.error
+
+    consent = {"approve": planned.plan.hash, "approved_by": "kim"}
+    ended = platform.run(consent, rotate=True, within_seconds=20)
+
+    assert isinstance(ended.error, NotVerified), ended.error
+    assert "the value was put back" in str(ended.error)
+    assert platform.agrees_on(old)
 
 
 def test_a_secret_that_somebody_else_set_since_is_not_written_over(platform):

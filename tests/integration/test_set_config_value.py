@@ -9,6 +9,7 @@ from recovery.errors import BadInput, CommandFailed, NotVerified, Refused
 from recovery.stage import PlainStage
 from tasks.settings import changing, rollout
 from tests.integration.config_runs import CONFIG, Settings
+from tests.integration.kubernetes_runs import evicted
 from tests.lab.kubernetes_node import UNREADY, Image
 from tests.lab.processes import wait_until
 
@@ -83,8 +84,12 @@ def test_a_plan_shows_the_patches_and_changes_nothing(settings):
 
     planned = settings.run(value="200", options={"plan_only": True})
 
-    commands = [command for step in planned.plan.steps for command in step.commands]
-    assert len(commands) == 2
+    told = {step.key: step.commands for step in planned.plan.steps if step.commands}
+    assert list(told) == [
+        "set_value", "restart_consumer[deployment/web]",
+        "put_value_back", "restart_back[deployment/web]",
+    ]  # fmt: skip
+    commands = told["set_value"]
     assert f'{{"op":"test","path":"/data/{LIMIT}","value":"100"}}' in commands[0]
     assert f'{{"op":"add","path":"/data/{LIMIT}","value":"200"}}' in commands[0]
     assert settings.value() == "100"
@@ -131,6 +136,38 @@ def test_a_value_that_a_consumer_cannot_start_with_is_put_back(settings):
     assert settings.mark("web") == ""
     settings.api.wait_until_out(settings.namespace, "web")
     assert before & {p["metadata"]["name"] for p in settings.api.pods(settings.namespace)}
+
+
+def test_consent_to_a_plan_is_consent_to_putting_the_value_back(settings):
+    settings.reader("api")
+    settings.reader("web")
+    settings.api.node.images[f"{settings.namespace}/web"] = Image(UNREADY)
+    within = {"value": "200", "within_seconds": 6}
+    planned = settings.run(options={"plan_only": True}, **within)
+    assert planned.error is None, planned.error
+
+    ended = settings.run(options={"approve": planned.plan.hash, "approved_by": "kim"}, **within)
+
+    assert isinstance(ended.error, NotVerified), ended.error
+    assert "the value was put back" in str(ended.error)
+    assert settings.value() == "100"
+    assert settings.mark("api") == f"{ended.recovery_id}-back"
+    assert settings.mark("web") == ""
+
+
+def test_a_pod_that_was_evicted_and_is_still_listed_has_nothing_to_read(settings):
+    settings.reader(replicas=1)
+    (pod,) = settings.api.pods(settings.namespace, **{"k8s-app": "web"})
+    path = evicted(settings.api, settings.namespace, pod)
+    settings.api.wait_until_out(settings.namespace, "web")
+
+    ended = settings.run(value="200", within_seconds=20)
+
+    assert ended.error is None, ended.error
+    assert ended.result.holds == [
+        f"deployment/web: {LIMIT} is '200' in env {LIMIT} of web, by 1 pods"
+    ]
+    assert settings.api.client.get(path)["status"]["phase"] == "Failed"
 
 
 def test_what_is_not_restarted_is_told(settings):

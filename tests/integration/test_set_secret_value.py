@@ -220,6 +220,18 @@ def test_the_sms_key_is_rotated_and_notification_service_alone_restarted(setting
     assert again.result.done == "nothing", again.error
 
 
+def test_the_sms_key_of_the_config_map_is_rotated_by_default(settings, caplog):
+    settings.config_map(data={"ENABLE_SMS": "true", KEY: OLD})
+    settings.reader("notification-service", replicas=1)
+
+    ended = settings.run("rotate-sms-key", key_file=settings.file(NEW))
+
+    assert ended.error is None, ended.error
+    assert settings.value(KEY) == NEW
+    assert settings.mark("notification-service") == ended.recovery_id
+    assert_told_nowhere(settings, ended, caplog)
+
+
 def test_the_sms_key_is_not_blamed_where_no_sms_is_sent(settings):
     settings.config_map(data={"ENABLE_SMS": "false"})
     settings.reader("notification-service", replicas=1, envFrom=BY_SECRET)

@@ -58,6 +58,7 @@ def metrics(influxdb, tmp_path, api):
     name = f"{namespace}/telegraf-prom"
     api.node.images[name] = Image(log=FORBIDDEN)
     api.apply(deployment("telegraf-prom", name, replicas=1), namespace)
+    api.apply(of_each_node("telegraf-ds", name), namespace)
     api.wait_until_out(namespace, "telegraf-prom")
     database = influxdb.create_database("rights")
     influxdb.write(database, *POINTS)
@@ -71,7 +72,15 @@ def metrics(influxdb, tmp_path, api):
             "dashboards": [],
             "within_seconds": 30,
         }
-        yield Metrics(sources, {**given, "telegraf": ["deployment/telegraf-prom"]})
+        yield Metrics(sources, given)
+
+
+def of_each_node(name, image):
+    """A DaemonSet."""
+    body = {**deployment(name, image), "kind": "DaemonSet"}
+    for field in ("replicas", "progressDeadlineSeconds"):
+        del body["spec"][field]
+    return body
 
 
 def asked(metrics, look):
@@ -116,6 +125,7 @@ def test_telegraf_gets_what_it_needs_and_no_more_and_undo_takes_it_back(api, met
     assert ended.result.rights[0] == "it may do what it needs"
     assert ended.result.rights[1].startswith("deployment/telegraf-prom was restarted")
     assert any("a right is missing: [inputs.prometheus]" in one for one in ended.result.recommended)
+    assert not any("cannot be read" in one for one in ended.result.recommended)
     again = metrics.run()
     assert again.result.rights == [], again.error
     undone = metrics.undo(ended)

@@ -35,7 +35,7 @@ from tests.lab.prefect_server import (
 PROJECT = Path(__file__).resolve().parents[2]
 PREFECT_FILE = "deployments/prefect.yaml"
 FLOW = DEPLOYMENT = "move-grafana-to-mysql"
-POOL = "recoveries"
+POOL = "recoveries-destructive"
 DATABASE = "grafana"
 DASHBOARDS, SIZE_MB = 300, 32
 LEASE_SECONDS = 10  # enough for a machine that is busy, short enough to wait for

@@ -46,8 +46,10 @@ class StandInKeycloak:
     port: int = 0
     password: str = field(default_factory=made_up_password)
     realms: dict[str, dict[str, dict[str, Any]]] = field(default_factory=lambda: {"master": {}})
-    role_users: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # by realm and role
+    # By realm and role; a role of a client is written uuid/role.
+    role_users: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     role_groups: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # ids of groups
+    role_holds: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # other roles
     group_members: dict[str, list[str]] = field(default_factory=dict)  # by id
     groups_below: dict[str, list[str]] = field(default_factory=dict)  # by id
     tokens: dict[str, str] = field(default_factory=dict)  # to whom each was given
@@ -133,22 +135,50 @@ class StandInKeycloak:
         if method == "DELETE" and len(names) == 1:
             del self.realms[names[0]]
             return Reply(204)
-        if method == "GET" and names[1:2] in ([], ["roles"], ["groups"]):
+        if method == "GET" and names[1:2] in ([], ["roles"], ["roles-by-id"], ["groups"]):
             return self._of_roles(names)
+        if method == "GET" and names[1] == "clients" and names[3:4] == ["roles"]:
+            return self._roles(names[0], f"{names[2]}/", names[4:])
         return self._of_clients(method, names, query, content)
 
     def _of_roles(self, names: list[str]) -> Reply:
         match names:
             case [realm]:
                 return Reply(200, {"realm": realm})
-            case [realm, _, role, "users"] if (realm, role) in self.role_users:
-                users = self.role_users[realm, role]
-                return Reply(200, [{"username": name, "enabled": True} for name in users])
-            case [realm, _, role, "groups"] if (realm, role) in self.role_users:
-                return Reply(200, [{"id": one} for one in self.role_groups.get((realm, role), [])])
+            case [realm, "roles", *rest]:
+                return self._roles(realm, "", rest)
+            case [realm, "roles-by-id", key, "composites"] if (realm, key) in self.role_users:
+                held = self.role_holds.get((realm, key), [])
+                return Reply(200, [self._role(realm, one) for one in held])
             case [_, "groups", key, *rest]:
                 return self._group(key, rest)
         return Reply(404, {"error": "Could not find role"})
+
+    def _roles(self, realm: str, of: str, rest: list[str]) -> Reply:
+        """The roles of the realm, or `of` a client."""
+        keys = [
+            key
+            for its, key in self.role_users
+            if its == realm and key.rpartition("/")[0] == of.rstrip("/")
+        ]
+        if not rest:
+            return Reply(200, [self._role(realm, key) for key in keys])
+        at = (realm, of + rest[0])
+        match rest[1:]:
+            case _ if at not in self.role_users:
+                pass
+            case []:
+                return Reply(200, self._role(*at))
+            case ["users"]:
+                users = self.role_users[at]
+                return Reply(200, [{"username": name, "enabled": True} for name in users])
+            case ["groups"]:
+                return Reply(200, [{"id": one} for one in self.role_groups.get(at, [])])
+        return Reply(404, {"error": "Could not find role"})
+
+    def _role(self, realm: str, key: str) -> dict[str, Any]:
+        is_composite = (realm, key) in self.role_holds
+        return {"id": key, "name": key.rpartition("/")[2], "composite": is_composite}
 
     def _group(self, key: str, rest: list[str]) -> Reply:
         below = [{"id": one} for one in self.groups_below.get(key, [])]

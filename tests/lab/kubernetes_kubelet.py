@@ -52,7 +52,7 @@ SET_BY_KUBELETS = [
 ]  # fmt: skip
 APPLETS = (
     "sh", "cat", "head", "mv", "rm", "sha256sum", "sleep", "echo", "nc", "httpd", "touch", "ls",
-    "env", "test", "mkdir", "dd", "tail", "true", "false", "id", "yes", "wget",
+    "env", "test", "mkdir", "cp", "wc", "grep", "dd", "tail", "true", "false", "id", "yes", "wget",
 )  # fmt: skip
 
 

@@ -13,7 +13,9 @@ from tasks.containers.order import (
     ResourceWish,
     probe_named,
     probe_order,
+    probe_target,
     resource_order,
+    resource_target,
 )
 from tasks.containers.quantities import amount, cpu, memory
 from tasks.containers.room import (
@@ -105,6 +107,31 @@ def test_a_probe_that_gets_no_answer_in_time_is_told_from_one_that_gets_a_bad_on
     assert ending_of(pod, "web", [KILLED_BY_LIVENESS, late]).is_slow
     assert not ending_of(pod, "web", [KILLED_BY_LIVENESS, bad]).is_slow
     assert ending_of(pod, "web", [KILLED_BY_LIVENESS]).lived_seconds == 40
+
+
+NOWHERE = {"cluster": "kubeconfig:///nowhere", "workload": "web", "namespace": ""}
+
+
+@pytest.mark.parametrize(
+    ("target", "given", "field"),
+    [
+        (resource_target, {"memory_limit": "lots"}, "memory_limit"),
+        (resource_target, {"cpu_request": "2", "cpu_limit": "1"}, "cpu_request"),
+        (resource_target, {}, "memory_limit"),
+        (probe_target, {"timeout_seconds": -1}, "timeout_seconds"),
+        (probe_target, {"probe": "alive"}, "probe"),
+    ],
+)
+def test_a_bad_field_is_told_before_the_cluster_is_opened(target, given, field):
+    sizes = dict.fromkeys(("memory_limit", "memory_request", "cpu_limit", "cpu_request"), "")
+    probes = {"startup_seconds": 0, "probe": "liveness", "timeout_seconds": 0}
+    probes |= {"period_seconds": 0, "failure_threshold": 0}
+    fields = sizes if target is resource_target else probes
+
+    with pytest.raises(BadInput) as told:
+        target(**{**NOWHERE, **fields, **given})
+
+    assert told.value.field == field
 
 
 def ended_by(cause, lived=40, *, is_slow=False):

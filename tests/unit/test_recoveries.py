@@ -10,6 +10,7 @@ import yaml
 from prefect import Flow
 
 from operate.catalogue import recoveries
+from recovery.verdict import Danger
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 SECTIONS = [
@@ -27,6 +28,12 @@ RECOVERIES = {
 each = pytest.mark.parametrize("name", sorted(RECOVERIES))
 
 
+def flow_of(name):
+    """The flow that the deployment of this name leads to."""
+    module, _, function = DEPLOYMENTS[name]["entrypoint"].rpartition(".")
+    return getattr(importlib.import_module(module), function)
+
+
 def test_every_deployment_is_that_of_a_recovery():
     assert set(DEPLOYMENTS) == set(RECOVERIES)
 
@@ -34,14 +41,25 @@ def test_every_deployment_is_that_of_a_recovery():
 @each
 def test_a_deployment_leads_to_its_recovery_and_says_how_dangerous_it_is(name):
     deployment = DEPLOYMENTS[name]
-    module, _, function = deployment["entrypoint"].rpartition(".")
 
-    flow = getattr(importlib.import_module(module), function)
+    flow = flow_of(name)
 
     assert isinstance(flow, Flow)
     assert flow.name == name
     assert str(RECOVERIES[name].danger) in deployment["tags"]
     assert RECOVERIES[name].runbook in deployment["description"]
+
+
+RESUMES_ITSELF = sorted(name for name, one in RECOVERIES.items() if one.resumes_itself)
+
+
+@pytest.mark.parametrize("name", RESUMES_ITSELF)
+def test_one_that_resumes_itself_destroys_nothing_and_its_runbook_says_so(name):
+    declared = RECOVERIES[name]
+
+    assert declared.danger is not Danger.DESTRUCTIVE
+    assert len(declared.resumes_itself.split()) > 5
+    assert f"`{name}` resumes by itself" in (PROJECT / declared.runbook).read_text()
 
 
 @each

@@ -3,7 +3,7 @@
 import pytest
 
 from recovery.errors import Refused
-from recovery.steps import act, ask, decision, probe, undo
+from recovery.steps import act, ask, decision, probe, undo, verify
 from recovery.verdict import Danger, Verdict
 
 
@@ -84,6 +84,27 @@ def test_a_probe_that_returns_nothing_is_a_guard():
 
     assert refuse_if_full.is_guard
     assert not back.is_guard
+
+
+def test_a_look_that_is_left_out_gives_the_empty_value_of_what_it_declares():
+    @verify
+    def lines() -> list[str]: ...
+
+    @verify
+    def counts() -> dict[str, int]: ...
+
+    @verify
+    def pair() -> tuple[str, ...]: ...
+
+    @verify
+    def text() -> str: ...
+
+    @verify
+    def may_be_none() -> list[str] | None: ...
+
+    left_out = [step.not_asked for step in (lines, counts, pair, text, may_be_none)]
+
+    assert left_out == [[], {}, (), "", None]
 
 
 def test_yes_and_no_are_verdicts_and_unknown_is_neither():

@@ -56,6 +56,24 @@ def seen(*causes, image="i@1", mark=""):
     )
 
 
+@pytest.mark.parametrize(
+    ("counts", "is_stuck"),
+    [
+        ({"updatedReplicas": 1, "availableReplicas": 2}, True),
+        ({"replicas": 4, "updatedReplicas": 3, "availableReplicas": 3}, True),
+        ({"replicas": 4, "updatedReplicas": 3, "availableReplicas": 4}, False),
+        ({"observedGeneration": 1, "availableReplicas": 0}, False),
+    ],
+)
+def test_a_rollout_that_is_late_is_stuck_while_a_pod_is_still_to_come_up(counts, is_stuck):
+    late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+
+    state = read_state(WEB, a_deployment(**counts, conditions=[late]))
+
+    assert state.is_late
+    assert state.is_stuck is is_stuck
+
+
 def found_with(*pods, available=3):
     state = read_state(WEB, a_deployment(availableReplicas=available))
     return triage.Found(triage.Due.RESTART, WEB, state, list(pods), [])

@@ -1,0 +1,28 @@
+"""A resolved alert: what has not acted is called off, what has is left alone."""
+
+from operate.alerts.kept import Kept
+from operate.alerts.prefect_runs import Standing
+from recovery.journal.opening import open_journal
+from recovery.run import recovery_id_of
+
+
+def is_called_off(kept: Kept, standing: Standing) -> bool:
+    """Whether a run may be cancelled: it has not acted, and from now on cannot.
+
+    A recovery that runs loses its right to act first, unless it has used it; one whose journal is
+    still to be opened is looked at again later. A walk that only plans changes nothing anyway.
+
+    Raises:
+        JournalUnavailable: the journal cannot be asked.
+    """
+    if kept.parameters.get("plan_only"):
+        return True
+    journal = open_journal()
+    try:
+        recovery_id = recovery_id_of(kept.flow_run_id)
+        events = journal.events(recovery_id)
+        if not events:
+            return standing.type != "RUNNING"
+        return journal.withdraw(events[0].body.get("target", ""), recovery_id)
+    finally:
+        journal.close()

@@ -1,0 +1,193 @@
+"""From what was accepted to flow runs, in order, and back to how they ended."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from operate.alerts.calling_off import is_called_off
+from operate.alerts.guards import NEITHER, WELL, AskPerson, Hold, Join, may_start
+from operate.alerts.kept import Kept, State
+from operate.alerts.notices import Notice, Notifier
+from operate.alerts.prefect_runs import Runs, Standing, Submission
+from operate.alerts.routes import Routes
+from operate.alerts.routing import REMEMBERED, Kind, decide
+from operate.alerts.store import AlertStore
+from operate.alerts.watchdog import Watch
+from recovery.errors import BadInput, RecoveryError
+from recovery.secrecy.redaction import redact
+
+LOOKS_EVERY_SECONDS = 2.0
+WAITS_AT_MOST_SECONDS = 30.0
+DEPLOYED_AGAIN_SECONDS = 60.0
+TIDIES_EVERY_SECONDS = 3600.0
+NOT_ROUTED_MAX = 20_000
+PAGE = 100
+logger = logging.getLogger("recovery.alerts")
+
+
+@dataclass
+class Dispatcher:
+    """Starts runs for what waits. One pass may be repeated at any time, after any kill."""
+
+    store: AlertStore
+    routes: Routes
+    runs: Runs
+    notifier: Notifier
+    clock: Callable[[], float] = time.time
+    last_error: str = ""
+
+    def __post_init__(self) -> None:
+        """Prepare what runs between passes."""
+        self.news = threading.Event()
+        self._is_ended = threading.Event()
+        self._watch = Watch(self.store, self.routes.watchdog, self.notifier, self.clock())
+        self._tidied_at = 0.0
+
+    def run(self) -> None:
+        """Work until `end` is called; the server may be away for as long as it likes."""
+        pause = LOOKS_EVERY_SECONDS
+        while not self._is_ended.is_set():
+            self.news.clear()
+            try:
+                self.work()
+                pause, self.last_error = LOOKS_EVERY_SECONDS, ""
+            except RecoveryError as error:
+                if self.last_error != (told := redact(str(error))):
+                    logger.warning("alerts wait: %s", told)
+                self.last_error, pause = told, min(2 * pause, WAITS_AT_MOST_SECONDS)
+            except Exception as error:  # a mistake in one pass must not end the passes
+                self.last_error, pause = type(error).__name__, WAITS_AT_MOST_SECONDS
+                logger.exception("alerts wait for a mistake in this program")
+            if self.last_error:
+                self._is_ended.wait(pause)
+            else:
+                self.news.wait(pause)
+
+    def end(self) -> None:
+        """Let `run` return after its present pass."""
+        self._is_ended.set()
+        self.news.set()
+
+    def work(self) -> None:
+        """Make one pass.
+
+        Raises:
+            Unreachable: the server is away; what was not done is done by a later pass.
+            JournalUnavailable: the store or the journal is.
+        """
+        if not self.store.is_alone():
+            return  # another receiver starts the runs; this one takes over when it ends
+        self._watch.look(self.clock())
+        self._settle_reserved()
+        self._follow()
+        after = 0
+        while page := self.store.due(self.clock(), after, PAGE):
+            for kept in page:
+                self._consider(kept)
+            after = page[-1].seq
+        self._tidy()
+
+    def _settle_reserved(self) -> None:
+        """Ask the server what came of runs whose start nobody has confirmed."""
+        while page := self.store.reserved(PAGE):
+            for kept in page:
+                if found := self.runs.find(kept.idempotency_key):
+                    self.store.confirm(kept, found, self.clock())
+                elif kept.is_firing:
+                    self._submit(kept)
+                else:
+                    reason = "it was resolved before anything was started"
+                    self.store.settle(kept, State.CANCELLED, reason)
+
+    def _consider(self, kept: Kept) -> None:
+        """Start, hold, join or leave to a person one alert that waits."""
+        now = self.clock()
+        decision = decide(self.routes, kept.alert, datetime.fromtimestamp(now, UTC))
+        if decision.kind is not Kind.RUN or decision.route is None:
+            self.store.settle(kept, State.NOT_ROUTED, decision.reason)
+            return
+        work = decision.work
+        verdict = may_start(self.store, self.routes, decision, kept, now)
+        if isinstance(verdict, Hold):
+            self.store.hold(kept, verdict.reason, verdict.until)
+            is_new = kept.reason.partition(":")[0] != verdict.reason.partition(":")[0]
+            if verdict.tells and is_new:
+                self._tell(kept, f"{work} waits", verdict.reason)
+        elif isinstance(verdict, Join):
+            self.store.join(kept, verdict.leader)
+        elif isinstance(verdict, AskPerson):
+            self.store.settle(kept, State.NEEDS_PERSON, verdict.reason)
+            remedy = f"Look why, then `recover alerts release {kept.fingerprint} --by NAME`"
+            self._tell(kept, f"{work} is left to a person", f"{verdict.reason}. {remedy}")
+        else:
+            try:
+                deployment = self.runs.deployment_of(decision.route.flow, decision.route.deployment)
+            except BadInput as error:
+                self._hold_refused(kept, error)
+                return
+            if self.store.reserve(kept, deployment, decision, now) and (
+                reserved := self.store.find(kept.fingerprint, kept.starts_at)
+            ):
+                self._submit(reserved)
+
+    def _submit(self, kept: Kept) -> None:
+        severity, target = kept.severity, kept.work.partition("/")[2]
+        tags = ["alert", f"route:{kept.route}", f"target:{target}", f"severity:{severity}"]
+        submission = Submission(
+            kept.idempotency_key, kept.flow, kept.deployment, kept.parameters, tags
+        )
+        try:
+            run_id = self.runs.start(submission)
+        except BadInput as error:
+            self._hold_refused(kept, error)
+            return
+        self.store.confirm(kept, run_id, self.clock())
+        logger.info("%s: flow run %s started by route %s", kept.work, run_id, kept.route)
+
+    def _hold_refused(self, kept: Kept, error: BadInput) -> None:
+        reason = redact(str(error))
+        self.store.give_back(kept, reason, self.clock() + DEPLOYED_AGAIN_SECONDS)
+        if kept.reason != reason:
+            self._tell(kept, f"{kept.work} cannot be started", reason)
+
+    def _follow(self) -> None:
+        """See how far runs are, and call off those whose alerts are all resolved."""
+        running = self.store.running()
+        if not running:
+            return
+        standings = self.runs.standings([kept.flow_run_id for kept in running])
+        for kept in running:
+            standing = standings.get(kept.flow_run_id, Standing("", "Deleted", is_final=True))
+            is_wanted = standing.is_final or self._is_wanted(kept)
+            if not is_wanted and is_called_off(kept, standing):
+                self.runs.cancel(kept.flow_run_id)
+                reason = "it was resolved before its run had acted: cancelled"
+                self.store.call_off(kept.flow_run_id, reason)
+                logger.info("flow run %s was cancelled: %s", kept.flow_run_id, reason)
+            else:
+                self._note(kept, standing)
+
+    def _is_wanted(self, kept: Kept) -> bool:
+        return any(one.is_firing for one in self.store.alerts_of(kept.flow_run_id))
+
+    def _note(self, kept: Kept, standing: Standing) -> None:
+        outcome = standing.name if standing.is_final else ""
+        self.store.note_run(kept.flow_run_id, standing.type, outcome, self.clock())
+        if outcome and outcome not in (*WELL, *NEITHER):
+            text = f"flow run {kept.flow_run_id} ended as {outcome}; `recover status` says more"
+            self._tell(kept, f"{kept.work}: {outcome}", text)
+        elif standing.type == "PAUSED" and kept.run_state != "PAUSED":
+            text = f"flow run {kept.flow_run_id} waits for an answer in the Prefect UI"
+            self._tell(kept, f"{kept.work} asks a person", text)
+
+    def _tell(self, kept: Kept, subject: str, text: str) -> None:
+        self.notifier.tell(Notice(subject, f"{text} (route {kept.route})", kept.severity))
+
+    def _tidy(self) -> None:
+        now = self.clock()
+        if now - self._tidied_at > TIDIES_EVERY_SECONDS:
+            self._tidied_at = now
+            self.store.forget(now - REMEMBERED.total_seconds(), NOT_ROUTED_MAX)

@@ -1,0 +1,104 @@
+"""One alert as it is remembered, and what a database must be able to do to remember it."""
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol, Self
+
+from operate.alerts.payload import Alert
+
+
+class State(StrEnum):
+    """Where an alert stands."""
+
+    WAITING = "waiting"
+    RESERVED = "reserved"
+    STARTED = "started"
+    JOINED = "joined"
+    ENDED = "ended"
+    CANCELLED = "cancelled"
+    RESOLVED = "resolved"
+    NEEDS_PERSON = "needs-person"
+    NOT_ROUTED = "not-routed"
+
+
+WITHOUT_RUN = (State.CANCELLED, State.RESOLVED, State.NOT_ROUTED)
+
+
+class Database(Protocol):
+    """What a store must be able to do; SQL is that which SQLite and Postgres share."""
+
+    url: str
+
+    def writing(self) -> AbstractContextManager[None]:
+        """One transaction that no other writer gets into; on disk when it is left."""
+
+    def execute(self, sql: str, **values: object) -> int:
+        """Change rows; return how many. Names stand in the SQL as `:name`."""
+
+    def read(self, sql: str, **values: object) -> list[dict[str, Any]]:
+        """Return rows by the names of their columns."""
+
+    def is_alone(self) -> bool:
+        """Whether this process is the one of all receivers that starts runs, from now on."""
+
+    def close(self) -> None:
+        """Close it; it is not used afterwards."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One alert as it is remembered. Moments are seconds since 1970, 0 where there was none."""
+
+    seq: int
+    fingerprint: str
+    starts_at: str
+    labels: Mapping[str, str]
+    is_firing: bool
+    state: State
+    reason: str
+    route: str
+    flow: str
+    work: str
+    deployment: str
+    parameters: Mapping[str, Any]
+    severity: str
+    generation: int
+    flow_run_id: str
+    run_state: str
+    outcome: str
+    repeats: int
+    received_at: float
+    seen_at: float
+    not_before: float
+    reserved_at: float
+    started_at: float
+    resolved_at: float
+    ended_at: float
+    released_at: float
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Read it from its row."""
+        plain = dict(row)
+        plain["labels"] = json.loads(plain["labels"])
+        plain["parameters"] = json.loads(plain["parameters"])
+        plain["is_firing"] = bool(plain["is_firing"])
+        plain["state"] = State(plain["state"])
+        return cls(**plain)
+
+    @property
+    def alert(self) -> Alert:
+        """The alert as it was read."""
+        return Alert(self.fingerprint, self.starts_at, self.is_firing, self.labels)
+
+    @property
+    def idempotency_key(self) -> str:
+        """What Prefect knows its run by: the same however often it is sent."""
+        again = f":{self.generation}" if self.generation > 1 else ""
+        return f"am:{self.fingerprint}:{self.starts_at}{again}"
+
+
+COLUMNS = ", ".join(Kept.__dataclass_fields__)

@@ -1,0 +1,48 @@
+"""Telling people of alerts: into the log, and by whatever channels are set up for notices."""
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import Protocol
+
+from recovery.notices.notice import Notice as Sent
+from recovery.notices.notice import Occasion
+from recovery.notices.sending import notify, wait_until_sent
+from recovery.secrecy.redaction import redact
+
+TOLD_BEFORE_WAITING = 20
+logger = logging.getLogger("recovery.alerts")
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What a person is told. `severity` is that of the route, or `critical` for our own alarms."""
+
+    subject: str
+    text: str
+    severity: str = "warning"
+
+
+class Notifier(Protocol):
+    """Whatever brings a notice to people. It must return soon, and raise nothing."""
+
+    def tell(self, notice: Notice) -> None:
+        """Bring it to them."""
+
+
+class PeopleNotifier:
+    """Writes notices to the log, and sends them by the channels of RECOVER_NOTIFICATIONS."""
+
+    def __init__(self) -> None:
+        self._told = 0
+        self._lock = threading.Lock()
+
+    def tell(self, notice: Notice) -> None:
+        """See Notifier."""
+        level = logging.ERROR if notice.severity == "critical" else logging.WARNING
+        logger.log(level, "%s: %s", redact(notice.subject), redact(notice.text))
+        with self._lock:
+            self._told += 1
+            if self._told % TOLD_BEFORE_WAITING == 0:
+                wait_until_sent()  # else what was sent would be remembered for ever
+            notify(Sent(Occasion.ALARM, f"{notice.subject}: {notice.text}"))

@@ -1,0 +1,190 @@
+"""Flow runs on the Prefect server: started once per key, looked up, cancelled."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterIdempotencyKey,
+)
+from prefect.client.schemas.objects import State
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import Cancelling
+
+from operate.server import api_url
+from recovery.errors import BadInput, Unreachable
+
+SAYS_NO = (404, 409, 422)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What is sent to start a run: nothing in it was taken from a label."""
+
+    key: str
+    flow: str
+    deployment_id: str
+    parameters: Mapping[str, Any]
+    tags: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a run is. `type` is Prefect's, as in `RUNNING`; `name` is what the UI shows."""
+
+    type: str
+    name: str
+    is_final: bool
+
+
+class Runs(Protocol):
+    """The runs, as far as alerts need them. Every method may raise Unreachable."""
+
+    def deployment_of(self, flow: str, wanted: str) -> str:
+        """Return the id of the deployment by which a flow is started.
+
+        Raises:
+            BadInput: it has none of that name, or none to choose.
+        """
+
+    def find(self, key: str) -> str:
+        """Return the id of the run that has this key; empty where there is none."""
+
+    def start(self, submission: Submission) -> str:
+        """Start a run, or find the one that has its key; return its id.
+
+        Raises:
+            BadInput: the server does not take it.
+        """
+
+    def standings(self, ids: Sequence[str]) -> dict[str, Standing]:
+        """How far these runs are, by id; runs that are gone are left out."""
+
+    def cancel(self, flow_run_id: str) -> None:
+        """Cancel a run; nothing happens where it has ended or is gone."""
+
+
+class PrefectRuns:
+    """See Runs. The client is made anew after the server was away."""
+
+    def __init__(self) -> None:
+        self._client: SyncPrefectClient | None = None
+        self._deployments: dict[tuple[str, str], str] = {}
+
+    def _asked(self) -> SyncPrefectClient:
+        if self._client is None:
+            try:
+                self._client = get_client(sync_client=True)
+                self._client.__enter__()
+            except (httpx.HTTPError, RuntimeError) as error:
+                self._client = None
+                raise self._away("connecting", error) from error
+        return self._client
+
+    def _away(self, asked: str, error: Exception) -> Unreachable:
+        self.close()
+        remedy = "Start it; what was accepted is kept, and is submitted then"
+        seen = str(error) or type(error).__name__
+        return Unreachable(f"the Prefect server {api_url()}", asked, seen, remedy)
+
+    def deployment_of(self, flow: str, wanted: str) -> str:
+        """See Runs. What was found is remembered until the server says that it is gone."""
+        if known := self._deployments.get((flow, wanted)):
+            return known
+        client = self._asked()
+        try:
+            named = {
+                found.name: str(found.id)
+                for found in client.read_deployments(
+                    flow_filter=FlowFilter(name=FlowFilterName(any_=[flow]))
+                )
+            }
+        except httpx.HTTPError as error:
+            raise self._away("reading deployments", error) from error
+        name = wanted or (flow if flow in named else next(iter(named), ""))
+        if name not in named or (not wanted and len(named) != 1 and flow not in named):
+            listed = ", ".join(sorted(named)) or "none"
+            raise BadInput(
+                "deployment",
+                f"{flow} has no deployment {name or flow!r} on the server (there are: {listed})",
+                "Register it (deployments/README.md), or name one in the route",
+            )
+        self._deployments[flow, wanted] = named[name]
+        return named[name]
+
+    def find(self, key: str) -> str:
+        """See Runs."""
+        client = self._asked()
+        wanted = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[key]))
+        try:
+            found = client.read_flow_runs(flow_run_filter=wanted, limit=1)
+        except httpx.HTTPError as error:
+            raise self._away("looking for a run", error) from error
+        return str(found[0].id) if found else ""
+
+    def start(self, submission: Submission) -> str:
+        """See Runs."""
+        client = self._asked()
+        try:
+            run = client.create_flow_run_from_deployment(
+                UUID(submission.deployment_id),
+                parameters=dict(submission.parameters),
+                tags=submission.tags,
+                idempotency_key=submission.key,
+            )
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code not in SAYS_NO:
+                raise self._away("starting a run", error) from error
+            self._deployments.clear()
+            raise BadInput(
+                "deployment",
+                f"the server does not take a run of {submission.flow}: {error.response.text[:300]}",
+                "Deploy this release of the flow anew",
+            ) from error
+        except ObjectNotFound as error:
+            self._deployments.clear()
+            raise BadInput(
+                "deployment", f"{submission.flow} is deployed no more", "Register it again"
+            ) from error
+        except httpx.HTTPError as error:
+            raise self._away("starting a run", error) from error
+        return str(run.id)
+
+    def standings(self, ids: Sequence[str]) -> dict[str, Standing]:
+        """See Runs."""
+        client = self._asked()
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(one) for one in ids]))
+        try:
+            found = client.read_flow_runs(flow_run_filter=wanted, limit=200)
+        except httpx.HTTPError as error:
+            raise self._away("reading runs", error) from error
+        return {str(run.id): _standing(run.state) for run in found}
+
+    def cancel(self, flow_run_id: str) -> None:
+        """See Runs."""
+        client = self._asked()
+        try:
+            client.set_flow_run_state(UUID(flow_run_id), Cancelling())
+        except ObjectNotFound:
+            return
+        except httpx.HTTPError as error:
+            raise self._away("cancelling a run", error) from error
+
+    def close(self) -> None:
+        """Close the client; the next question opens another one."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.__exit__(None, None, None)
+
+
+def _standing(state: State[Any] | None) -> Standing:
+    if state is None:
+        return Standing("PENDING", "Pending", is_final=False)
+    return Standing(state.type.value, state.name or state.type.value, state.is_final())

@@ -1,0 +1,372 @@
+"""The memory of alerts: what was accepted, what was started for it, and what came of that.
+
+It lies where the journal lies: a SQLite file beside it, or the same Postgres database. What was
+accepted is on disk before the sender is told so. A run is started in two phases: the alert is
+reserved with everything that will be sent, then confirmed by the id of its flow run.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from operate.alerts.kept import COLUMNS, WITHOUT_RUN, Database, Kept, State
+from operate.alerts.payload import Alert
+from operate.alerts.routing import Decision, Kind
+
+LATE_SECONDS = 900.0
+
+
+class AlertStore:
+    """Alerts in a database. Instances are safe to share between threads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.url = database.url
+
+    def receive(self, read: Sequence[tuple[Alert, Decision]], now: float) -> list[State]:
+        """Keep what was read, each alert once per episode; on disk when this returns.
+
+        Args:
+            read: alerts with what the routes make of them, in the order they came.
+            now: the moment it is kept under.
+        """
+        with self._database.writing():
+            return [self._receive(alert, decision, now) for alert, decision in read]
+
+    def _receive(self, alert: Alert, decision: Decision, now: float) -> State:
+        if shifted := self._shifted(alert):
+            for one in shifted:
+                self._note_repeat(one, now)
+                if not alert.is_firing:
+                    self._resolve(one, now)
+            return shifted[0].state
+        fresh = self._fresh(alert, decision)
+        values: dict[str, object] = {
+            "fingerprint": alert.fingerprint,
+            "starts_at": alert.starts_at,
+            "labels": json.dumps(dict(alert.labels), sort_keys=True),
+            "is_firing": int(alert.is_firing),
+            "state": fresh,
+            "reason": decision.reason if alert.is_firing else "it was resolved before it was heard",
+            "route": decision.route.name if decision.route else "",
+            "work": decision.work,
+            "severity": decision.route.severity if decision.route else "",
+            "now": now,
+            "resolved_at": 0.0 if alert.is_firing else now,
+        }
+        made = self._database.execute(
+            """insert into recover_alerts (fingerprint, starts_at, labels, is_firing, state, reason,
+                 route, work, severity, received_at, seen_at, resolved_at)
+               values (:fingerprint, :starts_at, :labels, :is_firing, :state, :reason,
+                 :route, :work, :severity, :now, :now, :resolved_at)
+               on conflict (fingerprint, starts_at) do nothing""",
+            **values,
+        )
+        if made:
+            return fresh
+        known = self.find(alert.fingerprint, alert.starts_at)
+        if known is None:
+            raise AssertionError  # what conflicts is there
+        self._note_repeat(known, now)
+        if alert.is_firing:
+            return self._fires_again(known, values, now)
+        if known.is_firing:
+            self._resolve(known, now)
+        return known.state
+
+    def _shifted(self, alert: Alert) -> list[Kept]:
+        """Find the episodes that go on, and that this one is or ends though it began elsewhen.
+
+        Of two Prometheus that see the same, Alertmanager takes the earlier beginning, also later
+        on: what fires since before an episode that goes on is that episode, and what ended after
+        its beginning is its end.
+        """
+        if self.find(alert.fingerprint, alert.starts_at) is not None:
+            return []
+        began = "starts_at > :at" if alert.is_firing else "starts_at <= :at"
+        return self._kept(
+            f"fingerprint = :fingerprint and is_firing = 1 and {began}",
+            fingerprint=alert.fingerprint,
+            at=alert.starts_at if alert.is_firing else alert.ends_at,
+        )
+
+    def _note_repeat(self, known: Kept, now: float) -> None:
+        self._database.execute(
+            "update recover_alerts set repeats = repeats + 1, seen_at = :now where seq = :seq",
+            now=now,
+            seq=known.seq,
+        )
+
+    @staticmethod
+    def _fresh(alert: Alert, decision: Decision) -> State:
+        if decision.kind is not Kind.RUN:
+            return State.NOT_ROUTED
+        return State.WAITING if alert.is_firing else State.RESOLVED
+
+    def _fires_again(self, known: Kept, values: Mapping[str, object], now: float) -> State:
+        """Take a repeat: new routes may lead somewhere now, and a long resolved one may be back.
+
+        One that comes soon after the end of its episode was overtaken by it on its way.
+        """
+        is_late = not known.is_firing and now - known.resolved_at < LATE_SECONDS
+        if known.state not in WITHOUT_RUN or values["state"] != State.WAITING or is_late:
+            return known.state
+        self._database.execute(
+            """update recover_alerts set is_firing = 1, state = :state, reason = :reason,
+                 route = :route, work = :work, severity = :severity, resolved_at = 0,
+                 not_before = 0,
+                 generation = generation + :more, flow_run_id = '', run_state = '', outcome = '',
+                 started_at = 0, ended_at = 0 where seq = :seq""",
+            **{name: values[name] for name in ("state", "reason", "route", "work", "severity")},
+            more=1 if known.flow_run_id else 0,
+            seq=known.seq,
+        )
+        return State.WAITING
+
+    def _resolve(self, known: Kept, now: float) -> None:
+        self._database.execute(
+            "update recover_alerts set is_firing = 0, resolved_at = :now where seq = :seq",
+            now=now,
+            seq=known.seq,
+        )
+        if known.state is State.WAITING:
+            self.settle(known, State.CANCELLED, "it was resolved before anything was started")
+        elif known.state is State.NEEDS_PERSON:
+            self.settle(known, State.RESOLVED, f"resolved; before that: {known.reason}")
+
+    def is_alone(self) -> bool:
+        """Whether this process is the one of all receivers that starts runs, from now on."""
+        return self._database.is_alone()
+
+    def find(self, fingerprint: str, starts_at: str) -> Kept | None:
+        """Return one alert, if it is known."""
+        found = self._kept(
+            "fingerprint = :fingerprint and starts_at = :starts_at",
+            fingerprint=fingerprint,
+            starts_at=starts_at,
+        )
+        return found[0] if found else None
+
+    def due(self, now: float, after: int = 0, limit: int = 100) -> list[Kept]:
+        """Alerts that wait and need not wait longer, in the order they came."""
+        where = "state = :state and not_before <= :now and seq > :after"
+        values = {"state": State.WAITING, "now": now, "after": after}
+        return self._kept(where, f"seq limit {limit:d}", **values)
+
+    def reserved(self, limit: int = 100) -> list[Kept]:
+        """Alerts whose run was to be started, and that nobody has confirmed."""
+        return self._kept("state = :state", f"seq limit {limit:d}", state=State.RESERVED)
+
+    def running(self, limit: int = 200) -> list[Kept]:
+        """Alerts whose run has not ended, as far as is known; those looked at last come last."""
+        return self._kept("state = :state", f"looked_at, seq limit {limit:d}", state=State.STARTED)
+
+    def alerts_of(self, flow_run_id: str) -> list[Kept]:
+        """Every alert that shares a run."""
+        return self._kept("flow_run_id = :id", id=flow_run_id)
+
+    def runs_on(self, work: str, since: float) -> list[Kept]:
+        """The runs on one target by one flow, latest first; those they were shared with, not."""
+        return self._kept(
+            "work = :work and started_at >= :since and state <> :joined",
+            "started_at desc limit 50",
+            work=work,
+            since=since,
+            joined=State.JOINED,
+        )
+
+    def episodes(self, fingerprint: str, since: float) -> int:
+        """How many episodes of an alert were heard of since then."""
+        return self._count(
+            "fingerprint = :fingerprint and received_at >= :since",
+            fingerprint=fingerprint,
+            since=since,
+        )
+
+    def busy(self) -> int:
+        """How many runs are on their way; one that waits for a person is not."""
+        return self._count(
+            "state in (:reserved, :started) and run_state <> 'PAUSED'",
+            reserved=State.RESERVED,
+            started=State.STARTED,
+        )
+
+    def works_since(self, since: float) -> set[str]:
+        """What runs were started on since then."""
+        rows = self._database.read(
+            "select distinct work from recover_alerts where started_at >= :since", since=since
+        )
+        return {row["work"] for row in rows}
+
+    def reserve(self, kept: Kept, deployment: str, decision: Decision, now: float) -> bool:
+        """Write down what is about to be sent; false where somebody else was first."""
+        if decision.route is None:
+            raise AssertionError  # only what has a route is started
+        with self._database.writing():
+            changed = self._database.execute(
+                """update recover_alerts set state = :reserved, reason = :reason, route = :route,
+                     flow = :flow, work = :work, deployment = :deployment, severity = :severity,
+                     parameters = :parameters, reserved_at = :now
+                   where seq = :seq and state = :waiting and is_firing = 1""",
+                reserved=State.RESERVED,
+                waiting=State.WAITING,
+                reason=decision.reason,
+                route=decision.route.name,
+                flow=decision.route.flow,
+                work=decision.work,
+                deployment=deployment,
+                severity=decision.route.severity,
+                parameters=json.dumps(dict(decision.parameters), sort_keys=True),
+                now=now,
+                seq=kept.seq,
+            )
+        return changed == 1
+
+    def confirm(self, kept: Kept, flow_run_id: str, now: float) -> None:
+        """Note the flow run that was started for a reserved alert."""
+        self._change(
+            kept.seq,
+            "state = :state, flow_run_id = :id, started_at = :now",
+            state=State.STARTED,
+            id=flow_run_id,
+            now=now,
+        )
+
+    def join(self, kept: Kept, leader: Kept) -> None:
+        """Let an alert share the run that another one has started on the same target."""
+        self._change(
+            kept.seq,
+            "state = :state, reason = :reason, flow_run_id = :id, started_at = :at",
+            state=State.JOINED,
+            reason=f"shares the run of {leader.fingerprint}",
+            id=leader.flow_run_id,
+            at=leader.started_at,
+        )
+
+    def give_back(self, kept: Kept, reason: str, until: float) -> None:
+        """Let a reserved alert wait again: the server has said that it takes no such run."""
+        self._change(
+            kept.seq,
+            "state = :state, reason = :reason, not_before = :until",
+            state=State.WAITING,
+            reason=reason,
+            until=until,
+        )
+
+    def hold(self, kept: Kept, reason: str, until: float) -> None:
+        """Let an alert wait, and say for what."""
+        self._change(kept.seq, "reason = :reason, not_before = :until", reason=reason, until=until)
+
+    def settle(self, kept: Kept, state: State, reason: str) -> None:
+        """Bring an alert to an end, and say why."""
+        self._change(kept.seq, "state = :state, reason = :reason", state=state, reason=reason)
+
+    def release(self, kept: Kept, by: str, now: float) -> None:
+        """Let an alert that was left to a person wait for its run again."""
+        self._change(
+            kept.seq,
+            "state = :state, reason = :reason, not_before = 0, released_at = :now",
+            state=State.WAITING,
+            reason=f"released by {by}",
+            now=now,
+        )
+
+    def note_run(self, flow_run_id: str, state: str, outcome: str, now: float) -> None:
+        """Note how far a run is; `outcome` names its last state, empty while it goes on."""
+        changes = "run_state = :run_state, looked_at = :now"
+        if outcome:
+            changes += ", outcome = :outcome, ended_at = :now, state = :ended"
+        with self._database.writing():
+            self._database.execute(
+                f"update recover_alerts set {changes} where flow_run_id = :id "  # noqa: S608 (ours)
+                "and state in (:started, :joined)",
+                run_state=state,
+                outcome=outcome,
+                now=now,
+                ended=State.ENDED,
+                started=State.STARTED,
+                joined=State.JOINED,
+                id=flow_run_id,
+            )
+
+    def call_off(self, flow_run_id: str, reason: str) -> None:
+        """Note that a run was cancelled for all alerts that share it."""
+        with self._database.writing():
+            self._database.execute(
+                """update recover_alerts set state = :cancelled, reason = :reason
+                   where flow_run_id = :id and state in (:started, :joined)""",
+                cancelled=State.CANCELLED,
+                reason=reason,
+                id=flow_run_id,
+                started=State.STARTED,
+                joined=State.JOINED,
+            )
+
+    def beat(self, name: str, at: float) -> None:
+        """Note when something was last heard of."""
+        with self._database.writing():
+            self._database.execute(
+                """insert into recover_alert_beats (name, at) values (:name, :at)
+                   on conflict (name) do update set at = excluded.at""",
+                name=name,
+                at=at,
+            )
+
+    def last_beat(self, name: str) -> float:
+        """When it was last heard of; 0 where it never was."""
+        rows = self._database.read("select at from recover_alert_beats where name = :n", n=name)
+        return float(rows[0]["at"]) if rows else 0.0
+
+    def latest(self, limit: int, state: str = "") -> list[Kept]:
+        """The alerts heard of last, those of one state where it is given."""
+        where = "state = :state" if state else "1 = 1"
+        return self._kept(where, f"seq desc limit {limit:d}", **({"state": state} if state else {}))
+
+    def counts(self) -> dict[str, int]:
+        """How many alerts stand in each state."""
+        rows = self._database.read("select state, count(*) as n from recover_alerts group by state")
+        return {row["state"]: row["n"] for row in rows}
+
+    def forget(self, before: float, idle_max: int) -> None:
+        """Forget ended alerts not heard of since then, and the oldest of too many without route."""
+        with self._database.writing():
+            self._database.execute(
+                """delete from recover_alerts where seen_at < :before
+                   and state not in (:waiting, :reserved, :started)""",
+                before=before,
+                waiting=State.WAITING,
+                reserved=State.RESERVED,
+                started=State.STARTED,
+            )
+            self._database.execute(
+                """delete from recover_alerts where state = :idle and seq <= (
+                     select seq from recover_alerts where state = :idle
+                     order by seq desc limit 1 offset :idle_max)""",
+                idle=State.NOT_ROUTED,
+                idle_max=idle_max,
+            )
+
+    def close(self) -> None:
+        """Close it; it is not used afterwards."""
+        self._database.close()
+
+    def _change(self, seq: int, changes: str, **values: object) -> None:
+        with self._database.writing():
+            self._database.execute(
+                f"update recover_alerts set {changes} where seq = :seq",  # noqa: S608 (ours)
+                seq=seq,
+                **values,
+            )
+
+    def _count(self, where: str, **values: object) -> int:
+        rows = self._database.read(
+            f"select count(*) as n from recover_alerts where {where}",  # noqa: S608 (ours)
+            **values,
+        )
+        return int(rows[0]["n"])
+
+    def _kept(self, where: str, order: str = "seq", **values: object) -> list[Kept]:
+        rows = self._database.read(
+            f"select {COLUMNS} from recover_alerts where {where} order by {order}",  # noqa: S608
+            **values,
+        )
+        return [Kept.of(row) for row in rows]

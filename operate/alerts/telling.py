@@ -1,0 +1,160 @@
+"""What is told of alerts: what a payload would do, and what became of those that came."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from operate.alerts.kept import Kept, State
+from operate.alerts.opening import open_alerts
+from operate.alerts.payload import Alert, read_payload
+from operate.alerts.routes import Routes
+from operate.alerts.routes_file import read_routes
+from operate.alerts.routing import Kind, decide
+from operate.alerts.store import AlertStore
+from operate.alerts.watchdog import HEARD
+from recovery.errors import BadInput
+
+
+def rehearsal(file: Path, routes_file: Path | None) -> dict[str, Any]:
+    """Say what a payload would do and why.
+
+    Raises:
+        BadInput: the file or the routes are wrong.
+    """
+    routes = read_routes(routes_file)
+    try:
+        raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        seen = f"it cannot be read: {error.strerror}"
+        raise BadInput(f"FILE {file}", seen, "Name a payload as it is posted") from None
+    now = datetime.now(UTC)
+    payload = read_payload(raw, now)
+    return {
+        "routes": str(routes.file),
+        "alerts": [_rehearsed(routes, alert, now) for alert in payload.alerts],
+        "set_aside": payload.set_aside,
+        "remarks": routes.remarks,
+    }
+
+
+def _rehearsed(routes: Routes, alert: Alert, now: datetime) -> dict[str, Any]:
+    decision = decide(routes, alert, now)
+    reasons = list(decision.reasons)
+    would = str(decision.kind)
+    reasons += [
+        f"maintenance {window.name}: it waits until {until:%F %R} UTC"
+        for window in routes.windows
+        if decision.kind is Kind.RUN and (until := window.open_until(alert.labels, now))
+    ]
+    if not alert.is_firing and decision.kind is Kind.RUN:
+        would = "call-off"
+        reasons.append("it is resolved: what it started and has not acted is cancelled")
+    return {
+        "name": alert.name,
+        "fingerprint": alert.fingerprint,
+        "starts_at": alert.starts_at,
+        "status": "firing" if alert.is_firing else "resolved",
+        "would": would,
+        "route": decision.route.name if decision.route else "",
+        "flow": decision.route.flow if decision.route else "",
+        "target": decision.target.name if decision.target else "",
+        "severity": decision.route.severity if decision.route else "",
+        "parameters": dict(decision.parameters),
+        "reasons": reasons,
+    }
+
+
+def listed(store: str, state: str, limit: int) -> list[dict[str, Any]]:
+    """List alerts, latest first.
+
+    Raises:
+        BadInput: there is no such state.
+    """
+    if state and state not in set(State):
+        raise BadInput("--state", f"there is no {state!r}", f"There are: {', '.join(State)}")
+    with _opened(store) as alerts:
+        return [_plain(kept) for kept in alerts.latest(limit, state)]
+
+
+def status_of(store: str, routes_file: Path | None) -> dict[str, Any]:
+    """Count alerts, and say when the watchdog was last heard."""
+    routes = read_routes(routes_file)
+    with _opened(store) as alerts:
+        heard_at = alerts.last_beat(HEARD)
+        counts = alerts.counts()
+        busy = alerts.busy()
+        url = alerts.url
+    limit = routes.watchdog.silent_after_seconds if routes.watchdog else 0
+    silent = time.time() - heard_at
+    return {
+        "store": url,
+        "routes": str(routes.file),
+        "alerts": counts,
+        "running": busy,
+        "running_max": routes.limits.concurrent_recoveries,
+        "watchdog_heard_at": _moment(heard_at),
+        "watchdog_is_silent": bool(limit) and silent > limit,
+        "remarks": routes.remarks,
+    }
+
+
+def released(store: str, fingerprint: str, by: str) -> list[dict[str, Any]]:
+    """Let alerts that were left to a person wait for their run.
+
+    Raises:
+        BadInput: nobody is named, or no such alert was left to a person.
+    """
+    if not by.strip():
+        raise BadInput("--by", "nobody is named", "Add --by NAME")
+    with _opened(store) as alerts:
+        left = [
+            kept
+            for kept in alerts.latest(1000, State.NEEDS_PERSON)
+            if fingerprint and kept.fingerprint.startswith(fingerprint)
+        ]
+        if not left:
+            seen = f"no alert {fingerprint!r} is left to a person"
+            raise BadInput("FINGERPRINT", seen, "See `recover alerts list --state needs-person`")
+        for kept in left:
+            alerts.release(kept, by, time.time())
+        found = [alerts.find(kept.fingerprint, kept.starts_at) for kept in left]
+    return [_plain(kept) for kept in found if kept is not None]
+
+
+@contextmanager
+def _opened(store: str) -> Iterator[AlertStore]:
+    alerts = open_alerts(store)
+    try:
+        yield alerts
+    finally:
+        alerts.close()
+
+
+def _plain(kept: Kept) -> dict[str, Any]:
+    return {
+        "name": kept.alert.name,
+        "fingerprint": kept.fingerprint,
+        "starts_at": kept.starts_at,
+        "status": "firing" if kept.is_firing else "resolved",
+        "state": str(kept.state),
+        "reason": kept.reason,
+        "route": kept.route,
+        "work": kept.work,
+        "severity": kept.severity,
+        "flow_run_id": kept.flow_run_id,
+        "outcome": kept.outcome,
+        "repeats": kept.repeats,
+        "received_at": _moment(kept.received_at),
+        "started_at": _moment(kept.started_at),
+        "resolved_at": _moment(kept.resolved_at),
+        "ended_at": _moment(kept.ended_at),
+        "labels": dict(kept.labels),
+    }
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else ""

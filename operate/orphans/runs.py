@@ -1,0 +1,172 @@
+"""The runs of the Prefect server, as far as the watch reads, corrects and starts them."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound, PrefectException, PrefectHTTPStatusError
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+from operate.orphans.attempts import Orphan
+from operate.server import api_url
+from recovery.errors import BadInput, Unreachable
+
+ANSWERS_WITHIN_SECONDS = 5.0
+IDS_AT_ONCE = 100
+UNFINISHED_MAX = 200
+UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+FINAL = {StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED}
+NO_LONGER_THERE = "Deploy this release of the flow, then resume it by hand"
+
+
+@dataclass(frozen=True, slots=True)
+class SeenRun:
+    """A flow run as the server shows it.
+
+    Attributes:
+        is_plan: whether it only looks, and hence writes no attempt.
+        is_due: whether it was to have begun by now.
+        seconds_by_server: how long it has been in its state, by the clocks of server and watch.
+    """
+
+    run_id: str
+    state_id: str
+    state_type: StateType
+    state_name: str
+    message: str
+    deployment_id: str
+    is_plan: bool
+    is_due: bool
+    seconds_by_server: float
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it is shown as ended."""
+        return self.state_type in FINAL
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether a person has cancelled it, or is about to have."""
+        return self.state_type in {StateType.CANCELLED, StateType.CANCELLING}
+
+
+class Runs:
+    """What is asked of the server in one look. See `Server`."""
+
+    def __init__(self, client: SyncPrefectClient) -> None:
+        self._client = client
+
+    def of(self, run_ids: Iterable[str]) -> dict[str, SeenRun]:
+        """Return those of these runs that the server has, by id."""
+        wanted = sorted(set(run_ids))
+        found = {}
+        for start in range(0, len(wanted), IDS_AT_ONCE):
+            ids = [UUID(run_id) for run_id in wanted[start : start + IDS_AT_ONCE]]
+            chosen = FlowRunFilter(id=FlowRunFilterId(any_=ids))
+            for run in self._client.read_flow_runs(flow_run_filter=chosen, limit=len(ids)):
+                found[str(run.id)] = _seen(run)
+        return found
+
+    def unfinished(self, flows: Iterable[str]) -> list[SeenRun]:
+        """Return runs of these flows that have not ended."""
+        states = FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED))
+        runs = self._client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=sorted(flows))),
+            flow_run_filter=FlowRunFilter(state=states),
+            limit=UNFINISHED_MAX,
+        )
+        return [_seen(run) for run in runs]
+
+    def show(self, run_id: str, state: State[None]) -> None:
+        """Show a run as it is, whatever the server holds it for."""
+        self._client.set_flow_run_state(UUID(run_id), state, force=True)
+
+    def resume(self, orphan: Orphan, deployment_id: str) -> SeenRun:
+        """Start a run that resumes an orphan, once for each orphan, however often it is asked.
+
+        The server itself sees to that, by the key: two watches get one run.
+
+        Raises:
+            BadInput: the deployment is gone, or no longer takes these parameters.
+        """
+        try:
+            run = self._client.create_flow_run_from_deployment(
+                UUID(deployment_id),
+                parameters={**orphan.parameters, "resume": orphan.recovery_id},
+                idempotency_key=f"orphan:{orphan.recovery_id}:{orphan.n}",
+                tags=["orphan-watch"],
+            )
+        except ObjectNotFound as error:
+            raise BadInput("deployment", f"{deployment_id} is gone", NO_LONGER_THERE) from error
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+                raise
+            seen = f"{deployment_id} does not take the run: {error.response.text[:300]}"
+            raise BadInput("deployment", seen, NO_LONGER_THERE) from error
+        return _seen(run)
+
+
+class Server:
+    """The Prefect server, asked over one connection for as long as it answers."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._client: SyncPrefectClient | None = None
+
+    @contextmanager
+    def asked(self) -> Iterator[Runs]:
+        """Ask the server, which must answer soon: the watch has a journal to look at.
+
+        Raises:
+            Unreachable: it does not answer, or not in time.
+        """
+        try:
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):
+                yield Runs(self._opened())
+        except (httpx.HTTPError, PrefectException) as error:
+            self.close()
+            seen = str(error) or type(error).__name__
+            asked = "which runs there are"
+            raise Unreachable(f"the Prefect server {api_url()}", asked, seen) from error
+
+    def close(self) -> None:
+        """Close the connection; it is opened anew when it is asked again."""
+        self._client = None
+        self._open.close()
+
+    def _opened(self) -> SyncPrefectClient:
+        if self._client is None:
+            client = get_client({"timeout": ANSWERS_WITHIN_SECONDS}, sync_client=True)
+            self._client = self._open.enter_context(client)
+        return self._client
+
+
+def _seen(run: FlowRun) -> SeenRun:
+    state, now = run.state, datetime.now(UTC)
+    due = state.state_details.scheduled_time if state else None
+    return SeenRun(
+        run_id=str(run.id),
+        state_id=str(state.id) if state else "",
+        state_type=state.type if state else StateType.SCHEDULED,
+        state_name=(state.name if state else "") or "Scheduled",
+        message=(state.message if state else "") or "",
+        deployment_id=str(run.deployment_id or ""),
+        is_plan=bool(run.parameters.get("plan_only")),
+        is_due=due is None or due <= now,
+        seconds_by_server=(now - max(state.timestamp, due or state.timestamp)).total_seconds()
+        if state
+        else 0.0,
+    )

@@ -1,0 +1,41 @@
+"""The one place where the watch tells somebody: its log, unless another way is handed in."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Notify = Callable[[str, Mapping[str, Any]], None]
+logger = logging.getLogger("recovery.orphans")
+
+
+def log_it(text: str, facts: Mapping[str, Any]) -> None:
+    """Write it to the log, as a warning; the facts are in the text."""
+    del facts
+    logger.warning("%s", text)
+
+
+class Teller:
+    """Tells each thing once, until it has passed.
+
+    What is told goes through `notify`, which must not stop the watch: an error of it is logged.
+    """
+
+    def __init__(self, notify: Notify) -> None:
+        self._notify = notify
+        self._told: set[tuple[object, ...]] = set()
+
+    def tell(self, topic: tuple[object, ...], text: str, facts: Mapping[str, Any]) -> None:
+        """Tell of a topic, unless it was told of already."""
+        if topic in self._told:
+            return
+        self._told.add(topic)
+        try:
+            self._notify(text, facts)
+        except Exception:  # whatever a way of telling does, orphans are still to be seen to
+            logger.exception("nobody was told: %s", text)
+
+    def has_passed(self, topic: tuple[object, ...]) -> bool:
+        """Forget a topic; whether it had been told of."""
+        was_told = topic in self._told
+        self._told.discard(topic)
+        return was_told

@@ -1,0 +1,68 @@
+"""A stack that runs on after its command has ended, and its end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from operate.stack.claim import is_claimed, read_told
+from operate.stack.place import Place
+from recovery.errors import BadInput, NotVerified
+
+UP_WITHIN_SECONDS = 600.0
+DOWN_WITHIN_SECONDS = 120.0
+POLL_SECONDS = 0.2
+
+
+def bring_up_detached(place: Place) -> dict[str, Any]:
+    """Start a stack in the background and wait until all of it is up; return what it says.
+
+    Raises:
+        NotVerified: it ended before; names its log.
+    """
+    log = place.logs / "up.log"
+    command = [sys.executable, "-m", "operate.cli", "up", "--home", str(place.home)]
+    command += ["--port", str(place.port), "--alerts-port", str(place.alerts_port)]
+    command += ["--deployments", str(place.deployments)]
+    with log.open("wb") as written:
+        running = subprocess.Popen(  # noqa: S603 (its arguments are our own)
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + UP_WITHIN_SECONDS
+    while time.monotonic() < deadline:
+        told = read_told(place.home)
+        if told.get("up") and told.get("pid") == running.pid:
+            return told
+        if running.poll() is not None:
+            lines = [line for line in log.read_text(errors="replace").splitlines() if line]
+            seen = next((line for line in reversed(lines) if "next:" not in line), "nothing")
+            raise NotVerified("the stack", "it to be up", seen, f"See {log}")
+        time.sleep(POLL_SECONDS)
+    raise NotVerified("the stack", "it to be up", "it is still starting", f"See {log}")
+
+
+def take_down(place: Place) -> dict[str, Any]:
+    """Stop the stack of a folder and wait for its end; return what it was.
+
+    Raises:
+        BadInput: none runs there.
+        NotVerified: it does not end.
+    """
+    told = read_told(place.home)
+    if not is_claimed(place.home) or not told:
+        raise BadInput("--home", f"no stack runs in {place.home}", "Nothing is to be stopped")
+    os.kill(int(told["pid"]), signal.SIGTERM)
+    deadline = time.monotonic() + DOWN_WITHIN_SECONDS
+    while is_claimed(place.home):
+        if time.monotonic() > deadline:
+            raise NotVerified(
+                f"process {told['pid']}", "its end", "it runs", "Look at it, then kill it"
+            )
+        time.sleep(POLL_SECONDS)
+    return told

@@ -1,0 +1,73 @@
+"""How a Postgres database of ours is reached: a URL, whose password may lie in a file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from recovery.errors import BadInput
+from recovery.secrecy.secret import Secret
+
+NOTICING_A_DEAD_PEER = {  # a worker cut off from the database must not wait for hours
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+
+@dataclass(frozen=True, repr=False)
+class PostgresAddress:
+    """Where a database is: `conninfo` for libpq, password and all; `shown` without it."""
+
+    conninfo: str
+    shown: str
+
+
+def postgres_address(url: str, field: str) -> PostgresAddress:
+    """Read a `postgresql://` URL; `password_file=PATH` among its options names the password's file.
+
+    Args:
+        url: as libpq takes it, but for that option.
+        field: where the URL comes from, as errors name it.
+
+    Raises:
+        BadInput: it cannot be read, names two passwords, or the file cannot be read.
+    """
+    server, options, password = _password_apart(url, field)
+    try:
+        parts = conninfo_to_dict(server + options)
+    except psycopg.ProgrammingError:
+        raise BadInput(  # what psycopg says of it may quote the password
+            field,
+            "it is no readable postgresql:// URL",
+            "Write it as postgresql://user@host:port/database?password_file=PATH",
+        ) from None
+    if parts.get("password"):
+        password = Secret(str(parts["password"]))  # known from here on, hence masked everywhere
+    more: dict[str, Any] = {n: value for n, value in NOTICING_A_DEAD_PEER.items() if n not in parts}
+    if password is not None:
+        more["password"] = password.reveal()
+    return PostgresAddress(
+        make_conninfo(server + options, **more),
+        f"postgresql://{parts.get('host', 'localhost')}:{parts.get('port', 5432)}"
+        f"/{parts.get('dbname', '')}",
+    )
+
+
+def _password_apart(url: str, field: str) -> tuple[str, str, Secret | None]:
+    """The URL up to its options, those that libpq knows, and the password of the file."""
+    server, mark, query = url.partition("?")
+    options = parse_qsl(query, keep_blank_values=True)
+    named = [value for name, value in options if name == "password_file"]
+    if not named:
+        return server, mark + query, None
+    has_other = "password" in dict(options) or ":" in urlsplit(server).netloc.rpartition("@")[0]
+    if len(named) > 1 or has_other:
+        raise BadInput(field, "it names more than one password", "Keep one password_file alone")
+    others = urlencode([(name, value) for name, value in options if name != "password_file"])
+    return server, f"?{others}" if others else "", Secret.from_file(Path(named[0]))

@@ -1,0 +1,507 @@
+"""From kept alerts to runs: once each, in order, within the limits, and back off in time."""
+
+import contextlib
+import json
+import random
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from operate.alerts.accepting import Acceptance
+from operate.alerts.dispatcher import Dispatcher
+from operate.alerts.matchers import read_matcher
+from operate.alerts.opening import open_alerts
+from operate.alerts.payload import fingerprint_of
+from operate.alerts.routes import Guard, Limits, Mode, Route, Routes, Target, Watchdog, Window
+from recovery.errors import Unreachable
+from recovery.journal.events import Kind
+from recovery.journal.opening import open_journal
+from recovery.journal.store import Lease, LeaseLost
+from recovery.run import recovery_id_of
+from tests.lab.scripted_runs import ScriptedRuns
+
+BEGAN = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
+INSTANCES = "abcdefgh"
+WIDE = Guard(cool_down_seconds=0, flap_episodes=0, strikes=0)
+
+
+def route(name, flow, mode=Mode.RECOVER, guard=WIDE):
+    targets = [Target(one, {"instance": [one]}, {"host": f"ssh://{one}"}) for one in INSTANCES]
+    return Route(
+        name, [read_matcher(f"alertname={name}", "")], flow, targets, "t", mode=mode, guard=guard
+    )
+
+
+def routes(guard=WIDE, limits=None, windows=()):
+    return Routes(
+        Path("routes.yaml"),
+        [
+            route("Down", "recover-redis", guard=guard),
+            route("Slow", "recover-redis", guard=guard),
+            route("Look", "recover-redis", Mode.TRIAGE, guard),
+            route("Frozen", "end-frozen-redis", guard=guard),
+            route("Lost", "repair-redis-aof", guard=guard),
+        ],
+        windows=windows,
+        limits=limits or Limits(100, 100),
+        watchdog=Watchdog([read_matcher("alertname=Watchdog", "")], 600),
+    )
+
+
+@dataclass
+class Desk:
+    """A receiver without its HTTP side, at a time of the test's own."""
+
+    folder: Path
+    routes: Routes = field(default_factory=routes)
+    runs: ScriptedRuns = field(default_factory=ScriptedRuns)
+    now: float = BEGAN
+    told: list = field(default_factory=list)
+
+    def __post_init__(self):
+        self.begin()
+
+    def begin(self):
+        """Begin anew, as after a kill."""
+        self.store = open_alerts(str(self.folder / "alerts.sqlite"))
+        clock = lambda: self.now  # noqa: E731
+        self.acceptance = Acceptance(self.store, self.routes, self, clock)
+        self.dispatcher = Dispatcher(self.store, self.routes, self.runs, self, clock)
+
+    def restart(self):
+        self.store.close()
+        self.begin()
+
+    def tell(self, notice):
+        self.told.append(notice)
+
+    def post(self, name, instance="a", status="firing", episode=0, **labels):
+        labels = {"alertname": name, "instance": instance, **labels}
+        starts_at = datetime.fromtimestamp(BEGAN + episode, UTC).isoformat()
+        body = {"alerts": [{"status": status, "labels": labels, "startsAt": starts_at}]}
+        self.acceptance.take(json.dumps(body).encode())
+        return fingerprint_of(labels)
+
+    def work(self, after=0.0):
+        self.now += after
+        with contextlib.suppress(Unreachable):
+            self.dispatcher.work()
+
+    @property
+    def started(self):
+        return [
+            (one.flow, one.parameters["host"].removeprefix("ssh://"))
+            for one in self.runs.started.values()
+        ]
+
+    def states(self):
+        return [str(one.state) for one in reversed(self.store.latest(100))]
+
+    def reason(self):
+        return self.store.latest(1)[0].reason
+
+    def end_all(self, name):
+        for run_id in self.runs.ids.values():
+            self.runs.ended.setdefault(run_id, None)
+            if self.runs.ended[run_id] is None:
+                self.runs.end(run_id, name)
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECOVER_JOURNAL", str(tmp_path / "journal.sqlite"))
+    made = Desk(tmp_path)
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def with_routes(desk):
+    def change(**given):
+        desk.store.close()
+        desk.routes = routes(**given)
+        desk.begin()
+        return desk
+
+    return change
+
+
+def test_an_episode_starts_one_run_however_often_it_is_repeated(desk):
+    for _ in range(5):
+        desk.post("Down")
+        desk.work(after=1)
+
+    assert desk.started == [("recover-redis", "a")]
+    assert desk.states() == ["started"]
+
+
+def test_what_is_sent_is_that_of_the_file_alone(desk):
+    desk.post("Look", "b", evil="$(reboot)", approve="me")
+    desk.work()
+
+    (sent,) = desk.runs.started.values()
+    assert sent.parameters == {"host": "ssh://b", "plan_only": True}
+    assert "reboot" not in str(sent)
+    assert sent.tags == ["alert", "route:Look", "target:b", "severity:warning"]
+
+
+def test_a_resolved_alert_that_was_never_heard_firing_starts_nothing_then_or_late(desk):
+    desk.post("Down", status="resolved")
+    desk.work()
+    desk.post("Down")  # overtaken by its own end
+    desk.work()
+
+    assert not desk.started
+    assert desk.states() == ["resolved"]
+
+
+def test_an_episode_that_still_fires_long_after_its_end_was_told_counts_anew(desk):
+    desk.post("Down", status="resolved")
+    desk.now += 1000
+    desk.post("Down")
+    desk.work()
+
+    assert desk.started == [("recover-redis", "a")]
+
+
+def test_while_the_server_is_away_alerts_wait_and_are_then_submitted_in_order(desk):
+    desk.runs.is_away = True
+    for instance in "dacb":
+        desk.post("Down", instance)
+        desk.work()
+    desk.restart()
+    desk.runs.is_away = False
+    desk.work()
+
+    assert [host for _, host in desk.started] == list("dacb")
+
+
+def test_an_answer_that_was_lost_starts_no_second_run(desk):
+    desk.runs.loses_answers = True
+    desk.post("Down")
+    desk.work()
+    assert desk.states() == ["reserved"]
+
+    desk.runs.loses_answers = False
+    desk.restart()
+    desk.work()
+
+    assert len(desk.runs.started) == 1
+    assert desk.states() == ["started"]
+    assert desk.store.latest(1)[0].flow_run_id in desk.runs.ids.values()
+
+
+def test_one_that_was_reserved_and_is_resolved_before_it_was_sent_is_not_sent(desk):
+    desk.post("Down")
+    original, desk.runs.start = (
+        desk.runs.start,
+        lambda _: (_ for _ in ()).throw(Unreachable("server", "start", "gone")),
+    )
+    desk.work()
+    desk.post("Down", status="resolved")
+    desk.runs.start = original
+    desk.work()
+
+    assert not desk.started
+    assert desk.states() == ["cancelled"]
+
+
+def test_a_flow_that_is_not_deployed_keeps_the_alert_and_tells_once(desk):
+    desk.post("Lost")
+    for _ in range(3):
+        desk.work(after=61)
+    desk.runs.deployments.add("repair-redis-aof")
+    desk.work(after=61)
+
+    assert desk.started == [("repair-redis-aof", "a")]
+    assert len(desk.told) == 1
+
+
+def test_alerts_of_the_same_target_share_a_run(desk):
+    desk.post("Down")
+    desk.post("Slow")
+    desk.work()
+    desk.end_all("Recovered")
+    desk.work()
+
+    assert len(desk.started) == 1
+    assert desk.states() == ["ended", "ended"]
+
+
+def test_a_waiting_alert_that_is_resolved_is_cancelled(with_routes):
+    desk = with_routes(limits=Limits(1, 100))
+    desk.post("Down", "a")
+    desk.work()
+    desk.post("Down", "b")
+    desk.work()
+    desk.post("Down", "b", status="resolved")
+    desk.end_all("Recovered")
+    desk.work(after=60)
+
+    assert desk.started == [("recover-redis", "a")]
+    assert desk.states() == ["ended", "cancelled"]
+
+
+def test_a_run_is_cancelled_only_when_all_that_share_it_are_resolved(desk):
+    desk.post("Look")
+    desk.post("Look", more="1")
+    desk.work()
+    desk.post("Look", status="resolved")
+    desk.work()
+    assert not desk.runs.cancelled
+
+    desk.post("Look", status="resolved", more="1")
+    desk.work()
+
+    assert len(desk.runs.cancelled) == 1
+    assert desk.states() == ["cancelled", "cancelled"]
+
+
+def opened_recovery(desk):
+    """Let the run that was started open its recovery, as its worker would."""
+    (run_id,) = desk.runs.ids.values()
+    recovery_id = recovery_id_of(run_id)
+    journal = open_journal()
+    lease = journal.take_lease("redis a", recovery_id, "worker", 20)
+    assert isinstance(lease, Lease)
+    journal.append(recovery_id, Kind.OPENED, {"target": "redis a"}, lease=lease)
+    return journal, recovery_id, lease
+
+
+def test_a_recovery_that_has_not_acted_is_called_off_and_can_act_no_more(desk):
+    desk.post("Down")
+    desk.work()
+    journal, recovery_id, lease = opened_recovery(desk)
+    desk.post("Down", status="resolved")
+    desk.work()
+
+    with contextlib.closing(journal), pytest.raises(LeaseLost):
+        journal.append(recovery_id, Kind.INTENDED, {}, step="s", lease=lease, needs_live_lease=True)
+    assert desk.runs.cancelled
+    assert desk.states() == ["cancelled"]
+
+
+def test_a_recovery_that_has_acted_is_left_alone(desk):
+    desk.post("Down")
+    desk.work()
+    journal, recovery_id, lease = opened_recovery(desk)
+    with contextlib.closing(journal):
+        journal.append(recovery_id, Kind.INTENDED, {}, step="s", lease=lease, needs_live_lease=True)
+        desk.post("Down", status="resolved")
+        desk.work()
+        journal.append(recovery_id, Kind.DONE, {}, step="s", lease=lease)
+    desk.end_all("Recovered")
+    desk.work()
+
+    assert not desk.runs.cancelled
+    assert desk.states() == ["ended"]
+
+
+def test_a_run_that_has_yet_to_open_its_journal_is_asked_again_later(desk):
+    desk.post("Down")
+    desk.work()
+    desk.post("Down", status="resolved")
+    desk.work()
+    assert not desk.runs.cancelled
+
+    journal, _, _ = opened_recovery(desk)
+    journal.close()
+    desk.work()
+
+    assert desk.runs.cancelled
+
+
+def test_no_more_runs_than_may_be_are_on_their_way(with_routes):
+    desk = with_routes(limits=Limits(2, 100))
+    for instance in INSTANCES:
+        desk.post("Down", instance)
+    desk.work()
+    assert len(desk.started) == 2
+
+    for _ in range(4):
+        desk.end_all("Recovered")
+        desk.work(after=60)
+
+    assert [host for _, host in desk.started] == list(INSTANCES)
+
+
+def test_no_more_targets_than_may_be_are_touched_within_an_hour(with_routes):
+    desk = with_routes(limits=Limits(100, 3))
+    for instance in INSTANCES[:5]:
+        desk.post("Down", instance)
+    for _ in range(3):
+        desk.work(after=120)
+    assert len(desk.started) == 3
+    assert {"blast radius" in notice.text for notice in desk.told} == {True}
+    assert len(desk.told) == 2
+
+    desk.work(after=3600)
+
+    assert len(desk.started) == 5
+
+
+def test_a_target_cools_down_between_runs(with_routes):
+    desk = with_routes(guard=Guard(cool_down_seconds=900, flap_episodes=0, strikes=0))
+    desk.post("Down")
+    desk.work()
+    desk.end_all("Recovered")
+    desk.post("Down", episode=10)
+    desk.work(after=30)
+    assert len(desk.started) == 1
+    assert "cool-down" in desk.reason()
+
+    desk.work(after=900)
+
+    assert len(desk.started) == 2
+
+
+def test_a_flapping_alert_starts_something_only_once_it_fires_steadily(with_routes):
+    desk = with_routes(guard=Guard(0, 3, 3600, 900, 0))
+    for episode in range(4):
+        desk.post("Down", episode=episode)
+        desk.work(after=10)
+        desk.post("Down", episode=episode, status="resolved")
+        desk.end_all("Recovered")
+        desk.work(after=10)
+    assert len(desk.started) == 2
+    assert len(desk.told) == 2  # once for each episode that was held
+
+    desk.post("Down", episode=9)
+    desk.work(after=10)
+    assert len(desk.started) == 2
+    desk.work(after=900)
+
+    assert len(desk.started) == 3
+
+
+@pytest.mark.parametrize("outcome", ["Failed", "Needs person", "Half done", "Crashed", "Refused"])
+def test_after_three_failures_a_person_is_asked_and_may_let_it_go_on(with_routes, outcome):
+    desk = with_routes(guard=Guard(0, 0, 0, 0, 3))
+    for episode in range(4):
+        desk.post("Down", episode=episode)
+        desk.work(after=10)
+        desk.end_all(outcome)
+        desk.work(after=10)
+    assert len(desk.started) == 3
+    assert desk.states()[-1] == "needs-person"
+    assert "recover alerts release" in desk.told[-1].text
+
+    desk.store.release(desk.store.latest(1)[0], "Ada", desk.now)
+    desk.work()
+
+    assert len(desk.started) == 4
+
+
+def test_a_success_in_between_makes_the_strikes_count_anew(with_routes):
+    desk = with_routes(guard=Guard(0, 0, 0, 0, 3))
+    for episode, outcome in enumerate(["Failed", "Failed", "Recovered", "Failed", "Cancelled"]):
+        desk.post("Down", episode=episode)
+        desk.work(after=10)
+        desk.end_all(outcome)
+        desk.work(after=10)
+
+    desk.post("Down", episode=9)
+    desk.work(after=10)
+
+    assert len(desk.started) == 6
+
+
+def test_maintenance_holds_an_alert_until_its_end(with_routes):
+    window = Window(
+        "patches",
+        begins_at=datetime.fromtimestamp(BEGAN - 60, UTC),
+        ends_at=datetime.fromtimestamp(BEGAN + 600, UTC),
+    )
+    desk = with_routes(windows=[window])
+    desk.post("Down")
+    desk.work()
+    assert "maintenance patches" in desk.reason()
+    assert not desk.started
+
+    desk.work(after=601)
+
+    assert len(desk.started) == 1
+
+
+def test_routes_of_today_decide_on_alerts_of_yesterday(desk):
+    desk.runs.is_away = True
+    desk.post("Down")
+    desk.post("Elsewhere")
+    desk.store.close()
+    desk.routes = Routes(Path("routes.yaml"), [route("Elsewhere", "recover-redis")])
+    desk.begin()
+    desk.runs.is_away = False
+    desk.post("Elsewhere")
+    desk.work()
+
+    assert desk.states() == ["not-routed", "started"]
+
+
+def test_the_silence_of_the_watchdog_is_told_once_and_its_return_too(desk):
+    desk.post("Watchdog")
+    desk.work(after=500)
+    assert not desk.told
+
+    for _ in range(3):
+        desk.work(after=200)
+    desk.restart()
+    desk.work(after=700)
+    assert [notice.severity for notice in desk.told] == ["critical"]
+
+    desk.post("Watchdog")
+    desk.work(after=1)
+    desk.work(after=1)
+
+    assert [notice.severity for notice in desk.told] == ["critical", "info"]
+    assert not desk.started
+
+
+def test_a_watchdog_that_was_never_heard_is_told_too(desk):
+    desk.work(after=601)
+
+    assert [notice.subject for notice in desk.told] == ["the watchdog is silent"]
+
+
+def test_two_receivers_on_one_store_start_runs_one_at_a_time(desk, tmp_path):
+    desk.post("Down", "a")
+    desk.work()
+    other = Desk(tmp_path, runs=desk.runs)
+    other.post("Down", "b")
+    other.work()
+    assert len(desk.started) == 1
+
+    desk.store.close()
+    other.work()
+
+    assert [host for _, host in desk.started] == ["a", "b"]
+    other.store.close()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_kill_at_any_question_to_the_server_neither_loses_nor_doubles(desk, seed):
+    """Goal: no moment between two phases is a point of no return.
+
+    Method: let questions to the server fail before or after they took effect, and begin anew.
+    """
+    chance = random.Random(seed)  # noqa: S311 (no secret depends on it)
+    asked = desk.runs._ask
+
+    def fail_sometimes():
+        asked()
+        if chance.random() < 0.3:
+            raise Unreachable("the Prefect server", "anything", "killed")
+
+    desk.runs._ask = fail_sometimes
+    for n, instance in enumerate(INSTANCES):
+        desk.runs.loses_answers = n % 2 == seed % 2
+        desk.post("Down", instance)
+        desk.work(after=1)
+        desk.restart()
+    desk.runs.loses_answers = False
+    for _ in range(60):
+        desk.work(after=1)
+
+    assert sorted(host for _, host in desk.started) == list(INSTANCES)
+    assert desk.states() == ["started"] * len(INSTANCES)
