@@ -1,4 +1,4 @@
-"""What the Prefect server must know: block types, work pools with their queues, deployments.
+"""What the Prefect server must know: block types, work pools, deployments and their schedules.
 
 Run as `python -m operate.stack.registration FILE` against the server of PREFECT_API_URL; may be
 run again at any time.
@@ -22,6 +22,7 @@ from blocks.kubernetes_cluster import KubernetesCluster
 from blocks.mysql_server import MysqlServer
 from blocks.postgres_server import PostgresServer
 from blocks.ssh_host import SshHost
+from operate.schedules.applying import apply_schedules
 from operate.stack.place import PROJECT
 from operate.stack.pools import Pool, read_pools
 
@@ -37,7 +38,7 @@ def register(deployments: Path) -> None:
     """Register everything; what is there already is brought up to date.
 
     Raises:
-        BadInput: the file of the work pools is malformed.
+        BadInput: the file of the work pools, or that of the schedules, is wrong.
         subprocess.CalledProcessError: `prefect deploy` said no; it has printed why.
     """
     pools = read_pools(deployments.with_name("work-pools.yaml"))
@@ -50,6 +51,7 @@ def register(deployments: Path) -> None:
     subprocess.run(  # noqa: S603 (its arguments are our own)
         [*prefect, "deploy", "--all", "--prefect-file", str(deployments)], cwd=PROJECT, check=True
     )
+    apply_schedules()
 
 
 def _register_pool(client: SyncPrefectClient, pool: Pool) -> None:
