@@ -28,6 +28,8 @@ def question_markdown(question: Question, plan_chars_max: int = FORM_CHARS_MAX) 
         "",
         _plan(question, plan_chars_max),
         "",
+        "### Who asks",
+        "",
         f"- {name} {code(asked.plan_hash)} of recovery {code(question.recovery_id)}",
         f"- Asked for by {inline(who)}",
         f"- Approvals: {asked.needs} of {inline(persons)}; given: {inline(given)}",
