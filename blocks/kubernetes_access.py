@@ -47,7 +47,7 @@ class Source:
         for path in paths:
             if not path.is_file():
                 remedy = "Put the kubeconfig there on the worker, readable by its user"
-                raise BadInput(str(path), "there is no such file", remedy)
+                raise BadInput("cluster (kubeconfig)", f"there is no file {path}", remedy)
         return paths
 
 

@@ -20,6 +20,7 @@ from recovery.forms import Saved, told_from_reference
 
 SCHEMES = ("kubeconfig", "in-cluster")
 OPTIONS = ("env", "context", "namespace", "as", "as_group", "name")
+OTHERWISE = "kubeconfig:///path/on/the/worker?context=NAME&namespace=NS, nor in-cluster:"
 SHAPE = "Write kubeconfig:///path/on/the/worker?context=NAME&namespace=NS, or in-cluster:"
 FRESH_SECONDS = 60.0  # tokens are read anew from their files after that, as kubectl would
 
@@ -122,8 +123,11 @@ class KubernetesCluster(Block):
         Raises:
             BadInput: the URL is malformed, or there is no such block.
         """
+        if given.startswith(("/", "~")):
+            path = Path(given).expanduser()
+            raise BadInput(field, f"{given} is a path", f"Write kubeconfig://{path}")
         if given.partition(":")[0] not in SCHEMES or ":" not in given:
-            return saved_block(cls, given, field, SHAPE.removeprefix("Write "))
+            return saved_block(cls, given, field, OTHERWISE)
         try:
             return cls.from_url(given)
         except BadInput as wrong:

@@ -85,9 +85,11 @@ def show_plan(console: Console, plan: Plain, *, is_full: bool = False) -> None:
             branch.add(_command(command, is_full=is_full))
     console.print(tree, soft_wrap=True)
     acts = [step for step in plan["steps"] if step["kind"] == "act"]
-    to_do = [step for step in acts if not step.get("is_already_so")]
-    commands = sum(len(step["commands"]) for step in acts)
-    told = f"{len(to_do)} of {len(acts)} acts to do, {commands} commands; nothing was changed"
+    due = [step for step in acts if not step.get("is_already_so")]
+    to_do = [step for step in due if not step.get("only_if")]
+    commands = sum(len(step["commands"]) for step in to_do)
+    held = f", {len(due) - len(to_do)} more only if needed" if len(due) > len(to_do) else ""
+    told = f"{len(to_do)} of {len(acts)} acts to do{held}, {commands} commands; nothing was changed"
     is_well = not to_do and not plan["refusals"]
     console.print(Text("it is well: nothing to do", "green") if is_well else told)
     if not plan["refusals"]:
@@ -109,6 +111,8 @@ def _planned_step(step: Plain) -> Text:
             if step.get("is_already_so")
             else _danger(step["danger"])
         )
+        if step.get("only_if") and not step.get("is_already_so"):
+            line.append(f", only if {step['only_if']}", "dim")
     if step.get("found"):
         line.append(f"  {step['found']}")
     return line

@@ -49,6 +49,8 @@ OPTION_TITLES = {
     "break_glass": "Break glass: reason to go ahead without an approved plan",
     "take_over_by": "Take over a lost attempt: your name",
     "undo_by": "Undo the resumed recovery: your name",
+    "requested_by": "Requested by: your name",
+    "if_taken": "Where the target is taken: empty or skip",
 }
 OPTION_HELP = {
     "resume": "Id of the recovery to go on with. Empty begins a new one.",

@@ -1,7 +1,7 @@
 """What a recovery would do: every step with its exact commands, and a hash to give consent to."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from recovery.values import fingerprint
@@ -26,6 +26,7 @@ class PlannedStep:
     """One step of a plan.
 
     `is_already_so`: its effect is there, it would do nothing. `found`: what a look returned.
+    `only_if`: what calls for it, where it is mostly not needed.
     """
 
     key: str
@@ -35,11 +36,12 @@ class PlannedStep:
     commands: tuple[str, ...] = ()
     is_already_so: bool = False
     found: str = ""
+    only_if: str = ""
 
     def as_plain(self) -> dict[str, Any]:
         """The step as `recover plan --json` prints it; `found` stands in looks alone.
 
-        A plan's hash is made of acts as they are written here.
+        A plan's hash is made of acts as they are written here, but for `only_if`.
         """
         plain: dict[str, Any] = {
             "key": self.key,
@@ -49,7 +51,9 @@ class PlannedStep:
             "commands": list(self.commands),
             "is_already_so": self.is_already_so,
         }
-        return plain if self.kind == "act" else {**plain, "found": self.found}
+        if self.kind != "act":
+            return {**plain, "found": self.found}
+        return {**plain, "only_if": self.only_if} if self.only_if else plain
 
 
 @dataclass
@@ -68,7 +72,8 @@ class Plan:
 
         Only what changes something counts: a look that is taken once more changes no plan.
         """
-        acts = [step.as_plain() for step in self.steps if step.kind == "act"]
+        plain = [replace(step, only_if="").as_plain() for step in self.steps]
+        acts = [step for step in plain if step["kind"] == "act"]
         return fingerprint([self.flow, self.target, self.parameters, acts])[:16]
 
     @property
@@ -103,6 +108,8 @@ def as_markdown(plan: Plan) -> str:
             lines.append(f"- {step.kind} `{step.key}`" + (f": {step.found}" if step.found else ""))
             continue
         note = "already so, nothing to do" if step.is_already_so else step.danger
+        if step.only_if and not step.is_already_so:
+            note = f"{note}, only if {step.only_if}"
         lines += [f"- **act `{step.key}`** on {step.target} ({note})"]
         if step.commands:
             lines += ["", "  ```", *(f"  {text}" for text in step.commands), "  ```", ""]

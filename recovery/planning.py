@@ -119,7 +119,8 @@ class PlanWalk(Walk):
                 result = None if terms.expected is None else ask(terms.expected, call.arguments)
         planned = tuple(redact(without_identity(str(text), self.identities)) for text in commands)
         is_there = verdict is Verdict.DONE
-        step = self._planned(call, terms.danger, commands=planned, is_already_so=is_there)
+        more = {"commands": planned, "is_already_so": is_there, "only_if": terms.only_if}
+        step = self._planned(call, terms.danger, **more)
         self._list(call, step)
         return Outcome("Planned", f"{len(planned)} commands", result)
 

@@ -78,6 +78,8 @@ class Terms:
         redo_stale: a done act whose effect is gone may be done again; else a person is asked.
         lasts_until: the name of the act that ends its effect on purpose (scaled down, until
             scaled back); once that one is done, this one is not asked about again.
+        only_if: for an act that a plan always shows and that is mostly not needed, such as the
+            way back of another: what calls for it, as "a reader does not come up with it".
         wait_in_doubt: for an act that takes its target down: waits until the target answers.
             Asked first when the act is in doubt, as nothing else can be asked until then.
     """
@@ -93,6 +95,7 @@ class Terms:
     redo_half_done: bool = False
     redo_stale: bool = True
     lasts_until: str = ""
+    only_if: str = ""
     wait_in_doubt: Callable[..., Any] | None = None
 
 

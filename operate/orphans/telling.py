@@ -7,6 +7,7 @@ from typing import Any
 from recovery.notices.notice import Notice, Occasion
 from recovery.notices.sending import notify
 
+TOLD_MAX = 20_000
 Notify = Callable[[str, Mapping[str, Any]], None]
 logger = logging.getLogger("recovery.orphans")
 
@@ -35,13 +36,15 @@ class Teller:
 
     def __init__(self, notify: Notify) -> None:
         self._notify = notify
-        self._told: set[tuple[object, ...]] = set()
+        self._told: dict[tuple[object, ...], None] = {}
 
     def tell(self, topic: tuple[object, ...], text: str, facts: Mapping[str, Any]) -> None:
         """Tell of a topic, unless it was told of already."""
         if topic in self._told:
             return
-        self._told.add(topic)
+        self._told[topic] = None
+        if len(self._told) > TOLD_MAX:
+            del self._told[next(iter(self._told))]
         try:
             self._notify(text, facts)
         except Exception:  # whatever a way of telling does, orphans are still to be seen to
@@ -50,5 +53,5 @@ class Teller:
     def has_passed(self, topic: tuple[object, ...]) -> bool:
         """Forget a topic; whether it had been told of."""
         was_told = topic in self._told
-        self._told.discard(topic)
+        self._told.pop(topic, None)
         return was_told

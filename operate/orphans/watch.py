@@ -8,28 +8,25 @@ key, and the lease lets one attempt act. So any number of watches may run, and a
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from operate.orphans.attempts import (
     AttemptReader,
     KnownAttempt,
     Orphan,
-    has_later_attempt,
-    is_first,
     newest_by_run,
 )
+from operate.orphans.care import Care
 from operate.orphans.mending import Shown, due_state
 from operate.orphans.pace import Pace
-from operate.orphans.ruling import Case, Ruling, What, rule
+from operate.orphans.ruling import What
 from operate.orphans.runs import Runs, SeenRun, Server
+from operate.orphans.sightings import Sightings
 from operate.orphans.telling import Notify, Teller, log_it
 from operate.orphans.waiting import waiting_since
-from operate.orphans.wording import how_to_resume, prefix_of, what_is_known, what_is_next
+from operate.orphans.wording import prefix_of
 from operate.server import api_url
-from recovery.errors import BadInput, Unreachable
-from recovery.journal.events import Kind
-from recovery.journal.lease import this_worker
+from recovery.errors import Unreachable
 from recovery.journal.opening import open_journal
 from recovery.journal.store import Journal, JournalUnavailable
 from recovery.run import Recovery
@@ -73,14 +70,13 @@ class Watch:
     _journal: Journal | None = None
     _server: Server = field(default_factory=Server)
     _attempts: AttemptReader = field(default_factory=AttemptReader)
-    _since: dict[tuple[object, ...], float] = field(default_factory=dict)
+    _sightings: Sightings = field(default_factory=Sightings)
     _right: set[tuple[str, int]] = field(default_factory=set)
-    _ruled: dict[tuple[str, int], What] = field(default_factory=dict)
-    _mine: set[tuple[str, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Begin with nothing told."""
         self.teller = Teller(self.notify)
+        self._care = Care(self.recoveries, self.pace, self.teller)
 
     def look(self) -> Look:
         """Look once, and do what is due; who does not answer is named in what is returned."""
@@ -128,13 +124,21 @@ class Watch:
                     self._act_with_server(journal, asked, attempts, orphans, look)
             except Unreachable as error:
                 look.server_error = error.seen
-                if self._seconds_seen(SERVER) >= self.pace.away:  # one that is busy is not away
+                if (
+                    self._sightings.seconds(SERVER) >= self.pace.away
+                ):  # one that is busy is not away
                     text = f"{look.server}: the Prefect server does not answer: {error.seen}"
                     self.teller.tell(SERVER, f"{text}; orphans are told from the journal alone", {})
         seen = {(row["recovery"], row["attempt"]) for row in look.orphans}
         for orphan in orphans:
             if orphan.key not in seen:
-                self._see_to(journal, orphan, None, {}, look)
+                look.orphans.append(self._care.see_to(journal, orphan, None, None))
+
+    def _tell_away(self, look: Look) -> None:
+        if self._sightings.seconds(SERVER) < self.pace.away:
+            return  # it may only be busy
+        text = f"{look.server}: the Prefect server does not answer: {look.server_error}"
+        self.teller.tell(SERVER, f"{text}; orphans are told from the journal alone", {})
 
     def _act_with_server(
         self,
@@ -146,12 +150,13 @@ class Watch:
     ) -> None:
         by_key = {orphan.key: orphan for orphan in orphans}
         runs = self._project(asked, attempts, by_key, look)
-        self._since.pop(SERVER, None)
+        self._sightings.forget(SERVER)
         if self.teller.has_passed(SERVER):
             text = f"{look.server}: the Prefect server answers again"
             self.teller.tell((*SERVER, time.monotonic()), text, {})
         for orphan in orphans:
-            self._see_to(journal, orphan, asked, runs, look)
+            run = runs.get(orphan.flow_run_id)
+            look.orphans.append(self._care.see_to(journal, orphan, asked, run))
         self._see_to_waiting(asked, newest_by_run(attempts), look)
 
     def _project(
@@ -163,6 +168,7 @@ class Watch:
     ) -> dict[str, SeenRun]:
         """Have the server show runs as the journal says they are; return those it has."""
         newest = newest_by_run(attempts)
+        self._right &= {(attempt.recovery_id, attempt.n) for attempt in attempts}
         unsettled = {
             run_id: attempt
             for run_id, attempt in newest.items()
@@ -203,71 +209,6 @@ class Watch:
         text = f"{prefix_of(attempt.recovery_id)}run {run.run_id} was {run.state_name}, is {name}"
         self.teller.tell(("mended", run.run_id, run.state_id), text, row)
 
-    def _see_to(
-        self,
-        journal: Journal,
-        orphan: Orphan,
-        asked: Runs | None,
-        runs: Mapping[str, SeenRun],
-        look: Look,
-    ) -> None:
-        run = runs.get(orphan.flow_run_id)
-        ruling, new_run = self._ruling(journal, orphan, asked, run)
-        row = _row(orphan, ruling, new_run)
-        known, following = what_is_known(orphan), what_is_next(orphan, ruling)
-        text = f"{prefix_of(orphan.recovery_id)}{known}. {following}"
-        if not orphan.found_at:
-            body = {
-                "attempt": orphan.n,
-                "worker": orphan.worker,
-                "in_doubt": list(orphan.in_doubt),
-                "by": f"orphan watch {this_worker()}",
-            }
-            event = journal.append(orphan.recovery_id, Kind.ORPHANED, body)
-            is_news = is_first(journal, orphan, event)
-        else:
-            is_news = self._ruled.get(orphan.key, ruling.what) is not ruling.what
-            is_news = is_news and ruling.what is not What.WAIT
-        self._ruled[orphan.key] = ruling.what
-        if is_news:
-            self.teller.tell(("orphan", *orphan.key, ruling.what, ruling.why), text, row)
-        look.orphans.append(row)
-
-    def _ruling(
-        self, journal: Journal, orphan: Orphan, asked: Runs | None, run: SeenRun | None
-    ) -> tuple[Ruling, str]:
-        """Rule on an orphan, and resume it where that is the ruling; return also its new run."""
-        if orphan.n in orphan.ordered:
-            self._leave_to_others(orphan)
-            return _ordered(journal, orphan, asked, run)
-        case = Case(
-            orphan=orphan,
-            declared=self.recoveries.get(orphan.flow),
-            run=run,
-            is_server_known=asked is not None or not api_url(),
-            age=self._age_of(orphan),
-            heard_ago=_seconds_since(orphan.last_heard_at),
-        )
-        ruling = rule(case, self.pace)
-        if ruling.what is not What.RESUME or asked is None or run is None:
-            return ruling, ""
-        body = {
-            "attempt": orphan.n,
-            "by": f"orphan watch {this_worker()}",
-            "because": ruling.why,
-            "flow_run_id": orphan.flow_run_id,
-        }
-        event = journal.append(orphan.recovery_id, Kind.RESUME_ORDERED, body)
-        if is_first(journal, orphan, event):
-            self._mine.add(orphan.key)
-        self._leave_to_others(orphan)
-        return _ordered(journal, orphan, asked, run)
-
-    def _leave_to_others(self, orphan: Orphan) -> None:
-        """Do not tell that it is resumed where another watch ordered that, and hence tells."""
-        if orphan.key not in self._mine and self._ruled.get(orphan.key) is What.WAIT:
-            self._ruled[orphan.key] = What.RESUME
-
     def _see_to_waiting(self, asked: Runs, newest: Mapping[str, KnownAttempt], look: Look) -> None:
         """Tell of runs that nobody takes, that do not begin, and that nobody ends."""
         for run in asked.unfinished(self.recoveries):
@@ -283,55 +224,5 @@ class Watch:
 
     def _seconds_in(self, run: SeenRun) -> float:
         """For how long a run has been seen in the state it is in, since it was due."""
-        seen = self._seconds_seen(("run", run.run_id, run.state_id)) if run.is_due else 0.0
+        seen = self._sightings.seconds(("run", run.run_id, run.state_id)) if run.is_due else 0.0
         return max(seen, run.seconds_by_server) if self.is_single else seen
-
-    def _age_of(self, orphan: Orphan) -> float:
-        seen = self._seconds_seen(("orphan", *orphan.key))
-        return max(seen, _seconds_since(orphan.found_at) if orphan.found_at else 0.0)
-
-    def _seconds_seen(self, key: tuple[object, ...]) -> float:
-        now = time.monotonic()
-        return now - self._since.setdefault(key, now)
-
-
-def _ordered(
-    journal: Journal, orphan: Orphan, asked: Runs | None, run: SeenRun | None
-) -> tuple[Ruling, str]:
-    """Have the run that resumes it, made now or before, and see whether it may still begin."""
-    if asked is None:
-        return Ruling(What.WAIT, "the Prefect server, which runs it, does not answer"), ""
-    if run is None or not run.deployment_id:
-        return Ruling(What.PERSON, "its run is no longer known to the Prefect server"), ""
-    try:
-        new_run = asked.resume(orphan, run.deployment_id)
-    except BadInput as error:
-        return Ruling(What.PERSON, f"no run could be started: {error}"), ""
-    if new_run.is_final and not has_later_attempt(journal, orphan):
-        why = f"run {new_run.run_id}, which was to resume it, ended as {new_run.state_name}"
-        return Ruling(What.PERSON, why), new_run.run_id
-    return Ruling(What.RESUME, f"run {new_run.run_id} of a worker does that"), new_run.run_id
-
-
-def _row(orphan: Orphan, ruling: Ruling, new_run: str) -> dict[str, Any]:
-    return {
-        "recovery": orphan.recovery_id,
-        "flow": orphan.flow,
-        "target": orphan.target,
-        "attempt": orphan.n,
-        "run": orphan.flow_run_id,
-        "worker": orphan.worker,
-        "last_heard_at": orphan.last_heard_at,
-        "was_in": orphan.was_in,
-        "in_doubt": list(orphan.in_doubt),
-        "what": str(ruling.what),
-        "why": ruling.why,
-        "resumed_by": new_run,
-        "next": how_to_resume(orphan) if ruling.what is What.PERSON else "",
-    }
-
-
-def _seconds_since(at: str) -> float:
-    if not at:
-        return 0.0
-    return (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()

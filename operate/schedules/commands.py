@@ -81,8 +81,10 @@ def _show_applied(console: "Console", rows: list[dict[str, Any]]) -> None:
 
 
 def _show_listed(console: "Console", rows: list[dict[str, Any]]) -> None:
+    from recovery.evidence.timeline import duration
+
     for row in rows:
-        when = row["when"].get("cron") or f"every {row['when'].get('interval')} s"
+        when = row["when"].get("cron") or f"every {duration(row['when'].get('interval', 0))}"
         state = "" if row["is_active"] else ", inactive"
         zone = row["when"].get("timezone", "UTC")
         line = f"{row['name']}: {row['recovery']}, {when} {zone}{state}"

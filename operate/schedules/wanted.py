@@ -23,6 +23,7 @@ from operate.nearest import did_you_mean
 from operate.parameters import typed_values
 from operate.schedules.spread import spread_cron, spread_seconds
 from recovery.errors import BadInput
+from recovery.evidence.timeline import duration
 from recovery.inputs import refuse_passwords
 from recovery.run import Recovery
 from recovery.values import shortly, to_plain
@@ -63,7 +64,7 @@ class WantedSchedule:
         """When it runs, for people."""
         if isinstance(self.when, CronSchedule):
             return f"{self.when.cron} {self.when.timezone}"
-        return f"every {self.when.interval}"
+        return f"every {duration(self.when.interval.total_seconds())}"
 
 
 def default_file() -> Path:

@@ -100,7 +100,12 @@ def set_client_secret(
         session.set_secret(order.realm, found.uuid, new_secret(setting, kept))
 
 
-@act(commands=set_commands, done_when=is_client_secret_back, redo_stale=False)
+@act(
+    commands=set_commands,
+    done_when=is_client_secret_back,
+    redo_stale=False,
+    only_if="a service does not come up with it",
+)
 def put_client_secret_back(
     order: SecretOrder, setting: ConfigOrder, found: ClientFound, kept: str, *, is_due: bool
 ) -> None:

@@ -146,8 +146,7 @@ def how_it_went(order: ContainerOrder, found: ContainerFound) -> Went:
     mark, epoch = current_fence().recovery_id, current_fence().epoch
     with order.cluster.session() as session:
         if read_state(found.workload, session.get(found.workload.path)).mark != mark:
-            seen = "there is another rollout than that of this recovery"
-            return Went(HowItWent.OUT, seen, [], epoch)
+            return Went(HowItWent.OUT, restarting.another_rollout(), [], epoch)
         is_out = rollout_end(session, found.workload, mark, order.within_seconds)
         state = read_state(found.workload, session.get(found.workload.path))
         pods = pods_of(session, found.workload)
@@ -159,7 +158,12 @@ def how_it_went(order: ContainerOrder, found: ContainerFound) -> Went:
     return Went(HowItWent.CAUSED, f"{state}; {why}", images, epoch)
 
 
-@act(commands=back_commands, done_when=is_taken_back, redo_half_done=True)
+@act(
+    commands=back_commands,
+    done_when=is_taken_back,
+    redo_half_done=True,
+    only_if="its pods do not come up in time",
+)
 def roll_back(order: ContainerOrder, found: ContainerFound, went: Went) -> None:
     """Put back what the container had, where its pods did not come up in time.
 

@@ -178,7 +178,12 @@ def set_value(order: ConfigOrder, found: ConfigFound, kept: str) -> None:
         session.patch(order.path, set_operations(session, order, found, kept))
 
 
-@act(commands=back_commands, done_when=is_put_back, redo_stale=False)
+@act(
+    commands=back_commands,
+    done_when=is_put_back,
+    redo_stale=False,
+    only_if="a reader does not come up with it",
+)
 def put_value_back(order: ConfigOrder, found: ConfigFound, kept: str, *, is_due: bool) -> None:
     """Write the former value back, where a consumer did not come up with the new one.
 

@@ -96,7 +96,12 @@ def consumer_went(order: ConfigOrder, consumer: Consumer) -> Went:
     return restarting.how_it_went.fn(order.workload_order(consumer.workload), consumer.found)
 
 
-@act(each=("consumer",), commands=restart_back_commands, done_when=is_restarted_back)
+@act(
+    each=("consumer",),
+    commands=restart_back_commands,
+    done_when=is_restarted_back,
+    only_if="the value is put back; one of the two is sent",
+)
 def restart_back(order: ConfigOrder, consumer: Consumer, *, is_due: bool, is_late: bool) -> None:
     """Restart a consumer once more, so that it reads the former value; one that is late goes back.
 

@@ -71,11 +71,11 @@ def refuse_unless_confirmed(order: VolumeOrder, found: Found) -> None:
     if order.confirm == volume.was:
         return
     also = "; ".join(found.others_of_claim)
-    others = f" Others were of the same claim: {also}." if also else ""
+    others = f". Others were of the same claim: {also}" if also else ""
     given = f", and {order.confirm!r} was confirmed" if order.confirm else ""
     raise Refused(
         order.label,
-        f"volume {volume} was of claim {volume.was}{given}.{others}",
+        f"volume {volume} was of claim {volume.was}{given}{others}",
         f"If it is the one that is meant, give confirm='{volume.was}'",
     )
 

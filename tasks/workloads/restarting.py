@@ -154,8 +154,7 @@ def how_it_went(order: WorkloadOrder, found: Found) -> Went:
     mark = current_fence().recovery_id
     with order.cluster.session() as session:
         if read_state(found.workload, session.get(found.workload.path)).mark != mark:
-            seen = "there is another rollout than that of this recovery"
-            return Went(HowItWent.OUT, seen, [], current_fence().epoch)
+            return Went(HowItWent.OUT, another_rollout(), [], current_fence().epoch)
         is_done = rollout_end(session, found.workload, mark, order.within_seconds)
         state = read_state(found.workload, session.get(found.workload.path))
         pods = pods_of(session, found.workload)
@@ -169,7 +168,19 @@ def how_it_went(order: WorkloadOrder, found: Found) -> Went:
     return Went(how, seen, images, current_fence().epoch)
 
 
-@act(commands=back_commands, done_when=is_taken_back, redo_half_done=True)
+def another_rollout() -> str:
+    """What is said where the newest rollout is none of this recovery: in a plan there is none."""
+    if not current_fence().epoch:
+        return "not known before it is done"
+    return "there is another rollout than that of this recovery"
+
+
+@act(
+    commands=back_commands,
+    done_when=is_taken_back,
+    redo_half_done=True,
+    only_if="the restart makes it worse",
+)
 def roll_back(order: WorkloadOrder, found: Found, went: Went) -> None:
     """Go back to the pod template of before this recovery, where the restart made it worse.
 

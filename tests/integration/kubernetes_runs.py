@@ -162,14 +162,17 @@ def cronjob(name, image, **pod_spec):
 
 
 def evicted(api, namespace, like):
-    """Put a pod beside another one that was evicted and stays listed; return its path."""
-    names = ("labels", "ownerReferences")
-    meta = {"name": "evicted", **{name: like["metadata"][name] for name in names}}
-    meta["finalizers"] = ["example.net/stays-listed"]
+    """Put a pod beside another one that was evicted and stays listed; return its path.
+
+    It becomes one of its owner's only once it has ended, so that no controller ever counts it.
+    """
+    meta = {"name": "evicted", "finalizers": ["example.net/stays-listed"]}
     body = {"apiVersion": "v1", "kind": "Pod", "metadata": meta}
     container = {"name": "web", "image": f"{namespace}/evicted"}
     api.apply({**body, "spec": {"containers": [container], "nodeName": "gone"}}, namespace)
     path = api.path("v1", "pods", namespace, "evicted")
     told = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory"}
     api.client.patch(f"{path}/status", {"status": told})
+    names = ("labels", "ownerReferences")
+    api.client.patch(path, {"metadata": {name: like["metadata"][name] for name in names}})
     return path

@@ -183,6 +183,17 @@ def test_recoveries_are_found_by_the_beginning_of_their_id_latest_first(journal)
     assert journal.recovery_ids(limit=1) == ["ab1"]
 
 
+def test_recoveries_of_one_flow_are_found_by_how_they_were_opened(journal):
+    for recovery_id, flow in (("r1", "drill"), ("r2", "drill-more"), ("r3", 'odd" flow')):
+        journal.append(recovery_id, Kind.OPENED, {"flow": flow, "target": "drill"})
+    journal.append("r2", Kind.SAW, {"flow": "drill"})
+
+    assert journal.recovery_ids(flow="drill") == ["r1"]
+    assert journal.recovery_ids(flow='odd" flow') == ["r3"]
+    assert journal.recovery_ids(flow="dril") == []
+    assert journal.recovery_ids(flow="drill", starting_with="r2") == []
+
+
 def test_a_lease_is_held_by_one_and_each_take_over_raises_its_epoch(journal):
     first = taken(journal)
     held = journal.take_lease("db", "r2", "other", 20)

@@ -157,10 +157,9 @@ def test_one_that_is_not_declared_so_is_told_to_cron_and_retried_in_the_ui(stage
     recovery_id = recovery_id_of(run_id)
     wait_until(lambda: stage.is_free(recovery_id), "the lease to run out", within_seconds=60)
 
-    looks = [command(sys.executable, "-m", "operate.orphans", "--once", "--json") for _ in "ab"]
+    code, looked = command(sys.executable, "-m", "operate.orphans", "--once", "--json")
 
-    (code, row), crashed = looks[1], stage.state(run_id)
-    row = orphan_in(Look(**row), recovery_id)
+    row, crashed = orphan_in(Look(**looked), recovery_id), stage.state(run_id)
     assert (code, row["what"], row["in_doubt"]) == (4, "person", ["start"])
     assert f"`recover resume {recovery_id}`" in row["next"]
     assert f"`recover resume {recovery_id}`" in crashed["message"]

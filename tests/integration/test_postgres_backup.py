@@ -9,9 +9,12 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
+from typer.testing import CliRunner
 
 import flows.postgres_backup  # noqa: F401 (declares the recoveries)
 from blocks.postgres_programs import PostgresProgram
+from operate.cli import app
+from operate.drills.records import is_proven
 from recovery.declare import RECOVERIES, run_plainly
 from recovery.drill import read_runs
 from recovery.errors import BadInput, CommandFailed, NotVerified, Refused, TargetTaken
@@ -107,6 +110,42 @@ def test_a_backup_is_proven_by_a_drill_that_leaves_nothing_behind(store):
     journal = open_journal()
     assert [each.is_proof for each in read_runs(journal, DRILL.name)] == [True]
     assert not any(verify_journal(journal, None).values())
+
+
+def test_the_command_line_tells_what_was_proven_when_and_in_which_time(store):
+    def told(*words):
+        ended = CliRunner().invoke(app, [*words, "--json"])
+        assert ended.exit_code == 0, ended.output
+        return json.loads(ended.stdout)
+
+    before = told("drill", "list")
+    store.back_up()
+    settings = {"folder": str(store.folder), "server": store.url("lab")}
+    options = [part for each in settings.items() for part in ("--set", "=".join(each))]
+    run_here = told("drill", "run", DRILL.name, *options)
+    (row,) = told("drill", "list")
+    (past,) = told("drill", "history", DRILL.name)
+    listed = {each["name"]: each for each in told("list")}
+
+    assert [each["last"] for each in before] == ["never run"]
+    assert run_here["state"] == row["last"] == "recovered"
+    assert row["is_proven"]
+    assert row["proves"] == BACK_UP.name
+    assert row["rto_seconds"] == pytest.approx(sum(past["phases"].values()))
+    assert listed[BACK_UP.name]["is_proven"]
+    assert listed[BACK_UP.name]["proven_at"] == row["proven_at"]
+    assert not listed[DRILL.name]["has_drill"]
+    refused = CliRunner().invoke(app, ["drill", "run", BACK_UP.name])
+    assert refused.exit_code == 2
+
+
+def test_a_proof_runs_out(monkeypatch):
+    days = [(datetime.now(UTC) - timedelta(days=n)).isoformat() for n in (1, 29, 31)]
+
+    assert [is_proven(at) for at in ("", *days)] == [False, True, True, False]
+    monkeypatch.setenv("RECOVER_DRILL_DAYS", "soon")
+    with pytest.raises(BadInput, match="RECOVER_DRILL_DAYS"):
+        is_proven(days[0])
 
 
 def test_a_plan_shows_every_command_and_changes_nothing(store):

@@ -156,12 +156,12 @@ def test_consent_to_a_plan_is_consent_to_putting_the_value_back(settings):
 
 
 def test_a_pod_that_was_evicted_and_is_still_listed_has_nothing_to_read(settings):
+    settings.deadline_seconds = 60
     settings.reader(replicas=1)
     (pod,) = settings.api.pods(settings.namespace, **{"k8s-app": "web"})
     path = evicted(settings.api, settings.namespace, pod)
-    settings.api.wait_until_out(settings.namespace, "web")
 
-    ended = settings.run(value="200", within_seconds=20)
+    ended = settings.run(value="200", within_seconds=60)
 
     assert ended.error is None, ended.error
     assert ended.result.holds == [

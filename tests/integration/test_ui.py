@@ -17,7 +17,7 @@ from tests.lab.grafana_database import make_grafana_database, make_grafana_mysql
 from tests.lab.processes import write_secret
 from tests.lab.session import started_or_skipped
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("recover-up")]
+pytestmark = pytest.mark.timeout(900)
 
 FRACTIONS = "truncated-fraction:*"
 MOVED = ("dashboard", "data_source", "user", "org", "alert_rule")

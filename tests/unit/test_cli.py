@@ -416,6 +416,17 @@ def test_a_plan_shows_what_was_found_and_the_first_line_of_a_long_command():
     assert "cp a b" in shown(partial(screens.show_plan, is_full=True), plan)
 
 
+def test_a_plan_tells_the_way_back_that_is_mostly_not_needed_from_what_will_be_done():
+    plan = planned(commands=["start"])
+    back = {**plan["steps"][1], "key": "stop", "only_if": "it does not come up"}
+    plan["steps"].append({**back, "commands": ["stop"]})
+
+    text = shown(screens.show_plan, plan)
+
+    assert "act stop on db1  change, only if it does not come up" in text
+    assert "1 of 2 acts to do, 1 more only if needed, 1 commands; nothing was changed" in text
+
+
 def test_a_plan_with_nothing_to_do_says_that_it_is_well():
     text = shown(screens.show_plan, planned(is_already_so=True))
 

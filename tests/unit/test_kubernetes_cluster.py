@@ -91,11 +91,18 @@ def test_in_the_cluster_the_address_is_that_of_the_service(monkeypatch):
         ("kubeconfig:///a?as_group=b", "together with a user"),
         ("in-cluster:?context=a", "there is no context"),
         ("in-cluster:/path", "names no kubeconfig"),
+        ("/root/.kube/config", "is a path. Write kubeconfig:///root/.kube/config"),
+        ("prod", "neither kubeconfig:///path.*, nor in-cluster: nor,"),
     ],
 )
 def test_a_url_that_is_malformed_is_refused_by_its_part(url, said):
     with pytest.raises(BadInput, match=said):
         KubernetesCluster.named(url)
+
+
+def test_a_file_that_is_missing_is_told_by_the_parameter_that_names_it(tmp_path):
+    with pytest.raises(BadInput, match=r"cluster \(kubeconfig\): there is no file /.*nowhere"):
+        place_of_server(Source(tmp_path / "nowhere"))
 
 
 def test_a_context_that_is_missing_is_told_with_those_there_are(conf):
