@@ -48,10 +48,12 @@ def watch(
 
     with answering(as_json=as_json, debug=debug, next_command="recover doctor") as answer:
         from operate.catalogue import recoveries
+        from operate.orphans.telling import tell_people
         from operate.orphans.watch import Watch
+        from recovery.notices.sending import wait_until_sent
 
         _log_to_stderr()
-        watching = Watch(recoveries(), is_single=once)
+        watching = Watch(recoveries(), is_single=once, notify=tell_people)
         try:
             if once:
                 look = watching.look()
@@ -62,6 +64,7 @@ def watch(
                 return
             look_until_ended(watching, every, pulse, as_json=as_json)
         finally:
+            wait_until_sent()
             watching.close()
 
 

@@ -4,6 +4,9 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from recovery.notices.notice import Notice, Occasion
+from recovery.notices.sending import notify
+
 TOLD_MAX = 20_000
 Notify = Callable[[str, Mapping[str, Any]], None]
 logger = logging.getLogger("recovery.orphans")
@@ -13,6 +16,16 @@ def log_it(text: str, facts: Mapping[str, Any]) -> None:
     """Write it to the log, as a warning; the facts are in the text."""
     del facts
     logger.warning("%s", text)
+
+
+def tell_people(text: str, facts: Mapping[str, Any]) -> None:
+    """Write it to the log, and send it by the channels of RECOVER_NOTIFICATIONS."""
+    log_it(text, facts)
+    recovery_id = str(facts.get("recovery", ""))
+    occasion = Occasion.LOST if recovery_id else Occasion.ALARM
+    following = f"recover status {recovery_id}" if recovery_id else "recover doctor"
+    run = str(facts.get("run", ""))
+    notify(Notice(occasion, text, "", "", recovery_id, following, run))
 
 
 class Teller:

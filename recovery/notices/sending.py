@@ -19,6 +19,7 @@ from recovery.walk import logger
 from recovery.words import LINE_CHARS_MAX, cut
 
 WITHIN_SECONDS = 10.0
+AT_ONCE_MAX = 50
 
 
 @dataclass
@@ -56,6 +57,7 @@ class _Sending:
 
 
 _under_way: list[_Sending] = []
+_lock = threading.Lock()
 
 
 def notify(notice: Notice, journal: Journal | None = None) -> None:
@@ -73,21 +75,35 @@ def notify(notice: Notice, journal: Journal | None = None) -> None:
         return
     for channel in wanted:
         sending = _Sending(notice, channel, journal)
+        if _is_too_much():
+            sending.note(f"{AT_ONCE_MAX} notices are on their way already")
+            continue
         sending.thread = threading.Thread(
             target=contextvars.copy_context().run,
             args=(sending.send,),
             name=f"notify {channel.block}",
             daemon=True,  # one that hangs keeps no process from ending
         )
-        _under_way.append(sending)
         sending.thread.start()
+        with _lock:
+            _under_way.append(sending)
+
+
+def _is_too_much() -> bool:
+    """Forget what has arrived; whether as much as may be is still on its way."""
+    with _lock:
+        _under_way[:] = [one for one in _under_way if one.thread and one.thread.is_alive()]
+        return len(_under_way) >= AT_ONCE_MAX
 
 
 def wait_until_sent(within_seconds: float = WITHIN_SECONDS) -> None:
     """Give what is under way until the deadline, for a process or a journal that ends now."""
     deadline = time.monotonic() + within_seconds
-    while _under_way:
-        sending = _under_way.pop()
+    while True:
+        with _lock:
+            if not _under_way:
+                return
+            sending = _under_way.pop()
         if sending.thread is not None:
             sending.thread.join(max(0.0, deadline - time.monotonic()))
         sending.note(f"no answer within {within_seconds:g} s")

@@ -12,6 +12,7 @@ from prefect.blocks.webhook import Webhook
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
 from blocks.mail_notification import MailNotification
+from operate.orphans.telling import tell_people
 from recovery.errors import BadInput
 from recovery.journal.events import Kind
 from recovery.journal.opening import open_journal
@@ -192,3 +193,16 @@ def test_a_mail_server_that_speaks_no_tls_is_told_of_by_its_name(mail):
 
     with pytest.raises(Exception, match=f"mail server 127.0.0.1:{mail.port}"):
         asyncio.run(block.notify("text", "subject"))
+
+
+@pytest.mark.usefixtures("on_server")
+def test_an_orphan_is_told_to_people_with_its_recovery(told, webhook):
+    told({"block": "webhook/plain", "occasions": ["lost"]})
+
+    tell_people("the worker of attempt 1 is gone", {"recovery": "0123456789ab", "run": RUN})
+    tell_people("the journal does not answer", {})
+    wait_until_sent(30)
+
+    plain = webhook.at("/plain")[-1]
+    assert (plain["occasion"], plain["recovery_id"]) == ("lost", "0123456789ab")
+    assert plain["next"] == "recover status 0123456789ab"
