@@ -76,7 +76,9 @@ def _planned(seeking: Seeking, attempt: Attempt) -> Mapping[str, Any]:
     attempt.write(Kind.PLANNED, planned)
     if plan.refusals:
         told = [text.removeprefix(f"refused on {plan.target}: ") for text in plan.refusals]
-        raise Refused(plan.target, "; ".join(told), "Nothing was changed")
+        raise Refused(
+            plan.target, "; ".join(one.removesuffix(".") for one in told), "Nothing was changed"
+        )
     return planned
 
 
