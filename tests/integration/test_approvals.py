@@ -302,6 +302,9 @@ def test_a_run_that_nobody_answers_in_time_can_be_resumed(started, rules, recove
     assert run.removed == []
 
 
+@pytest.mark.skipif(
+    os.environ.get("FAULTS") != "all", reason="FAULTS=all; the unit tests have it with our own form"
+)
 def test_going_back_on_a_worker_is_asked_for_with_its_steps(started):
     run = started(break_glass="a drill", approved_by="Ada")
     assert run.wait_until_ended() == "Recovered"
