@@ -24,7 +24,6 @@ from tests.lab.grafana_database import make_grafana_database, make_grafana_mysql
 from tests.lab.grafana_mysql_like import make_mysql_like
 from tests.lab.mariadb import MariadbServer, private_mariadb
 from tests.lab.prefect_server import (
-    PREFECT,
     PrefectServer,
     ProcessWorker,
     prefect_environment,
@@ -33,7 +32,7 @@ from tests.lab.prefect_server import (
 )
 
 PROJECT = Path(__file__).resolve().parents[2]
-PREFECT_FILE = "deployments/prefect.yaml"
+PREFECT_FILE = str(PROJECT / "deployments" / "prefect.yaml")
 FLOW = DEPLOYMENT = "move-grafana-to-mysql"
 POOL = "recoveries-destructive"
 DATABASE = "grafana"
@@ -255,7 +254,7 @@ def start_prefect(stack: Stack, ends: ExitStack) -> None:
 def register(stack: Stack) -> None:
     """Register all deployments as `deployments/README.md` says."""
     answer = subprocess.run(
-        [*PREFECT, "--no-prompt", "deploy", "--all", "--prefect-file", PREFECT_FILE],
+        [sys.executable, "-m", "operate.stack.registration", PREFECT_FILE],
         env=stack.server.environment(),
         cwd=PROJECT,
         capture_output=True,
@@ -265,7 +264,7 @@ def register(stack: Stack) -> None:
     )
     (stack.home / "deploy.log").write_text(answer.stdout + answer.stderr)
     if answer.returncode != 0:
-        raise DemoFailed(f"`prefect deploy` ended with {answer.returncode}; see deploy.log")
+        raise DemoFailed(f"registering ended with {answer.returncode}; see deploy.log")
     found = stack.server.request("GET", f"/deployments/name/{FLOW}/{DEPLOYMENT}")
     stack.deployment_id = found["id"]
 
