@@ -273,6 +273,7 @@ class PostgresServer(Block):
             application_name=f"recover {fence.recovery_id} {fence.epoch}",
             sslmode=self.sslmode,
             sslrootcert=str(self.tls_ca_file) if self.tls_ca_file else None,
+            client_encoding="UTF8",  # else text of a SQL_ASCII database would come as bytes
             **NOTICING_A_DEAD_PEER,
         )
 

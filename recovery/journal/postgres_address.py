@@ -50,6 +50,7 @@ def postgres_address(url: str, field: str) -> PostgresAddress:
     if parts.get("password"):
         password = Secret(str(parts["password"]))  # known from here on, hence masked everywhere
     more: dict[str, Any] = {n: value for n, value in NOTICING_A_DEAD_PEER.items() if n not in parts}
+    more["client_encoding"] = "UTF8"  # else text of a SQL_ASCII database would come as bytes
     if password is not None:
         more["password"] = password.reveal()
     return PostgresAddress(

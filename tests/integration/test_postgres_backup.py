@@ -112,6 +112,21 @@ def test_a_backup_is_proven_by_a_drill_that_leaves_nothing_behind(store):
     assert not any(verify_journal(journal, None).values())
 
 
+def test_a_database_whose_text_has_no_encoding_is_backed_up_and_restored(postgres, tmp_path):
+    ascii_only = "ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    postgres.execute("DROP DATABASE IF EXISTS old_ascii WITH (FORCE)")
+    postgres.execute(f"CREATE DATABASE old_ascii {ascii_only}")
+    store = Store(postgres, "old_ascii", tmp_path / "backups")
+    store.execute("INSERT INTO people VALUES (1000, E'M\\303\\274ller')")
+
+    taken = store.back_up()
+    ended = store.drill()
+
+    assert taken.state is RecoveryState.RECOVERED, taken.error
+    assert ended.state is RecoveryState.RECOVERED, ended.error
+    assert ended.result.rows == 502
+
+
 def test_the_command_line_tells_what_was_proven_when_and_in_which_time(store):
     def told(*words):
         ended = CliRunner().invoke(app, [*words, "--json"])
