@@ -33,12 +33,14 @@ from tests.lab.grafana_api import stand_in_grafana
 from tests.lab.kubernetes_api import deployment
 from tests.lab.kubernetes_client import ApiSaidNo
 from tests.lab.kubernetes_node import Image
+from tests.lab.processes import wait_until
 
 SHARDS = shards(4, in_a_sample=1)
 WAYS = [False, True] if IS_WHOLE else [False]  # whether the wide rights are taken as well
 POINTS_THERE, POINTS_BACK = 1, 1  # of an ordinary run; all of them with FAULTS=all
 MADE = {
-    ROLES: ("telegraf-metrics", "influx:cluster:viewer", "influx:telegraf"),
+    # The gathering one first: a controller that sees what it gathers go might make it anew.
+    ROLES: ("influx:telegraf", "influx:cluster:viewer", "telegraf-metrics"),
     BINDINGS: ("telegraf-metrics", "influx:telegraf:viewer"),
 }
 
@@ -95,11 +97,21 @@ def make_world(kubernetes, influxdb, tmp_path):
     database = influxdb.create_database("rightskilled")
     influxdb.write(database, *POINTS)
 
+    def is_gone(path):
+        with contextlib.suppress(ApiSaidNo):
+            kubernetes.client.delete(path)
+        try:
+            kubernetes.client.get(path)
+        except ApiSaidNo:
+            return True
+        return False
+
     def remove():
         for path, names in MADE.items():
             for name in names:
-                with contextlib.suppress(ApiSaidNo):
-                    kubernetes.client.delete(f"{path}/{name}")
+                wait_until(
+                    lambda one=f"{path}/{name}": is_gone(one), f"no {name}", within_seconds=30
+                )
 
     with stand_in_grafana() as lab:
         lab.role = "Admin"
