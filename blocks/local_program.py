@@ -49,8 +49,11 @@ def run_program(  # noqa: PLR0913 (what a process is started with)
 
     Raises:
         TimeoutError: it did not end in time.
+        ValueError: it would be fed and read piece by piece.
     """
     feeds = stdin is not None and not hasattr(stdin, "fileno")
+    if feeds and callable(stdout):
+        raise ValueError("fed and read by one thread it could stand still: give a file for stdout")
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(  # noqa: S603 (a program of our own choice)
             list(argv),

@@ -86,6 +86,7 @@ def say(journal: Journal, recovery_id: str, consent: Consent) -> dict[str, Any]:
                 "reason": consent.reason,
                 "through": "command",
                 "code": code,
+                "about": _key_of(asked),
             }
             journal.append(recovery_id, Kind.APPROVED, body)
     history = _history_of(journal, recovery_id)
@@ -112,7 +113,7 @@ def code_of(journal: Journal, recovery_id: str, consent: Consent) -> str:
     if consent.token_file is None:
         raise BadInput("--token-file", "a code is made of a token, and none is given", "Add it")
     line = key_line(by, Secret.from_file(consent.token_file))
-    return code_for(line, recovery_id, consent.plan_hash)
+    return code_for(line, recovery_id, consent.plan_hash, _key_of(history.consents.asked))
 
 
 def keep_proof(name: str, token_file: Path, to: Path) -> None:
@@ -211,10 +212,14 @@ def _known(asked: Asked | None, by: str) -> str:
     return name
 
 
+def _key_of(asked: Asked | None) -> str:
+    return asked.key if asked is not None else ""
+
+
 def _code(asked: Asked | None, recovery_id: str, consent: Consent, by: str) -> str:
     if consent.token_file is not None:
         line = key_line(by, Secret.from_file(consent.token_file))
-        return code_for(line, recovery_id, consent.plan_hash)
+        return code_for(line, recovery_id, consent.plan_hash, _key_of(asked))
     if asked is not None and by in asked.proven and not consent.rejects:
         raise BadInput(
             "--token-file", f"{by} is to prove that name", "Give the file with your token"

@@ -55,9 +55,12 @@ def may_start(
         if until := window.open_until(kept.labels, moment):
             return Hold(f"maintenance {window.name} until {until:%F %R} UTC", until.timestamp())
     runs = store.runs_on(work, now - max(guard.strikes_within_seconds, guard.cool_down_seconds))
+    alike = [run for run in runs if dict(run.parameters) == dict(decision.parameters)]
     for run in runs:
         if run.state is State.STARTED:
-            return Join(run)
+            reason = f"busy: another run of {work} is on its way"
+            return Join(run) if run in alike else Hold(reason, now + ASKS_AGAIN_SECONDS)
+    runs = alike
     if held := _flapping(store, guard, kept, now):
         return held
     if reason := _struck_out(runs, guard, kept, now):

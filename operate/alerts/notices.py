@@ -1,16 +1,14 @@
 """Telling people of alerts: into the log, and by whatever channels are set up for notices."""
 
 import logging
-import threading
 from dataclasses import dataclass
 from typing import Protocol
 
 from recovery.notices.notice import Notice as Sent
 from recovery.notices.notice import Occasion
-from recovery.notices.sending import notify, wait_until_sent
+from recovery.notices.sending import notify
 from recovery.secrecy.redaction import redact
 
-TOLD_BEFORE_WAITING = 20
 logger = logging.getLogger("recovery.alerts")
 
 
@@ -33,16 +31,8 @@ class Notifier(Protocol):
 class PeopleNotifier:
     """Writes notices to the log, and sends them by the channels of RECOVER_NOTIFICATIONS."""
 
-    def __init__(self) -> None:
-        self._told = 0
-        self._lock = threading.Lock()
-
     def tell(self, notice: Notice) -> None:
         """See Notifier."""
         level = logging.ERROR if notice.severity == "critical" else logging.WARNING
         logger.log(level, "%s: %s", redact(notice.subject), redact(notice.text))
-        with self._lock:
-            self._told += 1
-            if self._told % TOLD_BEFORE_WAITING == 0:
-                wait_until_sent()  # else what was sent would be remembered for ever
-            notify(Sent(Occasion.ALARM, f"{notice.subject}: {notice.text}"))
+        notify(Sent(Occasion.ALARM, f"{notice.subject}: {notice.text}"))

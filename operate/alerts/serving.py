@@ -22,6 +22,7 @@ from operate.alerts.watchdog import HEARD
 from operate.server import api_url
 from recovery.errors import BadInput
 from recovery.journal.store import JournalUnavailable
+from recovery.notices.sending import wait_until_sent
 from recovery.secrecy.log_redaction import install_log_redaction
 
 PORT = 9095
@@ -125,6 +126,7 @@ def serve(settings: Settings, notifier: Notifier | None = None) -> None:
     finally:
         dispatcher.end()
         thread.join(timeout=10)
+        wait_until_sent(5.0)
         store.close()
 
 

@@ -167,11 +167,12 @@ class AlertStore:
     def runs_on(self, work: str, since: float) -> list[Kept]:
         """The runs on one target by one flow, latest first; those they were shared with, not."""
         return self._kept(
-            "work = :work and started_at >= :since and state <> :joined",
+            "work = :work and state <> :joined and (started_at >= :since or state = :started)",
             "started_at desc limit 50",
             work=work,
             since=since,
             joined=State.JOINED,
+            started=State.STARTED,
         )
 
     def episodes(self, fingerprint: str, since: float) -> int:
@@ -246,8 +247,10 @@ class AlertStore:
         """Let a reserved alert wait again: the server has said that it takes no such run."""
         self._change(
             kept.seq,
-            "state = :state, reason = :reason, not_before = :until",
+            "state = case when is_firing = 1 then :state else :cancelled end, "
+            "reason = :reason, not_before = :until",
             state=State.WAITING,
+            cancelled=State.CANCELLED,
             reason=reason,
             until=until,
         )

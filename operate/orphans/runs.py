@@ -1,5 +1,6 @@
 """The runs of the Prefect server, as far as the watch reads, corrects and starts them."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ FINAL = {StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CAN
 NO_LONGER_THERE = "Deploy this release of the flow, then resume it by hand"
 
 
+ORPHAN_KEY = re.compile(r"orphan:([0-9a-f]+):(\d+)")
+
+
 @dataclass(frozen=True, slots=True)
 class SeenRun:
     """A flow run as the server shows it.
@@ -40,6 +44,7 @@ class SeenRun:
         is_plan: whether it only looks, and hence writes no attempt.
         is_due: whether it was to have begun by now.
         seconds_by_server: how long it has been in its state, by the clocks of server and watch.
+        resumes: the recovery and the lost attempt for which a watch has made it.
     """
 
     run_id: str
@@ -51,6 +56,12 @@ class SeenRun:
     is_plan: bool
     is_due: bool
     seconds_by_server: float
+    resumes: tuple[str, int] | None = None
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a worker has it already."""
+        return self.state_type not in {StateType.SCHEDULED, StateType.PENDING}
 
     @property
     def is_final(self) -> bool:
@@ -156,6 +167,7 @@ class Server:
 
 def _seen(run: FlowRun) -> SeenRun:
     state, now = run.state, datetime.now(UTC)
+    made_for = ORPHAN_KEY.fullmatch(run.idempotency_key or "")
     due = state.state_details.scheduled_time if state else None
     return SeenRun(
         run_id=str(run.id),
@@ -169,4 +181,5 @@ def _seen(run: FlowRun) -> SeenRun:
         seconds_by_server=(now - max(state.timestamp, due or state.timestamp)).total_seconds()
         if state
         else 0.0,
+        resumes=(made_for[1], int(made_for[2])) if made_for else None,
     )

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from prefect.states import Cancelled
+
 from operate.orphans.attempts import (
     AttemptReader,
     KnownAttempt,
@@ -124,11 +126,7 @@ class Watch:
                     self._act_with_server(journal, asked, attempts, orphans, look)
             except Unreachable as error:
                 look.server_error = error.seen
-                if (
-                    self._sightings.seconds(SERVER) >= self.pace.away
-                ):  # one that is busy is not away
-                    text = f"{look.server}: the Prefect server does not answer: {error.seen}"
-                    self.teller.tell(SERVER, f"{text}; orphans are told from the journal alone", {})
+                self._tell_away(look)
         seen = {(row["recovery"], row["attempt"]) for row in look.orphans}
         for orphan in orphans:
             if orphan.key not in seen:
@@ -157,6 +155,7 @@ class Watch:
         for orphan in orphans:
             run = runs.get(orphan.flow_run_id)
             look.orphans.append(self._care.see_to(journal, orphan, asked, run))
+        self._call_off_overtaken(asked, attempts, look)
         self._see_to_waiting(asked, newest_by_run(attempts), look)
 
     def _project(
@@ -208,6 +207,33 @@ class Watch:
             return  # an orphan, which is told of by itself
         text = f"{prefix_of(attempt.recovery_id)}run {run.run_id} was {run.state_name}, is {name}"
         self.teller.tell(("mended", run.run_id, run.state_id), text, row)
+
+    def _call_off_overtaken(self, asked: Runs, attempts: list[KnownAttempt], look: Look) -> None:
+        """Cancel runs that were made to resume an attempt after which there was another one.
+
+        Whoever made that one has the target in hand; a worker that comes back must not go on.
+        """
+        latest: dict[str, int] = {}
+        begun = {attempt.flow_run_id for attempt in attempts}
+        for attempt in attempts:
+            latest[attempt.recovery_id] = max(latest.get(attempt.recovery_id, 0), attempt.n)
+        for run in asked.unfinished(self.recoveries):
+            if run.is_begun or run.resumes is None or run.run_id in begun:
+                continue  # in `begun`: it has had its attempt, and a person retries it
+            recovery_id, lost = run.resumes
+            if latest.get(recovery_id, 0) <= lost:
+                continue
+            why = f"{prefix_of(recovery_id)}a later attempt than {lost} has begun"
+            asked.show(run.run_id, Cancelled(message=f"{why}: nothing is left to resume"))
+            look.mended.append(
+                {
+                    "recovery": recovery_id,
+                    "attempt": lost,
+                    "run": run.run_id,
+                    "was": run.state_name,
+                    "is": "Cancelled",
+                }
+            )
 
     def _see_to_waiting(self, asked: Runs, newest: Mapping[str, KnownAttempt], look: Look) -> None:
         """Tell of runs that nobody takes, that do not begin, and that nobody ends."""

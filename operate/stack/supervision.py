@@ -1,6 +1,7 @@
 """The life of a stack: everything is started in order, kept running, and stopped in reverse."""
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -289,6 +290,7 @@ def _not_up(child: Child, seen: str) -> NotVerified:
 
 
 def _without_password(url: str) -> str:
+    url = re.sub(r"([?&](?:ssl)?password=)[^&]*", r"\1***", url)
     scheme, mark, rest = url.partition("://")
     if not mark or "@" not in rest:
         return url

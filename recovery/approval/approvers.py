@@ -1,7 +1,7 @@
 """Who may consent to what, and how many it takes: a data file, read on the worker."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -174,7 +174,11 @@ def counted(
 
 
 def not_proven(
-    policy: Approvers, rule: Rule, standing: Sequence[Approval], recovery_id: str
+    policy: Approvers,
+    rule: Rule,
+    standing: Sequence[Approval],
+    recovery_id: str,
+    spent: Collection[str] = (),
 ) -> list[str]:
     """Who of these must prove the name and did not, with any of their consents.
 
@@ -188,7 +192,9 @@ def not_proven(
         if path is None:
             continue
         seen.append(name)
-        if is_proven(path, given.code, recovery_id, given.plan_hash):
+        if given.code in spent:
+            continue
+        if is_proven(path, given.code, recovery_id, given.plan_hash, given.about):
             proven.add(name)
     return [name for name in dict.fromkeys(seen) if name not in proven]
 

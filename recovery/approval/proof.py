@@ -41,10 +41,10 @@ def key_line(name: str, token: Secret) -> Secret:
     return Secret(PREFIX + key.hex())
 
 
-def code_for(line: Secret, recovery_id: str, plan_hash: str) -> str:
+def code_for(line: Secret, recovery_id: str, plan_hash: str, asked_key: str) -> str:
     """The code of who has the token behind this line, for one plan of one recovery."""
     key = bytes.fromhex(line.reveal().removeprefix(PREFIX))
-    about = f"approve\n{recovery_id}\n{plan_hash}".encode()
+    about = f"approve\n{recovery_id}\n{plan_hash}\n{asked_key}".encode()
     return hmac.new(key, about, hashlib.sha256).hexdigest()[:CODE_DIGITS]
 
 
@@ -61,19 +61,19 @@ def kept_line(path: Path) -> Secret:
     except ValueError:
         is_key = False
     if not is_key:
-        seen = "it does not hold what `recover approver NAME --token-file FILE` prints"
-        raise BadInput(str(path), seen, "Write that line into it, with mode 0600")
+        seen = "it is no file that `recover approver NAME --token-file FILE --to FILE` wrote"
+        raise BadInput(str(path), seen, "Make it anew with that, and put it here with mode 0600")
     return Secret(text)
 
 
-def is_proven(path: Path, code: str, recovery_id: str, plan_hash: str) -> bool:
+def is_proven(path: Path, code: str, recovery_id: str, plan_hash: str, asked_key: str) -> bool:
     """Whether the code was made by who has the token, for this plan of this recovery.
 
     Raises:
         BadInput: what the worker keeps cannot be read.
     """
-    wanted = code_for(kept_line(path), recovery_id, plan_hash)
-    return hmac.compare_digest(wanted, code.strip().lower())
+    wanted = code_for(kept_line(path), recovery_id, plan_hash, asked_key)
+    return hmac.compare_digest(wanted.encode(), code.strip().lower().encode())
 
 
 def _same(name: str) -> str:

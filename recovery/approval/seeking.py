@@ -16,8 +16,9 @@ from recovery.approval.approvers import (
 from recovery.approval.proof import is_proven
 from recovery.approval.question import Answer, Decision, Question
 from recovery.errors import NeedsPerson, Refused
-from recovery.journal.consents import BREAK_GLASS, Approval, Asked
+from recovery.journal.consents import BREAK_GLASS, Approval, Asked, Rejection
 from recovery.journal.events import Kind
+from recovery.journal.history import read_history
 from recovery.journaled_walk import JournaledWalk
 from recovery.notices.notice import Notice, Occasion
 from recovery.notices.sending import notify
@@ -92,12 +93,25 @@ class Seeking:
         if answer is not None:
             self._take(asked, answer, plan_hash, difference)
         if said := self.walk.history.consents.rejection_of(asked):
-            raise Refused(
-                self.walk.target,
-                f"{said.by} rejected plan {said.plan_hash}"
-                + (f": {said.reason}" * bool(said.reason)),
-                f"Nothing more is done; `recover resume {self.walk.history.recovery_id}` asks anew",
-            )
+            raise self._rejected(said)
+
+    def refuse_if_rejected(self) -> None:
+        """Look for a no that was said since this attempt read the journal.
+
+        Raises:
+            Refused: there is one.
+        """
+        known = len(self.walk.history.consents.rejections)
+        now = read_history(self.run.journal.events(self.walk.history.recovery_id))
+        for said in now.consents.rejections[known:] if now is not None else ():
+            raise self._rejected(said)
+
+    def _rejected(self, said: Rejection) -> Refused:
+        return Refused(
+            self.walk.target,
+            f"{said.by} rejected plan {said.plan_hash}" + (f": {said.reason}" * bool(said.reason)),
+            f"Nothing more is done; `recover resume {self.walk.history.recovery_id}` asks anew",
+        )
 
     def _take(self, asked: Asked, answer: Answer, plan_hash: str, difference: str) -> None:
         by = known_as(answer.approver, self.rule.of) or answer.approver
@@ -124,6 +138,7 @@ class Seeking:
             key=asked.key,
             through="form",
             code=answer.code,
+            about=asked.key,
         )
 
     def _flaw_of(self, asked: Asked, answer: Answer) -> str:
@@ -145,7 +160,7 @@ class Seeking:
             return f"{who} gave no reason for the way back"
         path = self.policy.proof_file(known_as(answer.approver, self.rule.of))
         recovery_id = self.walk.history.recovery_id
-        if path and not is_proven(path, answer.code, recovery_id, asked.plan_hash):
+        if path and not is_proven(path, answer.code, recovery_id, asked.plan_hash, asked.key):
             return f"{who} did not prove that name"
         return ""
 
@@ -155,7 +170,8 @@ class Seeking:
         standing = [
             given for given in history.consents.standing(plan_hash) if given.how != BREAK_GLASS
         ]
-        doubted = not_proven(self.policy, self.rule, standing, history.recovery_id)
+        spent = {one.code for one in history.approvals if one.code and one not in standing}
+        doubted = not_proven(self.policy, self.rule, standing, history.recovery_id, spent)
         return counted(self.rule, standing, history.requested_by, doubted)
 
     def consent(self, plan_hash: str) -> Approval | None:

@@ -44,6 +44,7 @@ def settle_approval(run: Run, attempt: Attempt) -> None:
     if consent is None:
         _ask(seeking, planned)
         return
+    seeking.refuse_if_rejected()
     attempt.may_destroy, attempt.consent = True, consent
     attempt.approved = commands if consent.how == "approved" else None
 

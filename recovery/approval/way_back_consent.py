@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from recovery.approval.approvers import approvers
+from recovery.approval.approvers import ANYONE, Approvers, approvers
 from recovery.approval.seeking import Seeking
+from recovery.journal.consents import BREAK_GLASS
 from recovery.journal.history import RecoveryState, StepState
 from recovery.run import Run
 from recovery.values import fingerprint, to_plain
@@ -28,6 +29,14 @@ def settle_way_back(run: Run, walk: WayBack) -> None:
         NeedsPerson: it is not approved yet.
     """
     if run.options.break_glass:
+        seeking = Seeking(run, walk, Approvers(), ANYONE, goes_back=True)
+        plan_hash = _planned(run, walk)["hash"]
+        if not any(
+            one.how == BREAK_GLASS and one.flow_run_id == run.flow_run_id
+            for one in walk.history.consents.standing(plan_hash)
+        ):
+            by = run.options.undo_by
+            seeking.approve(plan_hash, by, BREAK_GLASS, run.options.break_glass)
         return
     policy = approvers()
     is_asked = run.form is not None
@@ -42,13 +51,14 @@ def settle_way_back(run: Run, walk: WayBack) -> None:
     plan_hash = planned["hash"]
     if is_asked:
         seeking.hear_answer(plan_hash, "")
-    elif not seeking.count(plan_hash).persons and rule.needs == 1 and rule.requester_suffices:
+    elif not rule.of and rule.needs == 1 and rule.requester_suffices:
         return
     elif not any(
         given.flow_run_id == run.flow_run_id for given in walk.history.consents.standing(plan_hash)
     ):
         seeking.approve(plan_hash, run.options.undo_by, "approved", "")
     if seeking.consent(plan_hash) is not None:
+        seeking.refuse_if_rejected()
         return
     recovery_id = walk.history.recovery_id
     seeking.ask(

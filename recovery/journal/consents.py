@@ -31,6 +31,7 @@ class Approval:
     flow_run_id: str = ""
     through: str = ""
     code: str = ""
+    about: str = ""
     is_void: bool = False
 
 
@@ -113,18 +114,21 @@ class Consents:
         if key := body.get("key"):
             self.settled.add(key)
         if event.kind == Kind.APPROVED:
-            self.approvals.append(
-                Approval(
-                    plan_hash=body.get("hash", ""),
-                    by=body.get("by", ""),
-                    until=body.get("until", ""),
-                    how=body.get("how", ""),
-                    reason=body.get("reason", ""),
-                    flow_run_id=body.get("flow_run_id", ""),
-                    through=body.get("through", ""),
-                    code=body.get("code", ""),
-                )
+            given = Approval(
+                plan_hash=body.get("hash", ""),
+                by=body.get("by", ""),
+                until=body.get("until", ""),
+                how=body.get("how", ""),
+                reason=body.get("reason", ""),
+                flow_run_id=body.get("flow_run_id", ""),
+                through=body.get("through", ""),
+                code=body.get("code", ""),
+                about=body.get("about", ""),
             )
+            asked = self.by_run.get(given.flow_run_id)
+            if key and asked is not None and asked.key == key:  # answered after somebody's no
+                given.is_void = self.rejection_of(asked) is not None
+            self.approvals.append(given)
         elif event.kind == Kind.REJECTED:
             plan_hash = body.get("hash", "")
             said = Rejection(plan_hash, body.get("by", ""), body.get("reason", ""), event.seq)

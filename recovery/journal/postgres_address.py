@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -70,5 +70,6 @@ def _password_apart(url: str, field: str) -> tuple[str, str, Secret | None]:
     has_other = "password" in dict(options) or ":" in urlsplit(server).netloc.rpartition("@")[0]
     if len(named) > 1 or has_other:
         raise BadInput(field, "it names more than one password", "Keep one password_file alone")
-    others = urlencode([(name, value) for name, value in options if name != "password_file"])
+    known = [(name, value) for name, value in options if name != "password_file"]
+    others = urlencode(known, quote_via=quote)  # libpq takes a plus for a plus
     return server, f"?{others}" if others else "", Secret.from_file(Path(named[0]))

@@ -51,7 +51,8 @@ class _Sending:
             return
         body = {"channel": self.channel.block, "occasion": str(self.notice.occasion), "error": seen}
         try:
-            self.journal.append(self.notice.recovery_id, Kind.NOTIFIED, body)
+            if self.journal.head(self.notice.recovery_id)[0]:  # what was typed may be no recovery
+                self.journal.append(self.notice.recovery_id, Kind.NOTIFIED, body)
         except RecoveryError as lost:
             logger.warning("what came of a notification is not noted: %s", lost)
 

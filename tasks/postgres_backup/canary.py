@@ -11,6 +11,7 @@ from tasks.postgres_backup.order import BackupOrder
 SCHEMA, TABLE = "recovery", '"recovery"."canary"'
 KEPT_DAYS = 90
 IS_THERE = "SELECT to_regclass('recovery.canary') IS NOT NULL"
+HAS_SCHEMA = f"SELECT to_regnamespace('{SCHEMA}') IS NOT NULL"
 NEWEST = f"SELECT max(written_at) FROM {TABLE}"  # noqa: S608 (ours)
 OWN = f"SELECT count(*) FROM {TABLE} WHERE recovery_id = %s"  # noqa: S608 (ours)
 FORGET = (
@@ -69,5 +70,7 @@ def write_canary(order: BackupOrder) -> None:
     Runbook: docs/runbooks/postgres-backup.md, step 2.
     """
     with order.database.connect() as session:
-        for line in canary_commands(order):
+        # IF NOT EXISTS wants the right to create also where there is nothing left to create.
+        made = len(MAKE) if session.value(IS_THERE) else int(session.value(HAS_SCHEMA))
+        for line in list(canary_commands(order))[made:]:
             session.change(line)

@@ -25,7 +25,11 @@ WITHIN_SECONDS = 12 * 3600.0
 SMALLER_BY = 0.5  # of the median of the earlier ones
 SNAPSHOT = "SNAPSHOT"  # in plans; the real one is made when the dump begins
 # Without row_security off, a policy would hide rows from the dump and from the counts alike.
-ONE_POINT = ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SET LOCAL row_security = off")
+ONE_POINT = (
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    "SET LOCAL row_security = off",
+    f"SET LOCAL statement_timeout = '{WITHIN_SECONDS:.0f}s'",  # to count takes as long as to dump
+)
 EXPORTED = "SELECT pg_export_snapshot(), pg_current_wal_lsn()::text"
 ABOUT = (
     "SELECT current_setting('server_version'), pg_encoding_to_char(encoding), datcollate "

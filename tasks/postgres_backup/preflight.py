@@ -18,7 +18,8 @@ OLDEST_VERSION = 130000  # the first whose DROP DATABASE ends the sessions in it
 ROOM_FACTOR = 1.2
 MAY_MAKE_CANARY = (
     "SELECT CASE WHEN to_regclass('recovery.canary') IS NOT NULL "
-    f"THEN has_table_privilege('{TABLE}', 'INSERT, DELETE') "
+    f"THEN has_table_privilege('{TABLE}', 'SELECT') AND has_table_privilege('{TABLE}', 'INSERT') "
+    f"AND has_table_privilege('{TABLE}', 'DELETE') "
     f"WHEN to_regnamespace('{SCHEMA}') IS NOT NULL "
     f"THEN has_schema_privilege('{SCHEMA}', 'CREATE') "
     "ELSE has_database_privilege(current_database(), 'CREATE') END"

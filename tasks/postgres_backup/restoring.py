@@ -119,6 +119,7 @@ def restore_arguments(drill: DrillOrder) -> list[str]:
         "--no-privileges",
         "--no-publications",
         "--no-subscriptions",
+        "--no-tablespaces",
         f"--dbname={drill.scratch}",
     ]
 

@@ -134,17 +134,23 @@ def test_a_name_is_proven_by_a_code_for_this_plan_of_this_recovery_alone(policy,
     file.chmod(0o600)
     read = policy(f"approvers: {{Ada: {{}}, Grace: {{proof_file: {file}}}}}")
     rule = read.rule_for("any", Danger.DESTRUCTIVE)
-    code = code_for(key_line("grace", Secret(TOKEN)), "one", PLAN)
+    code = code_for(key_line("grace", Secret(TOKEN)), "one", PLAN, "q1")
 
-    def doubted(recovery_id, *said):
-        return not_proven(read, rule, said, recovery_id)
+    def doubted(recovery_id, *said, spent=()):
+        return not_proven(read, rule, said, recovery_id, spent)
 
     assert TOKEN not in file.read_text()
-    assert doubted("one", given("Ada"), given("grace", code=code)) == []
-    assert doubted("one", given("Grace", code=code), given("Grace")) == []
+    assert doubted("one", given("Ada"), given("grace", code=code, about="q1")) == []
+    assert doubted("one", given("Grace", code=code, about="q1"), given("Grace")) == []
+    assert doubted("one", given("Grace", code=code, about="q2")) == ["Grace"]
+    assert doubted("one", given("Grace", code=code, about="q1"), spent={code}) == ["Grace"]
+    assert doubted("one", given("Grace", code="\N{LATIN SMALL LETTER U WITH DIAERESIS}")) == [
+        "Grace"
+    ]
     assert doubted("one", given("Grace")) == ["Grace"]
-    assert doubted("two", given("Grace", code=code)) == ["Grace"]
-    assert doubted("one", Approval("f" * 16, "Grace", LATER, "approved", code=code)) == ["Grace"]
+    assert doubted("two", given("Grace", code=code, about="q1")) == ["Grace"]
+    other = Approval("f" * 16, "Grace", LATER, "approved", code=code, about="q1")
+    assert doubted("one", other) == ["Grace"]
 
 
 def test_a_file_of_proof_that_holds_something_else_or_is_open_to_all_is_named(tmp_path):

@@ -18,7 +18,7 @@ from recovery.journal.events import flaws
 from recovery.journal.history import RecoveryState, read_history
 from recovery.journal.opening import open_journal
 from recovery.launch import launch
-from recovery.run import Options, Recovery
+from recovery.run import Options, Recovery, Run
 from recovery.secrecy.secret import Secret
 from recovery.stage import PlainStage
 from recovery.steps import act, decision, undo
@@ -228,6 +228,25 @@ def test_a_no_from_a_terminal_ends_the_run_that_is_woken_by_it(wiped, monkeypatc
     assert wiped.wiped == []
 
 
+def test_a_no_that_comes_while_the_plan_is_looked_at_again_is_heard(wiped, monkeypatch):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    wiped.run()
+    asked, make_plan = wiped.answer(), Run.make_plan
+
+    def meanwhile(run, *given):
+        with contextlib.closing(open_journal(str(wiped.path))) as journal:
+            say(journal, ID, Consent(asked.plan_hash, "Grace", "not tonight", rejects=True))
+        return make_plan(run, *given)
+
+    monkeypatch.setattr(Run, "make_plan", meanwhile)
+
+    ended = wiped.run()
+
+    assert isinstance(ended.error, Refused)
+    assert "Grace rejected plan" in str(ended.error)
+    assert wiped.wiped == []
+
+
 def test_a_question_is_answered_though_another_run_has_asked_since(wiped):
     wiped.run()
     asked = wiped.answer()
@@ -254,7 +273,11 @@ def test_a_proven_name_wants_its_code_in_the_form_and_at_the_terminal(wiped, rul
         pytest.raises(BadInput, match="prove"),
     ):
         say(journal, ID, Consent(asked.plan_hash, "ada"))
-    wiped.answer(code=code_for(key_line("Ada", Secret(TOKEN)), ID, asked.plan_hash))
+    wiped.answer(
+        code=code_for(
+            key_line("Ada", Secret(TOKEN)), ID, asked.plan_hash, wiped.history.consents.asked.key
+        )
+    )
 
     ended = wiped.run()
 
@@ -324,6 +347,33 @@ def test_two_persons_are_needed_to_go_back_from_a_terminal_where_the_rule_says_s
     assert isinstance(alone.error, NeedsPerson)
     assert "1 of 2 approvals" in str(alone.error)
     assert ended.state is RecoveryState.UNDONE, ended.error
+
+
+def test_who_is_no_approver_takes_nothing_back_from_a_terminal(wiped, rules):
+    rules(approvers={"Ada": {}}, rules=[{"danger": "destructive", "needs": 1, "of": ["Ada"]}])
+    wiped.fails = True  # so that it is not in use
+    wiped.run(form=False, break_glass="a drill", approved_by="Ada")
+    back = {"form": False, "resume": ID}
+
+    refused = wiped.run(**back, undo_by="Mallory", run_id=RUN[:-1] + "e")
+    ended = wiped.run(**back, undo_by="Ada", run_id=RUN[:-1] + "f")
+
+    assert isinstance(refused.error, NeedsPerson)
+    assert "Mallory is no approver of it" in str(refused.error)
+    assert ended.state is RecoveryState.UNDONE, ended.error
+
+
+def test_going_back_without_consent_is_told_with_its_reason(wiped):
+    wiped.run(break_glass="a drill", approved_by="Ada")
+
+    wiped.run(
+        form=False, resume=ID, run_id=RUN[:-1] + "e", undo_by="Grace", break_glass="wrong rows"
+    )
+
+    with contextlib.closing(open_journal(str(wiped.path))) as journal:
+        report = markdown_report(journal, ID)
+    assert wiped.there == {"a"}
+    assert "wrong rows" in report
 
 
 def test_the_question_shows_commands_whole_and_leaves_nothing_to_markdown(wiped):
