@@ -310,6 +310,9 @@ def test_rights_and_old_programs_are_named_before_anything_is_done(store, monkey
         canary = store.back_up(database=f"{place}/{store.database}?password_env=WEAK")
         store.back_up()
         create = store.drill(server=f"{place}/lab?password_env=WEAK")
+        store.execute('DROP SCHEMA "recovery" CASCADE')
+        store.execute('CREATE SCHEMA "recovery" AUTHORIZATION weak')
+        with_schema = store.back_up(database=f"{place}/{store.database}?password_env=WEAK")
     finally:
         store.execute("DROP OWNED BY weak")
         store.server.execute("DROP ROLE weak")
@@ -318,10 +321,27 @@ def test_rights_and_old_programs_are_named_before_anything_is_done(store, monkey
     dump, restore = store.back_up(), store.drill()
 
     assert "may not write the canary" in str(canary.error)
+    assert with_schema.state is RecoveryState.RECOVERED, with_schema.error
     assert "CREATEDB" in str(create.error)
     assert "pg_dump 9.6 of this worker is older than the server" in str(dump.error)
     assert "pg_restore 9.6 of this worker is older" in str(restore.error)
     assert all(isinstance(e.error, Refused) for e in (canary, create, dump, restore))
+
+
+def test_a_dump_of_thousands_of_tables_is_listed_to_its_end(store):
+    store.execute(
+        "DO $$ BEGIN FOR n IN 1..1200 LOOP "
+        "EXECUTE format('CREATE TABLE a_table_with_quite_a_long_name_%s (id int)', n); "
+        "END LOOP; END $$"
+    )
+    store.execute(
+        "CREATE TABLE zz_last AS SELECT gen_random_uuid() id FROM generate_series(1, 90000)"
+    )
+
+    taken = store.back_up()
+
+    assert taken.state is RecoveryState.RECOVERED, taken.error
+    assert taken.result.taken.tables == 1204
 
 
 def test_little_disk_is_refused_and_accepted_by_name(store, monkeypatch):

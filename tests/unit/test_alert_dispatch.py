@@ -357,6 +357,31 @@ def test_a_target_cools_down_between_runs(with_routes):
     assert len(desk.started) == 2
 
 
+def test_what_wants_a_recovery_waits_for_a_run_that_only_plans_and_shares_it_not(desk):
+    desk.post("Look")
+    desk.work()
+    desk.post("Down")
+    desk.work(after=30)
+    assert len(desk.started) == 1
+
+    desk.end_all("Planned")
+    desk.work(after=30)
+
+    sent = [one.parameters.get("plan_only", False) for one in desk.runs.started.values()]
+    assert sent == [True, False]
+
+
+def test_a_run_that_outlasts_every_window_is_still_shared(with_routes):
+    desk = with_routes(guard=Guard(60, 0, 0, 0, 3, 3600))
+    desk.post("Down")
+    desk.work()
+    desk.post("Slow")
+
+    desk.work(after=4000)
+
+    assert len(desk.started) == 1
+
+
 def test_a_flapping_alert_starts_something_only_once_it_fires_steadily(with_routes):
     desk = with_routes(guard=Guard(0, 3, 3600, 900, 0))
     for episode in range(4):

@@ -331,3 +331,35 @@ def test_a_way_of_telling_that_fails_does_not_stop_the_watch(caplog):
 def test_a_look_that_saw_no_orphan_but_not_the_server_either_has_failed():
     assert exit_code_of(Look(server_error="refused")) == 3
     assert exit_code_of(Look()) == 0
+
+
+class AskedRuns:
+    """A server that has these runs, and is told how one is to be shown."""
+
+    def __init__(self, runs):
+        self.runs, self.shown = runs, []
+
+    def unfinished(self, flows):
+        return self.runs
+
+    def show(self, run_id, state):
+        self.shown.append((run_id, state))
+
+
+def test_a_resume_that_somebody_has_overtaken_is_called_off():
+    made = replace(RUN, state_type=StateType.SCHEDULED, state_name="Scheduled")
+    asked = AskedRuns(
+        [
+            replace(made, run_id="overtaken", resumes=(ATTEMPT.recovery_id, 1)),
+            replace(made, run_id="wanted", resumes=(ATTEMPT.recovery_id, 2)),
+            replace(made, run_id=ATTEMPT.flow_run_id, resumes=(ATTEMPT.recovery_id, 1)),
+            replace(made, run_id="of a person"),
+        ]
+    )
+    look = Look()
+
+    Watch({"mend": MEND})._call_off_overtaken(asked, [ATTEMPT], look)
+
+    ((run_id, state),) = asked.shown
+    assert (run_id, state.type) == ("overtaken", StateType.CANCELLED)
+    assert [row["run"] for row in look.mended] == ["overtaken"]
