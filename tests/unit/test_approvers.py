@@ -22,7 +22,7 @@ from recovery.verdict import Danger
 
 DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deployments"
 PLAN = "0123456789abcdef"
-LATER = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+LATER = (datetime.now(UTC) + timedelta(days=30)).isoformat()
 TOKEN = "a token of some length"  # noqa: S105 (of this test alone)
 
 
