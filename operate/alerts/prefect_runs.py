@@ -22,6 +22,8 @@ from operate.server import api_url
 from recovery.errors import BadInput, Unreachable
 
 SAYS_NO = (404, 409, 422)
+BUSY = 503  # a server on SQLite says so when two of its writers meet
+BUSY_FOR_SECONDS = "0.1"  # Prefect's client would come back after 2, 4, 8 s
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ class PrefectRuns:
     def _asked(self) -> SyncPrefectClient:
         if self._client is None:
             try:
-                self._client = get_client(sync_client=True)
+                hooks = {"event_hooks": {"response": [_come_back_soon]}}
+                self._client = get_client(sync_client=True, httpx_settings=hooks)
                 self._client.__enter__()
             except (httpx.HTTPError, RuntimeError) as error:
                 self._client = None
@@ -182,6 +185,11 @@ class PrefectRuns:
         client, self._client = self._client, None
         if client is not None:
             client.__exit__(None, None, None)
+
+
+def _come_back_soon(response: httpx.Response) -> None:
+    if response.status_code == BUSY:
+        response.headers.setdefault("Retry-After", BUSY_FOR_SECONDS)
 
 
 def _standing(state: State[Any] | None) -> Standing:
