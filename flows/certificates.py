@@ -21,12 +21,14 @@ from tasks.certificates import (
     renewal,
     restart,
     survey,
+    triage,
 )
 from tasks.certificates.catalogue import Component
 from tasks.certificates.cluster_config import cluster_names, refuse_if_names_would_be_lost
 from tasks.certificates.judging import Method
 from tasks.certificates.off_host import BackupKey
 from tasks.certificates.quorum import Etcd
+from tasks.certificates.triage import CertificatesTriaged
 from tasks.certificates.work import Job, Node, jobs_of, work_due
 
 
@@ -100,6 +102,37 @@ def renew_control_plane_certificates(  # noqa: PLR0913, PLR0917 (each is a field
         accounts.replace_kubeconfig(job, account)
     _prove(jobs, nodes)
     return Renewed(tuple(job.label for job in jobs), certificates, notes)
+
+
+@recovery(
+    runbook="docs/runbooks/kubeadm-certificates.md",
+    target=lambda hosts: f"triage of {hosts_named(hosts).label}",
+    answers=["KubeletClientCertificateRenewalErrors", "KubeletServerCertificateExpiration"],
+    danger=Danger.READ,
+)
+def triage_certificates_kubeadm(
+    hosts: HostsParameter, days_left_min: int = triage.DAYS_LEFT_MIN
+) -> CertificatesTriaged:
+    """Look at every certificate of a kubeadm control plane, and name the recovery to run.
+
+    Changes nothing. Tells all that is due and all that stands against mending it, at once.
+
+    Args:
+        hosts: All control-plane hosts: name of an inventory, its file, or ssh:// URLs.
+        days_left_min: A certificate that ends earlier is due.
+
+    Runbook: docs/runbooks/kubeadm-certificates.md, steps 1 and 2.
+    """
+    days = triage.days_of(days_left_min)
+    looked = triage.host_looked_at.over(hosts_named(hosts).hosts)
+    nodes = triage.nodes_in(looked)
+    jobs = triage.jobs_in(nodes, days, Method.RENEW)
+    against = {Method.RENEW: triage.what_stands_against(nodes, jobs, days, Method.RENEW)}
+    if against[Method.RENEW]:
+        against[Method.REGENERATE] = triage.what_stands_against(
+            nodes, jobs, days, Method.REGENERATE
+        )
+    return triage.conclusion(looked, jobs, against, days, hosts)
 
 
 def _refuse_unless_fit(jobs: Sequence[Job], nodes: Sequence[Node], order: Order) -> None:

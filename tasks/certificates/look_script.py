@@ -84,6 +84,11 @@ address() {{
       at=$(sed -n 's/^address: *//p' $config 2>/dev/null | tr -d "\"'")
       case $at in ''|0.0.0.0|::) at=127.0.0.1;; *:*) at="[$at]";; esac
       port=$(sed -n 's/^port: *//p' $config 2>/dev/null); echo "$at:${{port:-10250}}";;
+    kube-controller-manager|kube-scheduler)
+      at=$(flag "$1" bind-address)
+      case $at in ''|0.0.0.0|::) at=127.0.0.1;; *:*) at="[$at]";; esac
+      case $1 in kube-scheduler) port=10259;; *) port=10257;; esac
+      own=$(flag "$1" secure-port); echo "$at:${{own:-$port}}";;
   esac
 }}
 served() {{
@@ -143,6 +148,23 @@ processes() {{
     tell "process:$name" "${{process#/proc/}} $(sed 's/.*) //' "$process/stat" | cut -d ' ' -f 20)"
   done
 }}
+# A controller manager or scheduler: its manifest without the values of variables, what it answers,
+# the end of its log, what the kubelet says of the manifest, and one laid aside near the folder.
+component() {{
+  manifest=$manifests/$1.yaml
+  if [ -e "$manifest" ]; then
+    tell "text:$1" "$(sed -E 's/^( *(- )?"?value"?:).*/\1 hidden/' "$manifest" | encoded)"
+  fi
+  at=$(address "$1"); tell "healthz:$1" "$at $(call "$at" GET /healthz '' '')"
+  for log in $(ls -t /var/log/pods/kube-system_"$1"-*/"$1"/*.log 2>/dev/null); do
+    [ -s "$log" ] && tell "log:$1" "$(tail -n 8 "$log" | cut -c 1-300 | encoded)" && break
+  done
+  tell "complaint:$1" "$(journalctl -u kubelet -n 500 --no-pager -o cat 2>/dev/null |
+    grep -F -- "$manifest" | tail -n 1 | cut -c 1-500 | encoded)"
+  for aside in {KUBERNETES}/*/"$1.yaml" {KUBERNETES}/"$1.yaml"; do
+    if [ -e "$aside" ] && [ "$aside" != "$manifest" ]; then tell "aside:$1" "$aside"; fi
+  done
+}}
 facts() {{
   tell hostname "$(uname -n)"
   for tool in kubeadm kubectl crictl docker openssl tar sha256sum systemctl; do
@@ -183,7 +205,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     pair|conf|pem|api) $1 "$2" "$3"; shift 3;;
     same) same "$2" "$3" "$4"; shift 4;;
-    account|served|health) $1 "$2"; shift 2;;
+    account|served|health|component) $1 "$2"; shift 2;;
     facts|processes|foreign|members) $1; shift;;
     ready) tell ready "$(call "$(address kube-apiserver)" GET /readyz '' '')"; shift;;
   esac

@@ -81,6 +81,10 @@ class Renewal:
         options = Options(resume=ended.recovery_id, undo_by="test", break_glass="test")
         return self._run(options, {})
 
+    def triage(self, hosts):
+        triage = RECOVERIES["triage-certificates-kubeadm"]
+        return run_plainly(triage, {"hosts": hosts, "days_left_min": 30}, Options())
+
     def _run(self, options, changes):
         return run_plainly(RECOVERIES[NAME], self.parameters(**changes), options)
 

@@ -109,6 +109,32 @@ def test_each_obstacle_is_refused_by_its_name(cluster, host, renewal, name):
     assert nothing_was_changed(host, before, renewal, ended)
 
 
+def test_a_triage_tells_all_that_is_due_and_all_that_hinders_and_changes_nothing(
+    cluster, host, renewal
+):
+    """One host has two obstacles at once, another one gives no answer at all."""
+    host.run("mv /usr/bin/crictl /root; mv /etc/kubernetes/manifests/kube-scheduler.yaml /root")
+    before = files_of(host)
+    away = host.url().replace(host.address, host.address.rpartition(".")[0] + ".250")
+    hosts = f"{host.url()} {away}"
+    try:
+        ended = renewal.triage(hosts)
+        after = files_of(host)
+    finally:
+        host.run("mv /root/crictl /usr/bin; mv /root/kube-scheduler.yaml /etc/kubernetes/manifests")
+
+    assert ended.error is None, ended.error
+    told = ended.result
+    assert any("apiserver ends" in one for one in told.found)
+    assert any("cannot be read" in one for one in told.found)
+    assert any("no crictl" in one for one in told.against)
+    assert any("no manifest of kube-scheduler" in one for one in told.against)
+    assert told.recover == "renew-control-plane-certificates"
+    assert told.command.startswith(f"recover plan {told.recover} --set 'hosts={hosts}'")
+    assert renewal.commands(ended) == []
+    assert changed(before, after) == set()
+
+
 def test_authorities_that_have_ended_are_refused(a_cluster, host, renewal):
     a_cluster.become(EXPIRED_WITH_AUTHORITIES)
     before = files_of(host)
