@@ -10,6 +10,7 @@ from tasks.etcd.settings import Settings
 
 DIAL_SECONDS = 3
 ASK_SECONDS = 5
+POLL_SECONDS = 2  # a first connection to one that begins to listen may hang
 SLACK_SECONDS = 10
 EXIT_CODES = (0, 1, 2, 3, 4, 5, 124, 128, 137)
 UNANSWERED = (
@@ -76,14 +77,14 @@ def argv(settings: Settings, *words: str, within_seconds: int = ASK_SECONDS) -> 
     ]
 
 
-def ask(host: SshHost, settings: Settings, *words: str) -> str:
+def ask(host: SshHost, settings: Settings, *words: str, within_seconds: int = ASK_SECONDS) -> str:
     """What etcdctl prints to a question.
 
     Raises:
         Unreachable: etcd, or its host, gave no answer.
         CommandFailed: it said no.
     """
-    command = argv(settings, *words)
+    command = argv(settings, *words, within_seconds=within_seconds)
     seconds = ASK_SECONDS + DIAL_SECONDS + 2 * SLACK_SECONDS
     answer = host.read(command, within_seconds=seconds, accept=EXIT_CODES, as_root=True)
     return require_answer(host, settings, words, answer)
@@ -112,9 +113,10 @@ def require_answer(
     raise CommandFailed(host.target, asked, answer.exit_code or 0, said)
 
 
-def status(host: SshHost, settings: Settings) -> Status:
+def status(host: SshHost, settings: Settings, within_seconds: int = ASK_SECONDS) -> Status:
     """What a member says of itself; errors are those of `ask`."""
-    return parse_status(ask(host, settings, "endpoint", "status", "-w", "json"))
+    words = ("endpoint", "status", "-w", "json")
+    return parse_status(ask(host, settings, *words, within_seconds=within_seconds))
 
 
 def members(host: SshHost, settings: Settings) -> list[Listed]:
@@ -128,13 +130,13 @@ def hash_at(host: SshHost, settings: Settings, revision: int) -> int:
     return parse_hash(ask(host, settings, *words))
 
 
-def is_healthy(host: SshHost, settings: Settings) -> bool:
+def is_healthy(host: SshHost, settings: Settings, within_seconds: int = ASK_SECONDS) -> bool:
     """Whether a member answers a read that needs quorum, and no alarm is raised.
 
     Raises:
         Unreachable: the host gave no answer.
     """
-    command = argv(settings, "endpoint", "health")
+    command = argv(settings, "endpoint", "health", within_seconds=within_seconds)
     seconds = ASK_SECONDS + DIAL_SECONDS + 2 * SLACK_SECONDS
     answer = host.read(command, within_seconds=seconds, accept=EXIT_CODES, as_root=True)
     return answer.exit_code == 0

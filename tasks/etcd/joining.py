@@ -120,7 +120,7 @@ def has_joined(part: Part) -> Verdict:
     if known is None or not known.client_url:
         return Verdict.NOT_DONE
     try:
-        said = etcdctl.status(part.host, part.settings)
+        said = etcdctl.status(part.host, part.settings, etcdctl.POLL_SECONDS)
     except (Unreachable, CommandFailed):
         part.host.read(["true"])  # raises where it is the host that is away
         return Verdict.NOT_DONE

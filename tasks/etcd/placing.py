@@ -140,7 +140,7 @@ def wait_until_healthy(part: Part, within_seconds: float = SERVES_SECONDS) -> No
         Unreachable: its host gave no answer.
     """
     ends = time.monotonic() + within_seconds
-    while not (is_up(part) and etcdctl.is_healthy(part.host, part.settings)):
+    while not (is_up(part) and etcdctl.is_healthy(part.host, part.settings, etcdctl.POLL_SECONDS)):
         if time.monotonic() > ends:
             raise NotVerified(
                 part.label,
