@@ -1,0 +1,133 @@
+"""Recover an etcd: its quorum, one member, its space; and say what it lacks."""
+
+from dataclasses import dataclass
+
+from blocks.inventory import HostsParameter
+from recovery.declare import recovery
+from recovery.verdict import Danger
+from tasks.certificates.off_host import BackupKey
+from tasks.etcd import (
+    joining,
+    off_host,
+    parts,
+    placing,
+    proving,
+    quorum_loss,
+    snapshot,
+    standing_down,
+)
+from tasks.etcd.joining import Agreed
+from tasks.etcd.judging import Cure, Loss, Terms
+from tasks.etcd.target import (
+    COPIES,
+    UNIT,
+    EtcdCluster,
+    etcd_cluster,
+    etcd_hosts,
+    etcd_target,
+)
+
+RUNBOOK = "docs/runbooks/etcd.md"
+
+
+@dataclass(frozen=True)
+class QuorumRecovered:
+    """What was found and what now holds.
+
+    Attributes:
+        found: every member, as it was.
+        cure: what was done about it.
+        now: what its members hold in common; `None` where it was only started.
+        left_out: hosts that were away, for `replace-etcd-member` once they are back.
+        kept: folders with the data of before, on their hosts, to be removed by hand.
+    """
+
+    found: str
+    cure: str
+    now: Agreed | None = None
+    left_out: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+
+@recovery(
+    runbook=RUNBOOK,
+    target=etcd_target,
+    parts=etcd_hosts,
+    answers=["etcdInsufficientMembers", "etcdNoLeader"],
+    danger=Danger.DESTRUCTIVE,
+)
+def recover_etcd_quorum(  # noqa: PLR0913, PLR0917 (each is a field of the form)
+    hosts: HostsParameter,
+    backup_key_file: str = "",
+    survivor: str = "",
+    lost: list[str] | None = None,
+    accept: list[str] | None = None,
+    unit: str = UNIT,
+    off_host_copy: bool = True,  # noqa: FBT001, FBT002 (a field of the form)
+    copies_in: str = COPIES,
+) -> QuorumRecovered:
+    """Bring an etcd that has lost its quorum back from the member that has most, and let all join.
+
+    Members that are only stopped are started, where that is enough. Else the survivor's snapshot is
+    taken, copied off its host and proven by a restore, before anything is stopped. Data is moved
+    aside, never removed.
+
+    Args:
+        hosts: Those of all members, also of members that are gone: inventory, file, or ssh:// URLs.
+        backup_key_file: File on the worker with 64 hex digits, to encrypt the snapshot with.
+        survivor: Host whose data is to be used; empty: the one with the highest revision.
+        lost: Hosts whose members are given up, though something is left of them.
+        accept: Names of what to accept, as the refusal prints them: off:HOST.
+        unit: The systemd unit of etcd on the hosts.
+        off_host_copy: False leaves the snapshot on the host alone.
+        copies_in: Folder on the hosts for snapshot and former settings.
+
+    Runbook: docs/runbooks/etcd.md, steps 1 to 13.
+    """
+    cluster = etcd_cluster(hosts, unit, copies_in)
+    terms = Terms(survivor, tuple(lost or ()), tuple(accept or ()))
+    loss = quorum_loss.loss_found(cluster, terms)
+    if loss.cure is Cure.NOTHING:
+        return QuorumRecovered(loss.saw, loss.cure)
+    if loss.cure is Cure.START:
+        return _start(cluster, loss)
+    _keep(cluster, loss, terms, BackupKey(backup_key_file) if off_host_copy else None)
+    return _rebuild(cluster, loss)
+
+
+def _start(cluster: EtcdCluster, loss: Loss) -> QuorumRecovered:
+    """Step 3: a majority has its data, and some of it need only be started."""
+    stopped = parts.stopped(cluster, loss)
+    for part in stopped:
+        placing.start_stopped(part)
+    placing.has_quorum(stopped)
+    return QuorumRecovered(loss.saw, loss.cure)
+
+
+def _keep(cluster: EtcdCluster, loss: Loss, terms: Terms, key: BackupKey | None) -> None:
+    """Steps 4 to 6: a snapshot, off the host as well, and proven; nothing is stopped."""
+    first = parts.survivor_of(cluster, loss)
+    if key:
+        off_host.refuse_unless_key_is_named(key)
+    snapshot.take_snapshot(first)
+    if key:
+        off_host.copy_snapshot_off_host(first, key)
+    proving.prove_snapshot(first)
+    proving.refuse_if_older(first, terms, loss.highest)
+
+
+def _rebuild(cluster: EtcdCluster, loss: Loss) -> QuorumRecovered:
+    """Steps 7 to 13: the old cluster out of the way, the survivor alone, then one by one."""
+    first, others = parts.survivor_of(cluster, loss), parts.rejoining(cluster, loss)
+    for part in others:
+        standing_down.stand_down(part)
+    placing.put_in_place(first)
+    placing.start_survivor(first)
+    placing.holds_what_was_seen(first)
+    for part in others:
+        joining.let_in(part)
+        joining.start_joining(part)
+        joining.give_vote(part)
+    agreed = joining.all_agree([first, *others])
+    kept = tuple(f"{part.label}:{part.aside}" for part in (first, *others))
+    return QuorumRecovered(loss.saw, loss.cure, agreed, loss.away, kept)

@@ -1,0 +1,114 @@
+"""Recovering the quorum of real etcd members on real hosts; each test looks at keys and disks."""
+
+import pytest
+
+from recovery.run import RecoveryState
+from tests.integration.etcd_runs import EtcdRuns, copies_watched
+from tests.lab.etcd_hosts import COPIES, DATA, FILE, etcd_lab
+from tests.lab.session import started_or_skipped
+
+pytestmark = pytest.mark.timeout(300)  # the first run builds the root file system
+KEYS = 300
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    with started_or_skipped(etcd_lab(tmp_path_factory.mktemp("etcd"))) as etcd:
+        yield etcd
+
+
+@pytest.fixture
+def etcd(lab):
+    lab.begin_anew()
+    lab.members[0].fill(KEYS)
+    return lab
+
+
+@pytest.fixture
+def runs(etcd, tmp_path):
+    return EtcdRuns(etcd, tmp_path)
+
+
+def assert_whole(etcd, ended, before):
+    assert ended.error is None, ended.error
+    assert ended.state is RecoveryState.RECOVERED
+    for member in etcd.members:
+        contents = member.contents()
+        assert {key: contents.get(key) for key in before} == before, member.host
+
+
+def test_two_of_three_without_data_come_back_with_every_key_and_keep_what_was_there(etcd, runs):
+    survivor, *others = etcd.members
+    before = survivor.contents()
+    comments = survivor.host.run(f"grep '^#' {FILE}")
+    for member in others:
+        member.lose_data()
+
+    planned = runs.run(plan_only=True)
+    with copies_watched(survivor):
+        ended = runs.run(approve=planned.plan.hash, approved_by="Ada")
+
+    assert_whole(etcd, ended, before)
+    assert ended.result.now.members == 3
+    survivor.fill(KEYS + 10)  # it takes writes
+    assert len(others[0].contents()) == KEYS + 10
+    kept = survivor.host.run(f"ls -d {DATA}/recover-*/before {COPIES}/etcd-*/snapshot.db").split()
+    assert len(kept) == 2
+    assert survivor.host.run(f"grep '^#' {FILE}") == comments
+    assert list((runs.folder / "work" / ended.recovery_id).glob("*.sealed"))
+    again = runs.run()
+    assert again.result.cure == "nothing"
+    assert runs.changes(again.recovery_id) == []
+
+
+def test_members_that_are_only_stopped_are_started_and_nothing_is_rebuilt(etcd, runs):
+    before = etcd.members[0].contents()
+    cluster = etcd.members[0].status()["header"]["cluster_id"]
+    for member in etcd.members[1:]:
+        member.host.run("systemctl stop etcd")
+
+    ended = runs.run()
+
+    assert_whole(etcd, ended, before)
+    assert ended.result.cure == "start"
+    assert etcd.members[1].status()["header"]["cluster_id"] == cluster
+
+
+def test_hosts_without_power_are_a_majority_and_must_be_named_as_off(etcd, runs):
+    survivor, *others = etcd.members
+    before = survivor.contents()
+    for member in others:
+        member.host.power_cut()
+
+    refused = runs.run()
+    off = [f"off:{member.host.address}" for member in others]
+    ended = runs.run(accept=off)
+
+    assert refused.state is RecoveryState.REFUSED
+    assert "go on as the old cluster beside the new one" in str(refused.error)
+    assert runs.changes(refused.recovery_id) == []
+    assert ended.error is None, ended.error
+    assert ended.result.left_out == tuple(member.host.address for member in others)
+    assert survivor.contents() == before
+    survivor.fill(1)
+
+
+def test_what_is_undone_is_the_old_cluster_as_it_was(etcd, runs):
+    survivor, *others = etcd.members
+    before, text = survivor.contents(), survivor.host.read_file(FILE)
+    for member in others:
+        member.host.run("systemctl stop etcd")
+
+    ended = runs.run(lost=[member.host.address for member in others])
+    undone = runs.run(
+        lost=[member.host.address for member in others],
+        resume=ended.recovery_id,
+        undo_by="Ada",
+        break_glass="test",
+    )
+
+    assert ended.error is None, ended.error
+    assert undone.error is None, undone.error
+    etcd.wait_until_healthy()
+    assert [member.contents() for member in etcd.members] == [before] * 3
+    assert survivor.host.read_file(FILE) == text
