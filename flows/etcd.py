@@ -7,6 +7,7 @@ from recovery.declare import recovery
 from recovery.verdict import Danger
 from tasks.certificates.off_host import BackupKey
 from tasks.etcd import (
+    given,
     joining,
     off_host,
     parts,
@@ -22,6 +23,7 @@ from tasks.etcd.target import (
     COPIES,
     UNIT,
     EtcdCluster,
+    absolute_path,
     etcd_cluster,
     etcd_hosts,
     etcd_target,
@@ -38,6 +40,8 @@ class QuorumRecovered:
         found: every member, as it was.
         cure: what was done about it.
         now: what its members hold in common; `None` where it was only started.
+        uncommitted: entries at the end of the survivor's log that nobody knew to be committed, and
+            that are not in it any more; a leader that was lost may have acknowledged them.
         left_out: hosts that were away, for `replace-etcd-member` once they are back.
         kept: folders with the data of before, on their hosts, to be removed by hand.
     """
@@ -45,6 +49,7 @@ class QuorumRecovered:
     found: str
     cure: str
     now: Agreed | None = None
+    uncommitted: int = 0
     left_out: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
 
@@ -62,6 +67,7 @@ def recover_etcd_quorum(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     survivor: str = "",
     lost: list[str] | None = None,
     accept: list[str] | None = None,
+    snapshot_file: str = "",
     unit: str = UNIT,
     off_host_copy: bool = True,  # noqa: FBT001, FBT002 (a field of the form)
     copies_in: str = COPIES,
@@ -77,7 +83,8 @@ def recover_etcd_quorum(  # noqa: PLR0913, PLR0917 (each is a field of the form)
         backup_key_file: File on the worker with 64 hex digits, to encrypt the snapshot with.
         survivor: Host whose data is to be used; empty: the one with the highest revision.
         lost: Hosts whose members are given up, though something is left of them.
-        accept: Names of what to accept, as the refusal prints them: off:HOST.
+        accept: Names of what to accept, as the refusal prints them: off:HOST, revisions:NUMBER.
+        snapshot_file: Path on the worker of a snapshot to recover from, where no member has data.
         unit: The systemd unit of etcd on the hosts.
         off_host_copy: False leaves the snapshot on the host alone.
         copies_in: Folder on the hosts for snapshot and former settings.
@@ -85,7 +92,8 @@ def recover_etcd_quorum(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     Runbook: docs/runbooks/etcd.md, steps 1 to 13.
     """
     cluster = etcd_cluster(hosts, unit, copies_in)
-    terms = Terms(survivor, tuple(lost or ()), tuple(accept or ()))
+    file = absolute_path("snapshot_file", snapshot_file)
+    terms = Terms(survivor, tuple(lost or ()), tuple(accept or ()), file)
     loss = quorum_loss.loss_found(cluster, terms)
     if loss.cure is Cure.NOTHING:
         return QuorumRecovered(loss.saw, loss.cure)
@@ -107,11 +115,14 @@ def _start(cluster: EtcdCluster, loss: Loss) -> QuorumRecovered:
 def _keep(cluster: EtcdCluster, loss: Loss, terms: Terms, key: BackupKey | None) -> None:
     """Steps 4 to 6: a snapshot, off the host as well, and proven; nothing is stopped."""
     first = parts.survivor_of(cluster, loss)
-    if key:
-        off_host.refuse_unless_key_is_named(key)
-    snapshot.take_snapshot(first)
-    if key:
-        off_host.copy_snapshot_off_host(first, key)
+    if terms.snapshot:
+        given.send_snapshot(first, given.given_file(terms.snapshot))
+    else:
+        if key:
+            off_host.refuse_unless_key_is_named(key)
+        snapshot.take_snapshot(first)
+        if key:
+            off_host.copy_snapshot_off_host(first, key)
     proving.prove_snapshot(first)
     proving.refuse_if_older(first, terms, loss.highest)
 
@@ -130,4 +141,4 @@ def _rebuild(cluster: EtcdCluster, loss: Loss) -> QuorumRecovered:
         joining.give_vote(part)
     agreed = joining.all_agree([first, *others])
     kept = tuple(f"{part.label}:{part.aside}" for part in (first, *others))
-    return QuorumRecovered(loss.saw, loss.cure, agreed, loss.away, kept)
+    return QuorumRecovered(loss.saw, loss.cure, agreed, loss.may_be_lost, loss.away, kept)

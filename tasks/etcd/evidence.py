@@ -15,6 +15,7 @@ from tasks.etcd import etcdctl
 from tasks.etcd.etcdctl import Listed, Status
 from tasks.etcd.settings import Settings, unit_and_settings
 from tasks.etcd.target import EtcdCluster
+from tasks.etcd.wal import LogEnd, log_end
 from tasks.services import UnitState
 
 WITHIN_SECONDS = 30.0
@@ -66,6 +67,7 @@ class MemberSeen:
         listed: the members that it lists, where it does.
         revision: up to which the hash was taken; the lowest of those that serve.
         hash: of all keys up to there.
+        log: where its log on the disk ends; `None` where there is a leader, or it was not read.
     """
 
     host: str
@@ -82,17 +84,32 @@ class MemberSeen:
     listed: tuple[Listed, ...] = ()
     revision: int = 0
     hash: int = 0
+    log: LogEnd | None = None
 
     def __str__(self) -> str:
         """As an operator would say it."""
+        log = f", {self.uncommitted} entries not known to be committed" if self.uncommitted else ""
         if self.status is None:
-            return f"{self.host} {self.state}" + (f" ({self.unit})" if self.unit else "")
+            at = f" with its log committed to {self.log.committed}" if self.log else ""
+            return f"{self.host} {self.state}{at}{log}" + (f" ({self.unit})" if self.unit else "")
         led = "leads" if self.status.is_leader else f"leader {self.status.leader:x}"
         errors = f", {'; '.join(self.status.errors)}" if self.status.errors else ""
         return (
             f"{self.host} {self.state} at revision {self.status.revision}, "
-            f"term {self.status.raft_term}, {led if self.status.leader else 'no leader'}{errors}"
+            f"term {self.status.raft_term}, {led if self.status.leader else 'no leader'}"
+            f"{errors}{log}"
         )
+
+    @property
+    def committed(self) -> int:
+        """Up to which entry of the log it knows that a majority had it; the same on all members."""
+        on_disk = self.log.committed if self.log else 0
+        return max(self.status.raft_index if self.status else 0, on_disk)
+
+    @property
+    def uncommitted(self) -> int:
+        """Entries beyond: a leader that is lost may have acknowledged them."""
+        return max(0, self.log.last - self.committed) if self.log else 0
 
     @property
     def has_data(self) -> bool:
@@ -105,9 +122,15 @@ class MemberSeen:
         return self.state not in {MemberState.AWAY, MemberState.NO_UNIT}
 
 
+def members_now(cluster: EtcdCluster) -> list[MemberSeen]:
+    """Every member as it is, asked side by side, without a look at logs and hashes."""
+    return side_by_side(cluster.hosts, lambda host: _seen(host, cluster.unit))
+
+
 def members_seen(cluster: EtcdCluster) -> list[MemberSeen]:
     """Every member as it is, asked side by side; hashes are of the revision that all have."""
-    seen = side_by_side(cluster.hosts, lambda host: _seen(host, cluster.unit))
+    asked = list(zip(cluster.hosts, members_now(cluster), strict=True))
+    seen = side_by_side(asked, lambda pair: _with_log(*pair))
     revisions = [one.status.revision for one in seen if one.status is not None]
     if not revisions:
         return seen
@@ -141,6 +164,8 @@ def _seen(host: SshHost, unit: str) -> MemberSeen:
             if not status.main_pid:
                 state = MemberState.STOPPED if seen.db_bytes else MemberState.NO_DATA
                 return replace(seen, state=state)
+            if status.state is UnitState.ACTIVATING:  # of Type=notify: it serves nobody yet
+                return replace(seen, state=MemberState.SILENT)
             return _answering(host, seen)
     except Unreachable:
         return MemberSeen(place_of(host), MemberState.AWAY)
@@ -159,6 +184,21 @@ def _answering(host: SshHost, seen: MemberSeen) -> MemberSeen:
     return replace(
         seen, state=MemberState.SERVING, status=said, listed=tuple(listed), is_healthy=healthy
     )
+
+
+def _with_log(host: SshHost, seen: MemberSeen) -> MemberSeen:
+    if not seen.has_data or (seen.status is not None and seen.status.leader):
+        return seen
+    try:
+        with host.session():
+            end = log_end(host, f"{seen.settings.data}/member")
+        return replace(seen, log=end)
+    except (
+        Unreachable,
+        CommandFailed,
+        UnreadableOutput,
+    ):  # damaged: whatever is chosen has to stand its proof
+        return seen
 
 
 def _hashed(host: SshHost, seen: MemberSeen, revision: int) -> MemberSeen:

@@ -22,6 +22,7 @@ from tasks.etcd.standing_down import STOP_SECONDS, change, lines, stop_argv
 
 JOIN_SECONDS = 300.0
 CHANGE_SECONDS = 60.0
+NOT_CONNECTED = "unhealthy cluster"
 NOT_IN_SYNC = "in sync with leader"
 # Data without a log is what etcd has begun in an empty place before it was let in.
 CLEAR = """set -eu
@@ -82,13 +83,24 @@ def is_listed(part: Part) -> Verdict:
 def let_in(part: Part) -> None:
     """Let a member into the new cluster, as a learner: it takes data and has no vote.
 
+    etcd takes no further member before all voters have been connected for five seconds.
+
     Raises:
         CommandFailed: etcd said no.
         Unreachable: no answer.
 
     Runbook: docs/runbooks/etcd.md, step 10.
     """
-    change_by_etcdctl(_first(part), add_argv(part))
+    ends = time.monotonic() + JOIN_SECONDS
+    while True:
+        try:
+            change_by_etcdctl(_first(part), add_argv(part))
+        except Unreachable as error:
+            if NOT_CONNECTED not in error.seen or time.monotonic() > ends:
+                raise
+            time.sleep(PAUSE_SECONDS)
+        else:
+            return
 
 
 def change_by_etcdctl(first: Part, argv: list[str]) -> None:

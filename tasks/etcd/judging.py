@@ -62,6 +62,11 @@ class Loss:
         """The highest revision that a member was seen at."""
         return max((m.status.revision for m in self.members if m.status is not None), default=0)
 
+    @property
+    def may_be_lost(self) -> int:
+        """Entries of the survivor's log that a lost leader may have acknowledged."""
+        return self.of(self.survivor).uncommitted if self.survivor else 0
+
     def of(self, host: str) -> MemberSeen:
         """The member on a host."""
         return next(member for member in self.members if member.host == host)
@@ -87,11 +92,14 @@ def judge(target: str, members: Sequence[MemberSeen], terms: Terms) -> Loss:
     if any(member.is_healthy for member in members):
         return _with_quorum(target, members, saw)
     refuse_unless_all_named(target, members)
-    able = [
-        member
-        for member in members
-        if member.has_data and member.host not in terms.lost and not terms.snapshot
-    ]
+    able = [member for member in members if member.has_data and member.host not in terms.lost]
+    if terms.snapshot and able:
+        raise Refused(
+            target,
+            f"a snapshot is given, and there are members with data: {told(able)}",
+            "Recover from them, without snapshot_file; or give them up by name in lost: "
+            f"[{', '.join(member.host for member in able)}]",
+        )
     if len(able) >= majority_of(len(members)):
         return _startable(target, able, members, saw)
     refuse_return_of_the_old(target, members, terms)
@@ -195,7 +203,7 @@ def _survivor(
             raise Refused(
                 target,
                 f"{terms.survivor!r} has no data that can be used: {told(members)}",
-                f"Name one of {', '.join(m.host for m in able) or 'none'}, or give a snapshot",
+                f"Name one of {', '.join(m.host for m in able) or 'none'}, or give snapshot_file",
             )
         return chosen[0]
     if terms.snapshot:
@@ -207,16 +215,16 @@ def _survivor(
         raise Refused(
             target,
             f"no member has data: {told(members)}",
-            "Give the path of a snapshot on the worker in snapshot",
+            "Give the path of a snapshot on the worker in snapshot_file",
         )
     refuse_conflict(target, able)
     return max(able, key=_ahead)
 
 
-def _ahead(member: MemberSeen) -> tuple[int, int, int]:
-    if member.status is None:
-        return (0, 0, 0)
-    return (member.status.revision, member.status.raft_index, member.status.raft_term)
+def _ahead(member: MemberSeen) -> tuple[int, int, bool]:
+    """Entries of the log are numbered alike on all members, and each revision is one of them."""
+    revision = member.status.revision if member.status is not None else 0
+    return (member.committed, revision, member.status is not None)
 
 
 def refuse_conflict(target: str, able: Sequence[MemberSeen]) -> None:

@@ -25,7 +25,7 @@ from tasks.etcd.standing_down import (
 )
 
 SERVES_SECONDS = 120.0
-PAUSE_SECONDS = 0.3
+PAUSE_SECONDS = 0.5
 # What etcd may have begun in an empty place, had the host booted in between, is moved aside too.
 PLACE = f"""set -eu
 data=$1 aside=$2 mark=$3
@@ -120,7 +120,7 @@ def serves_alone(part: Part) -> Verdict:
     """Whether the survivor answers a read that needs quorum, on what this recovery has restored."""
     if is_placed(part) is not Verdict.DONE:
         return Verdict.NOT_DONE
-    return Verdict.of(etcdctl.is_healthy(part.host, part.settings))
+    return Verdict.of(is_up(part) and etcdctl.is_healthy(part.host, part.settings))
 
 
 def is_up(part: Part) -> bool:

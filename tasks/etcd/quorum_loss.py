@@ -2,7 +2,7 @@
 
 from recovery.errors import Refused
 from recovery.steps import decision
-from tasks.etcd.evidence import members_seen
+from tasks.etcd.evidence import members_now, members_seen
 from tasks.etcd.judging import Loss, Terms, judge
 from tasks.etcd.parts import Part
 from tasks.etcd.target import EtcdCluster
@@ -28,7 +28,7 @@ def refuse_if_quorum_came_back(part: Part) -> None:
     Raises:
         Refused: a member answers a read that needs quorum.
     """
-    seen = members_seen(part.cluster)
+    seen = members_now(part.cluster)
     first = part.survivor or part
     if any(member.is_healthy for member in seen):
         raise Refused(

@@ -18,6 +18,7 @@ SHOW = (
     "Environment,EnvironmentFiles,ExecStart"
 )
 ENVIRONMENT_FILE = re.compile(r"(?P<path>/.*) \(ignore_errors=(?:yes|no)\)")
+PROGRAM = re.compile(r"^ExecStart=\{ path=(?P<path>\S+) ;", re.MULTILINE)
 ARGUMENTS = re.compile(r"argv\[\]=(?P<argv>.*?) ;")
 # Passwords and tokens that somebody keeps beside them stay where they are.
 LINES = (
@@ -47,6 +48,7 @@ class Settings:
         peers: the peer addresses of its initial cluster, by name.
         file: the environment file that is read last; what it says counts.
         flags: names of the flags on its command line.
+        program: path of etcd.
     """
 
     name: str = ""
@@ -59,6 +61,7 @@ class Settings:
     peers: tuple[tuple[str, str], ...] = ()
     file: str = ""
     flags: tuple[str, ...] = ()
+    program: str = "etcd"
 
 
 def unit_and_settings(host: SshHost, unit: str) -> tuple[UnitStatus, Settings]:
@@ -142,6 +145,7 @@ def settings_of(target: str, printed: str, lines: str) -> Settings:
         tuple(_peers(said("ETCD_INITIAL_CLUSTER"))),
         file,
         tuple(flags),
+        program_of(printed),
     )
 
 
@@ -159,6 +163,15 @@ def _environment(printed: str, lines: str) -> tuple[dict[str, str], str]:
         name, _, value = line.strip().removeprefix("export ").partition("=")
         values[name] = " ".join(shlex.split(value))
     return values, file
+
+
+def program_of(printed: str) -> str:
+    """Read which program a unit runs.
+
+    ExecStart={ path=/usr/bin/etcd ; argv[]=/usr/bin/etcd $DAEMON_ARGS ; ignore_errors=no ; … }
+    """
+    found = PROGRAM.search(printed)
+    return found["path"] if found else "etcd"
 
 
 def _flags(printed: str, values: dict[str, str]) -> dict[str, str]:

@@ -66,7 +66,7 @@ LOOK = """
 systemctl show -p ActiveState -p MainPID -- "$1"
 [ ! -e "$2" ] || echo data=there
 [ ! -e "$3/before" ] || echo before=there
-! grep -qxF "$5" "$4" || echo existing=yes
+! { grep -qxF "$5" "$4" && grep -qxF "$6" "$4"; } || echo set=yes
 """
 
 
@@ -114,16 +114,15 @@ def change(part: Part, argv: list[str], within_seconds: float = MOVE_SECONDS) ->
 
 def stood(part: Part) -> Stood:
     """How far a member is out of the way."""
-    state, _ = wanted_settings(part)
     argv = ["sh", "-c", LOOK, "look", part.cluster.unit, part.data, part.aside]
-    argv += [part.settings.file, state]
+    argv += [part.settings.file, *wanted_settings(part)]
     printed = part.host.read(argv, accept=(0, 1, 2), as_root=True).whole()
     said = dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
     return Stood(
         said.get("ActiveState") in {"inactive", "failed"} and said.get("MainPID") == "0",
         "data" in said,
         "before" in said,
-        "existing" in said,
+        "set" in said,
     )
 
 
@@ -140,7 +139,7 @@ def stand_down_commands(part: Part) -> Iterable[str]:
 
 def refuse_unless_old_has_no_quorum(part: Part) -> None:
     """Refuse to stop a member of a cluster that works again; errors as of the function it asks."""
-    if part.survivor is not None and not stood(part).is_set:
+    if not stood(part).has_former:
         refuse_if_quorum_came_back(part)
 
 

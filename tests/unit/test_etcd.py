@@ -1,0 +1,265 @@
+"""What is read of etcd, and what is judged from it: parsers and tables, without any etcd."""
+
+import struct
+
+import pytest
+
+from recovery.errors import Refused, UnreadableOutput
+from tasks.etcd import etcdctl
+from tasks.etcd.etcdctl import Listed, Status
+from tasks.etcd.evidence import MemberSeen, MemberState, parse_on_disk
+from tasks.etcd.judging import Cure, Terms, judge
+from tasks.etcd.proving import parse_proof
+from tasks.etcd.settings import Settings, settings_of
+from tasks.etcd.wal import LogEnd, parse_segment
+
+STATUS = (  # etcdctl 3.4.23, a member without quorum
+    '[{"Endpoint":"https://10.204.179.11:2379","Status":{"header":{"cluster_id":'
+    '17237436991929493444,"member_id":9372538179322589801,"revision":4,"raft_term":2},'
+    '"version":"3.4.23","dbSize":20480,"raftIndex":12,"raftTerm":2,"raftAppliedIndex":12,'
+    '"errors":["etcdserver: no leader"],"dbSizeInUse":16384}}]'
+)
+SHOWN = """Id=etcd.service
+LoadState=loaded
+ActiveState=active
+Environment=DAEMON_ARGS= ETCD_NAME=h1 ETCD_DATA_DIR=/var/lib/etcd/default
+EnvironmentFiles=/etc/default/etcd (ignore_errors=yes)
+ExecStart={ path=/usr/bin/etcd ; argv[]=/usr/bin/etcd $DAEMON_ARGS ; ignore_errors=no ; pid=0 }
+"""
+LINES = """file /etc/default/etcd
+ETCD_NAME=etcd1
+ETCD_INITIAL_ADVERTISE_PEER_URLS=https://10.0.0.1:2380
+ETCD_ADVERTISE_CLIENT_URLS="https://10.0.0.1:2379,https://10.1.0.1:2379"
+ETCD_INITIAL_CLUSTER=etcd1=https://10.0.0.1:2380,etcd2=https://10.0.0.2:2380
+ETCD_TRUSTED_CA_FILE=/etc/ssl/etcd/ssl/ca.pem
+ETCD_CERT_FILE=/etc/ssl/etcd/ssl/member-1.pem
+ETCD_KEY_FILE=/etc/ssl/etcd/ssl/member-1-key.pem
+ETCDCTL_CERT=/etc/ssl/etcd/ssl/admin-1.pem
+ETCDCTL_KEY=/etc/ssl/etcd/ssl/admin-1-key.pem
+"""
+
+
+def test_what_a_member_says_is_read_also_without_a_leader():
+    said = etcdctl.parse_status(STATUS)
+
+    assert (said.revision, said.raft_index, said.leader) == (4, 12, 0)
+    assert not said.is_leader
+    assert said.errors == ("etcdserver: no leader",)
+
+
+@pytest.mark.parametrize(
+    "parse", [etcdctl.parse_status, etcdctl.parse_members, etcdctl.parse_hash, parse_proof]
+)
+@pytest.mark.parametrize("printed", ["", "[]", "{}", '[{"Status":{}}]', "null", "Error: no"])
+def test_other_output_is_carried_in_the_error(parse, printed):
+    with pytest.raises(UnreadableOutput):
+        parse(printed)
+
+
+def test_other_output_of_the_look_at_a_disk_is_carried_in_the_error():
+    with pytest.raises(UnreadableOutput):
+        parse_on_disk("free=lots\n")
+
+
+def test_a_member_that_never_started_is_listed_without_a_name():
+    listed = etcdctl.parse_members(
+        '{"header":{},"members":[{"ID":255,"peerURLs":["https://10.0.0.2:2380"],"isLearner":true}]}'
+    )
+
+    assert listed == [Listed(255, "", "https://10.0.0.2:2380", "", is_learner=True)]
+    assert listed[0].hex_id == "ff"
+
+
+def test_settings_come_from_the_unit_its_files_and_the_flags_of_its_command_line():
+    settings = settings_of("h1", SHOWN, LINES)
+
+    assert settings.name == "etcd1"
+    assert settings.data == "/var/lib/etcd/default"
+    assert settings.client_url == "https://10.0.0.1:2379"
+    assert settings.authority == "/etc/ssl/etcd/ssl/ca.pem"
+    assert settings.certificate == "/etc/ssl/etcd/ssl/admin-1.pem"
+    assert settings.file == "/etc/default/etcd"
+    assert settings.program == "/usr/bin/etcd"
+    assert dict(settings.peers)["etcd2"] == "https://10.0.0.2:2380"
+    flagged = settings_of("h1", SHOWN, LINES + 'DAEMON_ARGS="--name other --data-dir=/data"\n')
+    assert (flagged.name, flagged.data) == ("other", "/data")
+    assert flagged.flags == ("name", "data-dir")
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [("ETCD_CONFIG_FILE=/etc/etcd.yml", "configuration file"), ("ETCD_WAL_DIR=/wal", "wal-dir")],
+)
+def test_settings_that_are_not_known_here_are_refused(line, why):
+    with pytest.raises(Refused, match=why):
+        settings_of("h1", SHOWN, f"{LINES}{line}\n")
+
+
+def test_lines_that_no_shell_could_read_are_carried_in_the_error():
+    with pytest.raises(UnreadableOutput):
+        settings_of("h1", SHOWN, 'file /etc/default/etcd\nETCD_NAME="open\n')
+
+
+def framed(kind, data):
+    """A record of etcd's log; as etcd writes it, padded to 8 bytes."""
+    message = bytes([0x08, kind, 0x10, 0, 0x1A, len(data)]) + data
+    padding = -len(message) % 8
+    header = len(message) | ((0x80 | padding) << 56 if padding else 0)
+    return struct.pack("<Q", header) + message + bytes(padding)
+
+
+def entry(index):
+    return framed(2, bytes([0x08, 0, 0x10, 2, 0x18, index, 0x22, 1, 65]))
+
+
+def state(committed):
+    return framed(3, bytes([0x08, 2, 0x10, 1, 0x18, committed]))
+
+
+NAME = "0000000000000001-0000000000000005.wal"
+
+
+@pytest.mark.parametrize(
+    ("content", "last", "committed"),
+    [
+        (state(3), 4, 3),
+        (state(4) + entry(5) + entry(6) + state(5), 6, 5),
+        (state(4) + entry(5) + entry(6) + state(6) + bytes(4096), 6, 6),
+        (state(4) + entry(5) + entry(6)[:-9], 5, 4),  # torn by a power cut
+        (state(4) + entry(6) + entry(5), 5, 4),  # a new leader has written over it
+    ],
+)
+def test_the_end_of_a_log_is_read_from_its_last_segment(content, last, committed):
+    assert parse_segment(NAME, content) == LogEnd(last, committed)
+
+
+def test_what_is_no_segment_of_a_log_is_no_log():
+    with pytest.raises(ValueError, match="no state"):
+        parse_segment(NAME, b"")
+
+
+def settings(number, **more):
+    peers = tuple((f"h{n}", f"https://h{n}:2380") for n in (1, 2, 3))
+    return Settings(
+        f"h{number}", "/d", f"https://h{number}:2380", f"https://h{number}:2379",
+        peers=peers, file="/etc/default/etcd", **more,
+    )  # fmt: skip
+
+
+def member(number, what=MemberState.SERVING, **more):
+    said = None
+    if what is MemberState.SERVING:
+        leader, revision = more.pop("leader", 0), more.pop("revision", 10)
+        errors = more.pop("errors", ())
+        said = Status("3.4.23", 1, number, leader, revision, revision, 2, 0, 0, False, errors)  # noqa: FBT003 (as the parser makes it)
+    if what in {MemberState.AWAY, MemberState.NO_UNIT}:
+        return MemberSeen(f"h{number}", what)
+    given = {"settings": settings(number), "version": "3.4.23", "tool": "etcdctl", "hash": 7}
+    return MemberSeen(f"h{number}", what, status=said, **(given | more))
+
+
+WELL = {"leader": 1, "is_healthy": True}
+NO_DATA, STOPPED, AWAY, SILENT = (
+    MemberState.NO_DATA, MemberState.STOPPED, MemberState.AWAY, MemberState.SILENT,
+)  # fmt: skip
+
+
+def test_a_cluster_that_is_well_is_left_alone():
+    assert judge("etcd", [member(n, **WELL) for n in (1, 2, 3)], Terms()).cure is Cure.NOTHING
+
+
+def test_members_that_are_stopped_are_started_where_that_is_enough():
+    loss = judge("etcd", [member(1), member(2, STOPPED), member(3, NO_DATA)], Terms())
+
+    assert (loss.cure, loss.starts, loss.survivor) == (Cure.START, ("h2",), "")
+
+
+def test_the_member_whose_log_is_committed_furthest_survives():
+    behind = member(1, revision=10)
+    ahead = member(2, STOPPED, log=LogEnd(15, 12))
+    five = [behind, ahead, *(member(n, NO_DATA) for n in (3, 4, 5))]
+
+    loss = judge("etcd", five, Terms())
+
+    assert (loss.cure, loss.survivor) == (Cure.REBUILD, "h2")
+    assert loss.rejoins == ("h1", "h3", "h4", "h5")
+    assert loss.may_be_lost == 3
+
+
+def test_a_person_may_choose_the_survivor_and_give_others_up():
+    five = [member(1, revision=9), member(2), *(member(n, NO_DATA) for n in (3, 4, 5))]
+
+    assert judge("etcd", five, Terms(survivor="h1")).survivor == "h1"
+    assert judge("etcd", five, Terms(lost=("h2",))).survivor == "h1"
+
+
+@pytest.mark.parametrize(
+    ("members", "terms", "why"),
+    [
+        ([member(1, **WELL), member(2, **WELL), member(3, NO_DATA)], Terms(), "has quorum"),
+        ([member(1), member(2, SILENT), member(3, NO_DATA)], Terms(), "elects no leader"),
+        ([member(1), member(2, AWAY), member(3, AWAY)], Terms(), "off:h2 off:h3"),
+        ([member(1)], Terms(), "not named: h2 at https://h2:2380, h3"),
+        ([member(n, NO_DATA) for n in (1, 2, 3)], Terms(), "no member has data"),
+        ([member(1), member(2, NO_DATA), member(3, NO_DATA)], Terms(snapshot="/s"), "with data"),
+        ([member(1), member(2, NO_DATA), member(3, NO_DATA)], Terms(survivor="h2"), "can be used"),
+        (
+            [member(1), member(2, hash=8), *(member(n, NO_DATA) for n in (3, 4, 5))],
+            Terms(),
+            "disagree about the data: hashes h1 7",
+        ),
+        (
+            [
+                member(1, errors=("memberID:1 alarm:CORRUPT",)),
+                *(member(n, NO_DATA) for n in (2, 3)),
+            ],
+            Terms(),
+            "alarm CORRUPT of h1",
+        ),
+        (
+            [member(1, tool=""), member(2, NO_DATA), member(3, NO_DATA)],
+            Terms(),
+            "nothing on h1 restores a snapshot",
+        ),
+        (
+            [member(1, version="3.3.8"), member(2, NO_DATA), member(3, NO_DATA)],
+            Terms(),
+            "this knows 3.4",
+        ),
+        (
+            [
+                member(1),
+                member(2, NO_DATA, settings=settings(2, flags=("initial-cluster",))),
+                member(3, NO_DATA),
+            ],
+            Terms(),
+            "told of its cluster by initial-cluster",
+        ),
+        (
+            [member(n, AWAY) for n in (1, 2, 3)],
+            Terms(accept=("off:h1", "off:h2", "off:h3"), snapshot="/s"),
+            "no host answers",
+        ),
+    ],
+)
+def test_what_is_not_safe_is_refused_with_its_reason(members, terms, why):
+    with pytest.raises(Refused) as refused:
+        judge("etcd", members, terms)
+
+    assert why in str(refused.value)
+
+
+def test_hosts_that_are_away_and_fewer_than_a_majority_need_no_word():
+    members = [member(1), member(2, NO_DATA), member(3, AWAY)]
+
+    loss = judge("etcd", members, Terms())
+
+    assert (loss.survivor, loss.rejoins, loss.away) == ("h1", ("h2",), ("h3",))
+
+
+def test_where_no_data_is_left_a_snapshot_begins_the_cluster_on_the_first_host():
+    members = [member(1, AWAY), member(2, NO_DATA), member(3, NO_DATA)]
+
+    loss = judge("etcd", members, Terms(snapshot="/s"))
+
+    assert (loss.survivor, loss.rejoins) == ("h2", ("h3",))
