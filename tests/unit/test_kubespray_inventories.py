@@ -85,7 +85,8 @@ def judged(text, path="inventory.ini"):
     return layout
 
 
-def edit_for(text, path, survivors, broken, new=(), *, comes_back=False):
+def edit_for(text, path, survivors, broken, new=()):
+    comes_back = not new
     layout = judged(text, path)
     return edits.recovery_edit(layout, survivors, broken, new, comes_back=comes_back)
 
@@ -132,7 +133,7 @@ def test_comments_outlive_a_change_and_its_end_leaves_no_trace_of_the_lost(text,
 
 @each_form
 def test_one_that_comes_back_stays_behind_the_survivors_and_is_broken_as_well(text, path):
-    edit = edit_for(text, path, ["node2", "node3"], ["node1"], comes_back=True)
+    edit = edit_for(text, path, ["node2", "node3"], ["node1"])
 
     after = layout_of(edits.applied(text, path, edit), path)
 

@@ -12,8 +12,9 @@ from tasks.kubespray.traps import Meant, traps
 MEMBERS = tuple(Member(f"etcd{n}", f"{n}a", f"https://10.0.0.{n}:2380") for n in (1, 2, 3))
 
 
-def asked(host, *, healthy=True, revision=7, version="3.5.9", members=MEMBERS, files=()):
-    return Asked(host, healthy, revision, members if healthy else (), version, tuple(files))
+def asked(host, *, healthy=True, **more):
+    said = {"revision": 7, "version": "3.5.9", "members": MEMBERS if healthy else (), **more}
+    return Asked(host, healthy, **said)
 
 
 def meant(hosts, broken, said, *, others=()):
@@ -95,7 +96,7 @@ def test_the_certificates_of_node10_would_go_with_those_of_node1():
 
 def test_a_name_that_is_in_the_name_of_another_file_is_one():
     own = ["admin-ca.pem", "member-ca-key.pem"]
-    first = asked("node2", files=["ca.pem", "ca-key.pem", *own])
+    first = asked("node2", certificates=("ca.pem", "ca-key.pem", *own))
     case = meant(["node2", "node3", "node4"], ["ca"], [first, asked("node3")])
     case.names["ca"] = "etcd9"
 
