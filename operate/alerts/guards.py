@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from operate.alerts.kept import Kept, State
 from operate.alerts.routes import Guard, Limits, Routes
-from operate.alerts.routing import Decision
+from operate.alerts.routing import Decision, repairs
 from operate.alerts.store import AlertStore
 
 ASKS_AGAIN_SECONDS = 15.0
@@ -55,7 +55,7 @@ def may_start(
         if until := window.open_until(kept.labels, moment):
             return Hold(f"maintenance {window.name} until {until:%F %R} UTC", until.timestamp())
     runs = store.runs_on(work, now - max(guard.strikes_within_seconds, guard.cool_down_seconds))
-    alike = [run for run in runs if dict(run.parameters) == dict(decision.parameters)]
+    alike = [run for run in runs if repairs(run.parameters) == repairs(decision.parameters)]
     for run in runs:
         if run.state is State.STARTED:
             reason = f"busy: another run of {work} is on its way"

@@ -142,7 +142,11 @@ def test_what_is_sent_is_that_of_the_file_alone(desk):
     desk.work()
 
     (sent,) = desk.runs.started.values()
-    assert sent.parameters == {"host": "ssh://b", "plan_only": True}
+    assert sent.parameters == {
+        "host": "ssh://b",
+        "plan_only": True,
+        "requested_by": "alert Look (route Look)",
+    }
     assert "reboot" not in str(sent)
     assert sent.tags == ["alert", "route:Look", "target:b", "severity:warning"]
 
