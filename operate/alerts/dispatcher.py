@@ -45,6 +45,7 @@ class Dispatcher:
         self._is_ended = threading.Event()
         self._watch = Watch(self.store, self.routes.watchdog, self.notifier, self.clock())
         self._tidied_at = 0.0
+        self._is_first_pass = True
 
     def run(self) -> None:
         """Work until `end` is called; the server may be away for as long as it likes."""
@@ -80,6 +81,9 @@ class Dispatcher:
         """
         if not self.store.is_alone():
             return  # another receiver starts the runs; this one takes over when it ends
+        if self._is_first_pass:  # the file of routes may have changed since it was weighed
+            self.store.weigh_anew()
+            self._is_first_pass = False
         self._watch.look(self.clock())
         self._settle_reserved()
         self._follow()

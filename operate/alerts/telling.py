@@ -2,12 +2,13 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from operate.alerts.guards import is_releasable
 from operate.alerts.kept import Kept, State
 from operate.alerts.opening import open_alerts
 from operate.alerts.payload import Alert, read_payload
@@ -103,26 +104,34 @@ def status_of(store: str, routes_file: Path | None) -> dict[str, Any]:
 
 
 def released(store: str, fingerprint: str, by: str) -> list[dict[str, Any]]:
-    """Let alerts that were left to a person wait for their run.
+    """Let alerts go on that were left to a person, or that only their own past holds back.
 
     Raises:
-        BadInput: nobody is named, or no such alert was left to a person.
+        BadInput: nobody is named, or there is no such alert that a person can let go on.
     """
     if not by.strip():
         raise BadInput("--by", "nobody is named", "Add --by NAME")
     with _opened(store) as alerts:
-        left = [
+        named = [
             kept
-            for kept in alerts.latest(1000, State.NEEDS_PERSON)
+            for state in (State.NEEDS_PERSON, State.WAITING)
+            for kept in alerts.latest(1000, state)
             if fingerprint and kept.fingerprint.startswith(fingerprint)
         ]
-        if not left:
-            seen = f"no alert {fingerprint!r} is left to a person"
-            raise BadInput("FINGERPRINT", seen, "See `recover alerts list --state needs-person`")
-        for kept in left:
-            alerts.release(kept, by, time.time())
-        found = [alerts.find(kept.fingerprint, kept.starts_at) for kept in left]
+        let_go = [
+            kept for kept in named if is_releasable(kept) and alerts.release(kept, by, time.time())
+        ]
+        if not let_go:
+            raise BadInput("FINGERPRINT", _why_not(fingerprint, named), "See `recover alerts list`")
+        found = [alerts.find(kept.fingerprint, kept.starts_at) for kept in let_go]
     return [_plain(kept) for kept in found if kept is not None]
+
+
+def _why_not(fingerprint: str, named: Sequence[Kept]) -> str:
+    if not named:
+        return f"no alert {fingerprint!r} waits or is left to a person"
+    told = "; ".join(dict.fromkeys(kept.reason or "its turn has not come" for kept in named))
+    return f"nobody can hurry what alert {fingerprint!r} waits for ({told})"
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from operate.alerts.matchers import read_matcher
 from operate.alerts.opening import open_alerts
 from operate.alerts.payload import fingerprint_of
 from operate.alerts.routes import Guard, Limits, Mode, Route, Routes, Target, Watchdog, Window
-from recovery.errors import Unreachable
+from operate.alerts.telling import released
+from recovery.errors import BadInput, Unreachable
 from recovery.journal.events import Kind
 from recovery.journal.opening import open_journal
 from recovery.journal.store import Lease, LeaseLost
@@ -354,11 +355,77 @@ def test_a_target_cools_down_between_runs(with_routes):
     desk.post("Down", episode=10)
     desk.work(after=30)
     assert len(desk.started) == 1
-    assert "cool-down" in desk.reason()
+    assert "started at 12:00:00; it waits until 12:15:00 UTC" in desk.reason()
 
     desk.work(after=900)
 
     assert len(desk.started) == 2
+
+
+def test_a_cool_down_that_is_shorter_after_a_restart_counts_from_then_on(with_routes):
+    desk = with_routes(guard=Guard(cool_down_seconds=900, flap_episodes=0, strikes=0))
+    desk.post("Down")
+    desk.work()
+    desk.end_all("Recovered")
+    desk.post("Down", episode=10)
+    desk.work(after=30)
+    assert len(desk.started) == 1
+
+    with_routes(guard=Guard(cool_down_seconds=30, flap_episodes=0, strikes=0)).work(after=10)
+
+    assert len(desk.started) == 2
+
+
+def test_a_run_that_was_called_off_before_it_acted_cools_nothing_down(with_routes):
+    desk = with_routes(guard=Guard(cool_down_seconds=900, flap_episodes=0, strikes=0))
+    desk.post("Look")
+    desk.work()
+    desk.post("Look", status="resolved")
+    desk.work(after=10)
+    assert desk.states() == ["cancelled"]
+
+    desk.post("Look", episode=20)
+    desk.work(after=10)
+
+    assert desk.states() == ["cancelled", "started"]
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [Guard(cool_down_seconds=900, flap_episodes=0), Guard(0, 2, 3600, 900)],
+    ids=["cool-down", "flapping"],
+)
+def test_a_person_may_let_go_on_what_only_its_own_past_holds_back(with_routes, guard):
+    desk = with_routes(guard=guard)
+    desk.post("Down")
+    desk.work()
+    desk.end_all("Recovered")
+    fingerprint = desk.post("Down", episode=10)
+    desk.work(after=30)
+    assert len(desk.started) == 1
+    assert "until 12:1" in desk.reason()
+
+    released(desk.store.url, fingerprint, "Ada")
+    desk.work(after=1)
+
+    assert len(desk.started) == 2
+
+
+def test_a_person_cannot_hurry_what_waits_for_more_than_its_own_past(with_routes):
+    window = Window(
+        "patches",
+        begins_at=datetime.fromtimestamp(BEGAN - 60, UTC),
+        ends_at=datetime.fromtimestamp(BEGAN + 600, UTC),
+    )
+    desk = with_routes(windows=[window])
+    fingerprint = desk.post("Down")
+    desk.work()
+
+    with pytest.raises(BadInput, match=r"nobody can hurry .*maintenance patches"):
+        released(desk.store.url, fingerprint, "Ada")
+    desk.work(after=1)
+
+    assert not desk.started
 
 
 def test_what_wants_a_recovery_waits_for_a_run_that_only_plans_and_shares_it_not(desk):
