@@ -112,7 +112,7 @@ def list_(
         from operate.alerts.telling import listed
 
         rows = listed(store, state, limit)
-        to.give(rows, lambda console: show_alerts(console, rows))
+        to.give(rows, lambda console: show_alerts(console, rows, state))
 
 
 @alerts_app.command()

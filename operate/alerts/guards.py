@@ -3,15 +3,13 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from operate.alerts.kept import Kept, State
+from operate.alerts.kept import NEITHER, WELL, Kept, State
 from operate.alerts.routes import Guard, Limits, Routes
 from operate.alerts.routing import Decision, repairs
 from operate.alerts.store import AlertStore
 
 ASKS_AGAIN_SECONDS = 15.0
 HOUR_SECONDS = 3600.0
-WELL = ("Recovered", "Planned", "Completed", "Undone")
-NEITHER = ("Cancelled", "Deleted")
 COOL_DOWN, FLAPPING = "cool-down", "flapping"
 RELEASABLE = (COOL_DOWN, FLAPPING)
 

@@ -1,6 +1,6 @@
 """What is remembered of alerts: questions to the store, none of which changes anything."""
 
-from operate.alerts.kept import COLUMNS, Database, Kept, State
+from operate.alerts.kept import COLUMNS, STANDS_SQL, WELL, Database, Kept, State
 
 
 class AlertLooks:
@@ -32,6 +32,21 @@ class AlertLooks:
     def running(self, limit: int = 200) -> list[Kept]:
         """Alerts whose run has not ended, as far as is known; those looked at last come last."""
         return self._kept("state = :state", f"looked_at, seq limit {limit:d}", state=State.STARTED)
+
+    def ended_unwell(self, since: float, limit: int = 200) -> list[Kept]:
+        """Alerts whose run was started since then and came to no good end, latest first.
+
+        Somebody may begin such a run again.
+        """
+        good = ", ".join(f"'{name}'" for name in WELL)
+        return self._kept(
+            "flow_run_id <> '' and started_at >= :since and state in (:ended, :cancelled) "
+            f"and outcome not in ({good})",
+            f"started_at desc limit {limit:d}",
+            since=since,
+            ended=State.ENDED,
+            cancelled=State.CANCELLED,
+        )
 
     def alerts_of(self, flow_run_id: str) -> list[Kept]:
         """Every alert that shares a run."""
@@ -77,14 +92,16 @@ class AlertLooks:
         return float(rows[0]["at"]) if rows else 0.0
 
     def latest(self, limit: int, state: str = "") -> list[Kept]:
-        """The alerts heard of last, those of one state where it is given."""
-        where = "state = :state" if state else "1 = 1"
+        """The alerts heard of last; where it is given, those that stand so, as it is shown."""
+        where = f"{STANDS_SQL} = :state" if state else "1 = 1"
         return self._kept(where, f"seq desc limit {limit:d}", **({"state": state} if state else {}))
 
     def counts(self) -> dict[str, int]:
-        """How many alerts stand in each state."""
-        rows = self._database.read("select state, count(*) as n from recover_alerts group by state")
-        return {row["state"]: row["n"] for row in rows}
+        """How many alerts stand where, as it is shown."""
+        rows = self._database.read(
+            f"select {STANDS_SQL} as stands, count(*) as n from recover_alerts group by 1"  # noqa: S608 (ours)
+        )
+        return {row["stands"]: row["n"] for row in rows}
 
     def _count(self, where: str, **values: object) -> int:
         rows = self._database.read(

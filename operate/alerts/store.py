@@ -172,7 +172,8 @@ class AlertStore(AlertLooks):
         """Let an alert share the run that another one has started on the same target."""
         self._change(
             kept.seq,
-            "state = :state, reason = :reason, flow_run_id = :id, started_at = :at",
+            "state = :state, reason = :reason, flow_run_id = :id, started_at = :at, "
+            "reserved_at = 0",
             state=State.JOINED,
             reason=f"shares the run of {leader.fingerprint}",
             id=leader.flow_run_id,
@@ -242,6 +243,23 @@ class AlertStore(AlertLooks):
                 started=State.STARTED,
                 joined=State.JOINED,
                 id=flow_run_id,
+            )
+
+    def take_up(self, flow_run_id: str, reason: str, now: float) -> None:
+        """Note that a run goes on that had ended. `ended_at` stays: see Kept."""
+        with self._database.writing():
+            self._database.execute(
+                """update recover_alerts set reason = :reason, outcome = '', run_state = '',
+                     state = case when reserved_at > 0 then :started else :joined end,
+                     ended_at = case when ended_at > 0 then ended_at else :now end
+                   where flow_run_id = :id and state in (:ended, :cancelled)""",
+                reason=reason,
+                started=State.STARTED,
+                joined=State.JOINED,
+                now=now,
+                id=flow_run_id,
+                ended=State.ENDED,
+                cancelled=State.CANCELLED,
             )
 
     def call_off(self, flow_run_id: str, reason: str) -> None:

@@ -202,6 +202,25 @@ def test_a_run_that_waits_for_a_person_is_not_busy(store):
 
     assert store.busy() == 0
     assert store.running()
+    assert store.counts() == {"asks-person": 1}
+    assert [kept.stands for kept in store.latest(10, "asks-person")] == ["asks-person"]
+    assert not store.latest(10, "started")
+
+
+def test_a_run_that_goes_on_after_its_end_goes_on_for_all_that_share_it(store):
+    leader = started(store)
+    receive(store, alert("g"))
+    store.join(store.due(2000)[0], leader)
+    store.note_run("run-1", "FAILED", "Refused", 1100.0)
+    assert len(store.ended_unwell(1000.0)) == 2
+
+    store.take_up("run-1", "begun again", 1200.0)
+
+    assert [kept.state for kept in store.latest(10)] == [State.JOINED, State.STARTED]
+    assert not store.ended_unwell(1000.0)
+    store.note_run("run-1", "COMPLETED", "Recovered", 1300.0)
+    assert [kept.outcome for kept in store.latest(10)] == ["Recovered"] * 2
+    assert not store.ended_unwell(1000.0)
 
 
 @pytest.mark.parametrize("state", [State.STARTED, State.RESERVED])
