@@ -105,6 +105,36 @@ def test_what_is_held_is_not_due_before_its_time(store):
     assert store.due(1500)[0].reason == "maintenance"
 
 
+def test_what_is_weighed_anew_is_due_at_once(store):
+    receive(store, alert())
+    store.hold(store.due(1000)[0], "cool-down: x", 1500.0)
+
+    store.weigh_anew()
+
+    assert store.due(1001)
+
+
+def test_a_release_is_not_lost_to_who_holds_the_alert_meanwhile(store):
+    receive(store, alert())
+    (seen,) = store.due(1000)
+
+    assert store.release(seen, "Ada", 1001.0)
+    store.hold(seen, "cool-down: x", 1500.0)
+
+    (kept,) = store.due(1002)
+    assert (kept.reason, kept.released_at) == ("released by Ada", 1001.0)
+
+
+def test_what_has_gone_on_itself_is_not_released(store):
+    receive(store, alert())
+    (seen,) = store.due(1000)
+    store.reserve(seen, "d", RUN, 1001.0)
+
+    assert not store.release(seen, "Ada", 1002.0)
+
+    assert store.latest(1)[0].state is State.RESERVED
+
+
 def test_a_reservation_holds_all_that_is_sent_and_is_made_once(store):
     receive(store, alert())
     (kept,) = store.due(1000)
@@ -172,6 +202,25 @@ def test_a_run_that_waits_for_a_person_is_not_busy(store):
 
     assert store.busy() == 0
     assert store.running()
+    assert store.counts() == {"asks-person": 1}
+    assert [kept.stands for kept in store.latest(10, "asks-person")] == ["asks-person"]
+    assert not store.latest(10, "started")
+
+
+def test_a_run_that_goes_on_after_its_end_goes_on_for_all_that_share_it(store):
+    leader = started(store)
+    receive(store, alert("g"))
+    store.join(store.due(2000)[0], leader)
+    store.note_run("run-1", "FAILED", "Refused", 1100.0)
+    assert len(store.ended_unwell(1000.0)) == 2
+
+    store.take_up("run-1", "begun again", 1200.0)
+
+    assert [kept.state for kept in store.latest(10)] == [State.JOINED, State.STARTED]
+    assert not store.ended_unwell(1000.0)
+    store.note_run("run-1", "COMPLETED", "Recovered", 1300.0)
+    assert [kept.outcome for kept in store.latest(10)] == ["Recovered"] * 2
+    assert not store.ended_unwell(1000.0)
 
 
 @pytest.mark.parametrize("state", [State.STARTED, State.RESERVED])

@@ -50,6 +50,15 @@ class ScriptedRuns:
     def cancel(self, flow_run_id: str) -> None:
         self._ask()
         self.cancelled.append(flow_run_id)
+        self.ended[flow_run_id] = Standing("CANCELLED", "Cancelled", is_final=True)
+
+    def ask_person(self, run_id: str) -> None:
+        """Let a run wait for an answer."""
+        self.ended[run_id] = Standing("PAUSED", "Suspended", is_final=False)
+
+    def retry(self, run_id: str) -> None:
+        """Let a run that has ended go on, as a person does."""
+        del self.ended[run_id]
 
     def end(self, run_id: str, name: str) -> None:
         """Let a run end in a state of this name."""
