@@ -88,7 +88,8 @@ def recover_etcd_quorum(  # noqa: PLR0913, PLR0917 (each is a field of the form)
         backup_key_file: File on the worker with 64 hex digits, to encrypt the snapshot with.
         survivor: Host whose data is to be used; empty: the one with the highest revision.
         lost: Hosts whose members are given up, though something is left of them.
-        accept: Names of what to accept, as the refusal prints them: off:HOST, revisions:NUMBER.
+        accept: Names of what to accept, as the refusal prints them: off:HOST, revisions:NUMBER,
+            no-hash.
         snapshot_file: Path on the worker of a snapshot to recover from, where no member has data.
         unit: The systemd unit of etcd on the hosts.
         off_host_copy: False leaves the snapshot on the host alone.
@@ -105,7 +106,7 @@ def recover_etcd_quorum(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     if loss.cure is Cure.START:
         return _start(cluster, loss)
     _keep(cluster, loss, terms, BackupKey(backup_key_file) if off_host_copy else None)
-    return _rebuild(cluster, loss)
+    return _rebuild(cluster, loss, terms)
 
 
 def _start(cluster: EtcdCluster, loss: Loss) -> QuorumRecovered:
@@ -121,7 +122,9 @@ def _keep(cluster: EtcdCluster, loss: Loss, terms: Terms, key: BackupKey | None)
     """Steps 4 to 6: a snapshot, off the host as well, and proven; nothing is stopped."""
     first = parts.survivor_of(cluster, loss)
     if terms.snapshot:
-        given.send_snapshot(first, given.given_file(terms.snapshot))
+        file = given.given_file(terms.snapshot)
+        given.refuse_unless_hash_is_there(file, terms)
+        given.send_snapshot(first, file)
     else:
         if key:
             off_host.refuse_unless_key_is_named(key)
@@ -132,14 +135,14 @@ def _keep(cluster: EtcdCluster, loss: Loss, terms: Terms, key: BackupKey | None)
     proving.refuse_if_older(first, terms, loss.highest)
 
 
-def _rebuild(cluster: EtcdCluster, loss: Loss) -> QuorumRecovered:
+def _rebuild(cluster: EtcdCluster, loss: Loss, terms: Terms) -> QuorumRecovered:
     """Steps 7 to 13: the old cluster out of the way, the survivor alone, then one by one."""
     first, others = parts.survivor_of(cluster, loss), parts.rejoining(cluster, loss)
     for part in others:
         standing_down.stand_down(part)
     placing.put_in_place(first)
     placing.start_survivor(first)
-    placing.holds_what_was_seen(first)
+    placing.holds_what_was_seen(first, terms)
     for part in others:
         joining.let_in(part)
         joining.start_joining(part)

@@ -93,6 +93,52 @@ def test_hosts_without_power_are_a_majority_and_must_be_named_as_off(etcd, runs)
 
 
 @pytest.mark.skipif(not IS_WHOLE, reason="FAULTS=all")
+def test_without_any_data_a_snapshot_of_the_worker_is_restored(etcd, runs):
+    first = etcd.members[0]
+    before = first.contents()
+    first.ctl("snapshot", "save", "/root/taken.db")
+    file = runs.folder / "taken.db"
+    file.write_bytes(first.host.read_file("/root/taken.db"))
+    first.fill(KEYS + 5)
+    damaged = runs.folder / "damaged.db"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    other = runs.run(snapshot_file=str(file), lost=[m.host.address for m in etcd.members])
+    for member in etcd.members:
+        member.lose_data()
+
+    refused = runs.run(snapshot_file=str(damaged))
+    ended = runs.run(snapshot_file=str(file))
+
+    assert "has quorum" in str(other.error)
+    assert "nothing was stopped" in str(refused.error)
+    assert "sha256" in str(refused.error)
+    assert_whole(etcd, ended, before)
+    assert first.contents() == before
+
+
+@pytest.mark.skipif(not IS_WHOLE, reason="FAULTS=all")
+def test_what_an_older_snapshot_loses_is_accepted_by_its_name(etcd, runs):
+    first, *others = etcd.members
+    before = first.contents()
+    first.ctl("snapshot", "save", "/root/taken.db")
+    file = runs.folder / "taken.db"
+    file.write_bytes(first.host.read_file("/root/taken.db"))
+    first.ctl("put", "later", "1")
+    for member in others:
+        member.lose_data()
+    given_up = [first.host.address]
+
+    refused = runs.run(snapshot_file=str(file), lost=given_up)
+    ended = runs.run(snapshot_file=str(file), lost=given_up, accept=["revisions:1"])
+
+    assert "accept it by name: revisions:1" in str(refused.error)
+    assert_whole(etcd, ended, before)
+    assert first.host.run(f"ls -d {DATA}/recover-*/before")
+
+
+@pytest.mark.skipif(not IS_WHOLE, reason="FAULTS=all")
 def test_what_is_undone_is_the_old_cluster_as_it_was(etcd, runs):
     survivor, *others = etcd.members
     before, text = survivor.contents(), survivor.host.read_file(FILE)
