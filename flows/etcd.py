@@ -269,7 +269,7 @@ def defragment_etcd(
 @recovery(
     runbook=RUNBOOK,
     target=triage_target,
-    answers=["etcdHighNumberOfLeaderChanges", "etcdGRPCRequestsSlow"],
+    answers=["etcdMembersDown", "etcdHighNumberOfLeaderChanges", "etcdGRPCRequestsSlow"],
     danger=Danger.READ,
 )
 def triage_etcd(hosts: HostsParameter, unit: str = UNIT) -> EtcdFinding:

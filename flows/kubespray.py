@@ -36,7 +36,7 @@ class Recovered:
     runbook=RUNBOOK,
     target=kubespray_target,
     parts=kubespray_parts,
-    answers=["KubeAPIDown", "etcdInsufficientMembers"],
+    answers=["etcdInsufficientMembers"],
     danger=Danger.DESTRUCTIVE,
 )
 def recover_control_plane(  # noqa: PLR0913, PLR0917 (each is a field of the form)
@@ -109,7 +109,7 @@ class Replaced:
     runbook=RUNBOOK,
     target=kubespray_target,
     parts=kubespray_parts,
-    answers=["KubeNodeUnreachable"],
+    answers=(),
     danger=Danger.DESTRUCTIVE,
 )
 def replace_worker_node(  # noqa: PLR0913, PLR0917 (each is a field of the form)
@@ -162,7 +162,7 @@ def replace_worker_node(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     runbook=RUNBOOK,
     target=kubespray_target,
     parts=kubespray_parts,
-    answers=["KubeNodeNotReady", "etcdMembersDown"],
+    answers=["etcdMembersDown"],
     danger=Danger.DESTRUCTIVE,
 )
 def replace_control_plane_node(  # noqa: PLR0913, PLR0917 (each is a field of the form)
