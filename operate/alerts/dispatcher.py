@@ -13,7 +13,7 @@ from operate.alerts.kept import NEITHER, WELL, Kept, State
 from operate.alerts.notices import Notice, Notifier
 from operate.alerts.prefect_runs import Runs, Standing, Submission
 from operate.alerts.routes import Routes
-from operate.alerts.routing import REMEMBERED, Kind, decide
+from operate.alerts.routing import REMEMBERED, REQUESTER, Kind, decide
 from operate.alerts.store import AlertStore
 from operate.alerts.watchdog import Watch
 from recovery.errors import BadInput, RecoveryError
@@ -171,7 +171,9 @@ class Dispatcher:
             standing = standings.get(kept.flow_run_id, Standing("", "Deleted", is_final=True))
             is_wanted = standing.is_final or self._is_wanted(kept)
             if not is_wanted and is_called_off(kept, standing):
-                self.runs.cancel(kept.flow_run_id)
+                who = kept.parameters.get(REQUESTER) or "its alert"
+                why = f"{who} was resolved before anything was done; *Retry* asks anew"
+                self.runs.cancel(kept.flow_run_id, why)
                 reason = "it was resolved before its run had acted: cancelled"
                 self.store.call_off(kept.flow_run_id, reason)
                 logger.info("flow run %s was cancelled: %s", kept.flow_run_id, reason)

@@ -502,7 +502,9 @@ def test_a_run_that_was_called_off_and_is_begun_again_is_followed(desk):
     desk.end_all("Planned")
     desk.work(after=31)
 
-    assert desk.runs.cancelled == [run_id]
+    assert desk.runs.cancelled == {
+        run_id: "alert Look (route Look) was resolved before anything was done; *Retry* asks anew"
+    }
     assert desk.store.latest(1)[0].outcome == "Planned"
 
 
