@@ -17,6 +17,7 @@ from operate.alerts.routing import REMEMBERED, REQUESTER, Kind, decide
 from operate.alerts.store import AlertStore
 from operate.alerts.watchdog import Watch
 from recovery.errors import BadInput, RecoveryError
+from recovery.run import recovery_id_of
 from recovery.secrecy.redaction import redact
 
 LOOKS_EVERY_SECONDS = 2.0
@@ -204,11 +205,15 @@ class Dispatcher:
             text = f"flow run {kept.flow_run_id} ended as {outcome}; `recover status` says more"
             self._tell(kept, f"{kept.work}: {outcome}", text)
         elif standing.type == "PAUSED" and kept.run_state != "PAUSED":
-            text = f"flow run {kept.flow_run_id} waits for an answer in the Prefect UI"
+            text = (
+                f"flow run {kept.flow_run_id} waits for an answer in the Prefect UI, or by "
+                f"`recover approve {recovery_id_of(kept.flow_run_id)}`"
+            )
             self._tell(kept, f"{kept.work} asks a person", text)
 
     def _tell(self, kept: Kept, subject: str, text: str) -> None:
-        self.notifier.tell(Notice(subject, f"{text} (route {kept.route})", kept.severity))
+        told = f"{text} (route {kept.route})"
+        self.notifier.tell(Notice(subject, told, kept.severity, kept.flow_run_id))
 
     def _tidy(self) -> None:
         now = self.clock()
