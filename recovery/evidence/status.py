@@ -19,6 +19,7 @@ from recovery.journal.history import (
     read_history,
 )
 from recovery.journal.store import Holder, Journal
+from recovery.left_to_person import left_to_person
 from recovery.secrecy.redaction import redact_value
 
 READINGS_MAX = 20
@@ -250,7 +251,7 @@ def next_for(reading: Reading) -> str:
     settled = {
         RecoveryState.RUNNING: f"wait: an attempt is at work; see `recover status {recovery_id}`",
         RecoveryState.UNDONE: f"nothing: it was undone; `recover run {history.flow}` starts anew",
-        RecoveryState.RECOVERED: "nothing: it is recovered",
+        RecoveryState.RECOVERED: _next_after_recovery(history),
     }
     if reading.state in settled:
         return settled[reading.state]
@@ -267,6 +268,14 @@ def next_for(reading: Reading) -> str:
     if reading.state is RecoveryState.NEEDS_PERSON and not reading.goes_back:
         return _next_for_person(reading)
     return _next_after_failure(reading)
+
+
+def _next_after_recovery(history: History) -> str:
+    left = left_to_person(history.attempts[-1].result) if history.attempts else []
+    if not left:
+        return "nothing: it is recovered"
+    runbook = f" ({history.runbook})" if history.runbook else ""
+    return f"this is left to a person{runbook}: {'; then '.join(left)}"
 
 
 def _next_after_failure(reading: Reading) -> str:

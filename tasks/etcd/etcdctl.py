@@ -12,6 +12,7 @@ DIAL_SECONDS = 3
 ASK_SECONDS = 5
 POLL_SECONDS = 2  # a first connection to one that begins to listen may hang
 SLACK_SECONDS = 10
+NO_KEY = "recover/none"  # what is read to see whether reads are answered
 EXIT_CODES = (0, 1, 2, 3, 4, 5, 124, 128, 137)
 UNANSWERED = (
     "context deadline exceeded",
@@ -131,12 +132,13 @@ def hash_at(host: SshHost, settings: Settings, revision: int) -> int:
 
 
 def is_healthy(host: SshHost, settings: Settings, within_seconds: int = ASK_SECONDS) -> bool:
-    """Whether a member answers a read that needs quorum, and no alarm is raised.
+    """Whether a member answers a read that needs quorum; a full database does so, too.
 
     Raises:
         Unreachable: the host gave no answer.
     """
-    command = argv(settings, "endpoint", "health", within_seconds=within_seconds)
+    words = ("get", NO_KEY, "--keys-only")
+    command = argv(settings, *words, within_seconds=within_seconds)
     seconds = ASK_SECONDS + DIAL_SECONDS + 2 * SLACK_SECONDS
     answer = host.read(command, within_seconds=seconds, accept=EXIT_CODES, as_root=True)
     return answer.exit_code == 0

@@ -90,7 +90,7 @@ def judge(target: str, members: Sequence[MemberSeen], terms: Terms) -> Loss:
     """
     saw = told(members)
     if any(member.is_healthy for member in members):
-        return _with_quorum(target, members, saw)
+        return _with_quorum(target, members, terms, saw)
     refuse_unless_all_named(target, members)
     able = [member for member in members if member.has_data and member.host not in terms.lost]
     if terms.snapshot and able:
@@ -117,8 +117,14 @@ def judge(target: str, members: Sequence[MemberSeen], terms: Terms) -> Loss:
     )
 
 
-def _with_quorum(target: str, members: Sequence[MemberSeen], saw: str) -> Loss:
+def _with_quorum(target: str, members: Sequence[MemberSeen], terms: Terms, saw: str) -> Loss:
     ill = [member for member in members if not member.is_healthy]
+    if terms.snapshot:
+        raise Refused(
+            target,
+            f"it has quorum, and would lose what was written since {terms.snapshot}: {saw}",
+            "Stop its members first, if it is to go back all the same, and give them up in lost",
+        )
     if not ill:
         return Loss(Cure.NOTHING, saw, tuple(members))
     raise Refused(

@@ -11,6 +11,7 @@ from recovery.steps import act, undo, verify
 from recovery.verdict import Danger, Verdict
 from recovery.walk import current_fence
 from tasks.etcd import etcdctl
+from tasks.etcd.judging import Terms
 from tasks.etcd.parts import Part
 from tasks.etcd.proving import MARK
 from tasks.etcd.quorum_loss import refuse_if_quorum_came_back
@@ -181,8 +182,10 @@ def start_survivor(part: Part) -> None:
 
 
 @verify
-def holds_what_was_seen(part: Part) -> int:
+def holds_what_was_seen(part: Part, terms: Terms) -> int:
     """The revision of the survivor, once it holds all that was seen of it before.
+
+    Where a snapshot was given, what it is at was accepted before anything was stopped.
 
     Raises:
         NotVerified: its keys are not those that were hashed, or its revision went back.
@@ -191,7 +194,7 @@ def holds_what_was_seen(part: Part) -> int:
     Runbook: docs/runbooks/etcd.md, step 9.
     """
     now, before = etcdctl.status(part.host, part.settings), part.member
-    if before.status is None:
+    if before.status is None or terms.snapshot:
         return now.revision
     if now.revision < before.status.revision:
         raise NotVerified(

@@ -143,6 +143,28 @@ def refuse_unless_old_has_no_quorum(part: Part) -> None:
         refuse_if_quorum_came_back(part)
 
 
+def put_out_of_the_way(part: Part) -> None:
+    """Set a member up to join, stop it, and move its data aside.
+
+    Raises:
+        NotVerified: it did not stop.
+        CommandFailed: its host said no.
+        Unreachable: no answer.
+    """
+    with part.host.session():
+        change(part, set_argv(part))
+        change(part, stop_argv(part), STOP_SECONDS)
+        if not stood(part).is_at_rest:
+            raise NotVerified(
+                part.label,
+                f"{part.cluster.unit} to be stopped",
+                "that it runs",
+                f"See `systemctl status {part.cluster.unit}` there: what starts it again? Then "
+                "resume",
+            )
+        change(part, move_argv(part))
+
+
 @undo
 def stand_up(part: Part) -> None:
     """Put settings and data of a member back as they were, and start it.
@@ -185,15 +207,4 @@ def stand_down(part: Part) -> None:
 
     Runbook: docs/runbooks/etcd.md, step 7.
     """
-    with part.host.session():
-        change(part, set_argv(part))
-        change(part, stop_argv(part), STOP_SECONDS)
-        if not stood(part).is_at_rest:
-            raise NotVerified(
-                part.label,
-                f"{part.cluster.unit} to be stopped",
-                "that it runs",
-                f"See `systemctl status {part.cluster.unit}` there: what starts it again? Then "
-                "resume",
-            )
-        change(part, move_argv(part))
+    put_out_of_the_way(part)

@@ -30,7 +30,8 @@ ask() {{
   timeout 20 "$@" 2>/dev/null || :
 }}
 ask version etcdctl version
-ask health sh -c 'etcdctl --command-timeout=5s endpoint health >/dev/null 2>&1 && echo yes'
+ask health sh -c 'etcdctl --command-timeout=5s endpoint health >&2 && echo yes'
+ask cluster sh -c 'etcdctl --command-timeout=5s endpoint health --cluster >&2 && echo yes'
 ask members etcdctl --command-timeout=5s member list -w json
 ask status etcdctl --command-timeout=5s endpoint status -w json
 ask certificates sh -c 'ls "$(dirname "${{ETCDCTL_CERT:-/nowhere/x}}")"'
@@ -53,6 +54,7 @@ class Asked:
     Attributes:
         host: its name in the inventory.
         is_healthy: it answers a read that needs a quorum.
+        are_all_healthy: every member does, asked from there.
         revision: of what it holds; -1 where it did not say.
         members: all members, where it could list them.
         version: of etcdctl there, as `3.5.9`; empty where it is not there.
@@ -65,6 +67,7 @@ class Asked:
     members: tuple[Member, ...] = ()
     version: str = ""
     certificates: tuple[str, ...] = ()
+    are_all_healthy: bool = False
 
     @property
     def can_restore(self) -> bool:
@@ -164,6 +167,7 @@ def parse_asked(host: str, printed: str) -> Asked:
             ),
             ".".join(version.groups()) if version else "",
             tuple(said.get("certificates", "").split()),
+            said.get("cluster") == "yes",
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UnreadableOutput("etcdctl", printed) from error

@@ -1,4 +1,4 @@
-"""Recovering a control plane through playbooks, on real hosts with a real etcd."""
+"""Recovering and replacing hosts through playbooks, on real hosts with a real etcd."""
 
 import pytest
 
@@ -61,3 +61,67 @@ def test_a_lost_host_is_replaced_and_every_key_is_there(recover, cluster):
     assert again.error is None, again.error
     assert again.result.finding == "well"
     assert cluster.inventory.read_text() == text
+
+
+def test_with_quorum_lost_it_goes_on_from_the_survivor_and_a_failed_task_is_named(recover, cluster):
+    one, two, three, four = cluster.hosts
+    one.power_cut()
+    two.power_cut()
+    four.run("chmod 000 /usr/bin/etcd")  # it cannot start there
+    parameters = cluster.parameters(
+        hosts=urls([three]),
+        broken=["node1", "node2"],
+        new=[cluster.line(four), "node5 ansible_host=10.255.255.1 ip=10.255.255.1"],
+        etcd_retries=2,
+    )
+    even = recover.run(
+        "recover-control-plane", {**parameters, "new": parameters["new"][:1]}, break_glass="a test"
+    )
+    parameters["new"] = []
+
+    ended = recover.run("recover-control-plane", parameters, break_glass="a test")
+
+    four.run("chmod 755 /usr/bin/etcd")
+    assert even.state is RecoveryState.REFUSED
+    assert "odd number" in str(even.error)
+    assert ended.error is None, ended.error
+    assert cluster.member_names(three) == ["etcd3"]
+    assert cluster.keys(three) == KEYS
+    assert cluster.nodes(three) == ["node3"]
+
+
+def test_the_first_host_is_replaced_while_it_lives(recover, cluster):
+    one, two, three, four = cluster.hosts
+    parameters = cluster.parameters(
+        hosts=urls([one, two, three]), old="node1", new=cluster.line(four)
+    )
+
+    ended = recover.run("replace-control-plane-node", parameters, break_glass="a test")
+
+    assert ended.error is None, ended.error
+    assert cluster.runs() == ["cluster", "remove-node", "cluster"]
+    assert cluster.member_names(four) == ["etcd2", "etcd3", "etcd4"]
+    assert cluster.nodes(two) == ["node2", "node3", "node4"]
+    assert cluster.keys(four) == KEYS
+    assert "node1" not in cluster.inventory.read_text()
+
+
+@pytest.mark.parametrize("is_gone", [False, True], ids=["lives", "is-gone"])
+def test_a_worker_is_replaced(recover, lab, tmp_path, is_gone):
+    cluster = KubesprayCluster(lab, tmp_path, etcd=1, worker=1, form="yaml")
+    cluster.build()
+    one, worker, _, new = cluster.hosts
+    if is_gone:
+        worker.power_cut()
+        one.run("/usr/local/bin/kubectl lost node2")
+    parameters = cluster.parameters(
+        hosts=urls([one]), old="node2", new=cluster.line(new), old_is_gone=is_gone
+    )
+
+    ended = recover.run("replace-worker-node", parameters, break_glass="a test")
+
+    assert ended.error is None, ended.error
+    assert cluster.runs() == ["facts", "scale", "remove-node"]
+    assert cluster.nodes(one) == ["node1", "node4"]
+    assert "node2" not in cluster.inventory.read_text()
+    assert "# The hosts of the lab" in cluster.inventory.read_text()

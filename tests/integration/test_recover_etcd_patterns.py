@@ -30,7 +30,7 @@ def patterns(count):
     ]
 
 
-SAMPLE = [(2, "no-data", "silent"), (2, "no-data", "damaged")]
+SAMPLE = [(2, "no-data", "damaged")]
 OF_THREE = patterns(3) if IS_WHOLE else SAMPLE
 OF_FIVE = patterns(5) if IS_WHOLE else []
 

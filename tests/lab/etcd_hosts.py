@@ -35,6 +35,7 @@ ETCD_ADVERTISE_CLIENT_URLS=https://{address}:2379
 ETCD_INITIAL_CLUSTER={cluster}
 ETCD_INITIAL_CLUSTER_STATE=new
 ETCD_INITIAL_CLUSTER_TOKEN=lab
+ETCD_QUOTA_BACKEND_BYTES=20000000
 
 ETCD_TRUSTED_CA_FILE={tls}/ca.pem
 ETCD_CERT_FILE={tls}/member.pem
@@ -105,6 +106,37 @@ class LabMember:
             base64.b64decode(pair["key"]).decode(): base64.b64decode(pair["value"]).decode()
             for pair in pairs
         }
+
+    @contextlib.contextmanager
+    def writer(self):
+        """Let a client inside the host write key after key; yields what tells the acknowledged."""
+        tls = f"--cacert={TLS}/ca.pem --cert={TLS}/member.pem --key={TLS}/member-key.pem"
+        script = (
+            "i=0; while :; do i=$((i+1)); "
+            f"etcdctl {tls} --endpoints={self.client_url} put written/$i $i >/dev/null 2>&1 && "
+            "echo written/$i >> /root/acknowledged; done"
+        )
+        self.host.run(f"systemd-run --quiet --unit=writer sh -c {shlex.quote(script)}")
+        try:
+            yield lambda: self.host.read_file("/root/acknowledged").decode().split()
+        finally:
+            self.host.run("systemctl stop writer")
+
+    def fill_up(self):
+        """Write values over and over until the database has reached its quota."""
+        value = "x" * 100_000
+        for _ in range(400):
+            try:
+                self.ctl("put", "large", stdin=value)
+            except LabError as error:
+                if "database space exceeded" in str(error):
+                    return
+                raise
+        raise LabError("the quota was not reached")
+
+    def compact(self):
+        """Let go of all old revisions."""
+        self.ctl("compact", "--physical", str(self.status()["header"]["revision"]))
 
     def lose_data(self):
         """Stop the member for good, and have its disk be empty."""

@@ -17,12 +17,12 @@ from tests.lab.processes import wait_until
 
 PLAYBOOKS = Path(__file__).parent / "kubespray"
 ANSIBLE = Path(sys.executable).with_name("ansible-playbook")
-KEYS = 200
+KEYS = 100  # as many as one transaction takes
 UNITS = {
     "etcd.service": """[Unit]
 Description=etcd as kubespray installs it
 [Service]
-Type=notify
+Type=simple
 User=etcd
 EnvironmentFile=/etc/etcd.env
 ExecStart=/usr/bin/etcd --heartbeat-interval=50 --election-timeout=500
@@ -47,12 +47,16 @@ def etcdctl(*argv):
     return done.stdout
 
 if words[:2] == ["get", "nodes"]:
-    lines = etcdctl("get", "/nodes/", "--prefix", "--keys-only").split()
-    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
-    items = [{"metadata": {"name": line.rpartition("/")[2]}, "status": ready} for line in lines]
+    words = etcdctl("get", "/nodes/", "--prefix").split()
+    items = []
+    for key, is_ready in zip(words[::2], words[1::2]):
+        status = {"conditions": [{"type": "Ready", "status": is_ready}]}
+        items.append({"metadata": {"name": key.rpartition("/")[2]}, "status": status})
     print(json.dumps({"items": items}))
+elif words[0] == "lost":
+    etcdctl("put", "/nodes/" + words[1], "Unknown")
 elif words[0] == "register":
-    etcdctl("put", "/nodes/" + words[1], "Ready")
+    etcdctl("put", "/nodes/" + words[1], "True")
 elif words[:2] == ["delete", "node"]:
     if etcdctl("del", "/nodes/" + words[2]).split() == ["0"]:
         sys.exit("Error from server (NotFound): nodes not found")
@@ -114,22 +118,26 @@ class KubesprayCluster:
         )
         for host in self.hosts:
             host.power_on()
-            host.run("systemctl disable --now etcd 2>/dev/null; rm -rf /var/lib/etcd /etc/etcd.env")
-            host.run("systemctl reset-failed; chmod 755 /usr/local/bin/kubectl; rm -f /etc/kubelet")
+            host.run(
+                "systemctl disable --now -q etcd; systemctl reset-failed; chmod 755 "
+                "/usr/local/bin/kubectl; rm -rf /var/lib/etcd /etc/etcd.env /etc/kubelet"
+            )
         for number, host in enumerate(self.members, 1):
             host.write("etc/etcd.env", _environment(f"etcd{number}", host.address, cluster), 0o600)
-            host.run("install -d -o etcd -g etcd -m 0700 /var/lib/etcd; systemctl enable -q etcd")
-            host.run("systemctl start --no-block etcd")
+            host.run(
+                "install -d -o etcd -g etcd -m 0700 /var/lib/etcd; systemctl enable -q --now etcd"
+            )
         for host in self.members:
             wait_until(
                 lambda at=host: self.is_healthy(at), f"etcd of {host.name}", within_seconds=60
             )
-        self.members[0].run(
-            f'for n in $(seq {KEYS}); do echo "put key/$n value$n"; done | '
-            "sed 's/^/ETCDCTL_API=3 etcdctl /' | sh >/dev/null"
+        nodes = "".join(
+            f"put /nodes/{host.name} True\\n" for host in [*self.members, *self.workers]
         )
-        for host in [*self.members, *self.workers]:
-            self.members[0].run(f"/usr/local/bin/kubectl register {host.name}")
+        self.members[0].run(
+            f"{{ echo; for n in $(seq {KEYS}); do echo put key/$n value$n; done; "
+            f"printf '{nodes}\\n\\n'; }} | ETCDCTL_API=3 etcdctl txn >/dev/null"
+        )
 
     def is_healthy(self, host: LabHost) -> bool:
         """Whether a member answers a read that needs a quorum."""

@@ -135,6 +135,18 @@ def test_state_and_what_to_do_next_come_before_everything_else(journal, writer):
         assert f"recover resume {RECOVERY}" in head[: head.index("back_up_target")]
 
 
+def test_a_recovery_that_leaves_a_step_to_a_person_is_not_told_as_nothing_to_do(journal, writer):
+    writer.open().start()
+    writer.end("recovered", result={"left_to_person": ["start Grafana, see `GET /api/health`"]})
+
+    page, text = html_report(journal, RECOVERY), markdown_report(journal, RECOVERY)
+
+    assert "start Grafana, see <code>GET /api/health</code>" in page
+    assert '<div class="box doubt">' in page
+    assert "start Grafana, see `GET /api/health`" in text[: text.index("Recovery `")]
+    assert "nothing" not in text
+
+
 def test_tables_have_captions_and_the_drawing_a_name(journal, writer):
     killed_and_resumed(writer)
 
