@@ -13,10 +13,11 @@ from operate.alerts.kept import NEITHER, WELL, Kept, State
 from operate.alerts.notices import Notice, Notifier
 from operate.alerts.prefect_runs import Runs, Standing, Submission
 from operate.alerts.routes import Routes
-from operate.alerts.routing import REMEMBERED, Kind, decide
+from operate.alerts.routing import REMEMBERED, REQUESTER, Kind, decide
 from operate.alerts.store import AlertStore
 from operate.alerts.watchdog import Watch
 from recovery.errors import BadInput, RecoveryError
+from recovery.run import recovery_id_of
 from recovery.secrecy.redaction import redact
 
 LOOKS_EVERY_SECONDS = 2.0
@@ -171,7 +172,9 @@ class Dispatcher:
             standing = standings.get(kept.flow_run_id, Standing("", "Deleted", is_final=True))
             is_wanted = standing.is_final or self._is_wanted(kept)
             if not is_wanted and is_called_off(kept, standing):
-                self.runs.cancel(kept.flow_run_id)
+                who = kept.parameters.get(REQUESTER) or "its alert"
+                why = f"{who} was resolved before anything was done; *Retry* asks anew"
+                self.runs.cancel(kept.flow_run_id, why)
                 reason = "it was resolved before its run had acted: cancelled"
                 self.store.call_off(kept.flow_run_id, reason)
                 logger.info("flow run %s was cancelled: %s", kept.flow_run_id, reason)
@@ -202,11 +205,15 @@ class Dispatcher:
             text = f"flow run {kept.flow_run_id} ended as {outcome}; `recover status` says more"
             self._tell(kept, f"{kept.work}: {outcome}", text)
         elif standing.type == "PAUSED" and kept.run_state != "PAUSED":
-            text = f"flow run {kept.flow_run_id} waits for an answer in the Prefect UI"
+            text = (
+                f"flow run {kept.flow_run_id} waits for an answer in the Prefect UI, or by "
+                f"`recover approve {recovery_id_of(kept.flow_run_id)}`"
+            )
             self._tell(kept, f"{kept.work} asks a person", text)
 
     def _tell(self, kept: Kept, subject: str, text: str) -> None:
-        self.notifier.tell(Notice(subject, f"{text} (route {kept.route})", kept.severity))
+        told = f"{text} (route {kept.route})"
+        self.notifier.tell(Notice(subject, told, kept.severity, kept.flow_run_id))
 
     def _tidy(self) -> None:
         now = self.clock()

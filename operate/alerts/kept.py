@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Protocol, Self
 
-from operate.alerts.payload import Alert
+from operate.alerts.payload import Alert, written
 
 
 class State(StrEnum):
@@ -106,6 +107,11 @@ class Kept:
     def alert(self) -> Alert:
         """The alert as it was read."""
         return Alert(self.fingerprint, self.starts_at, self.is_firing, self.labels)
+
+    @property
+    def began_at(self) -> str:
+        """When the episode began; not after it was heard of, whatever its sender's clock says."""
+        return min(self.starts_at, written(datetime.fromtimestamp(self.received_at, UTC)))
 
     @property
     def stands(self) -> str:

@@ -75,16 +75,16 @@ class AlertStore(AlertLooks):
 
         Of two Prometheus that see the same, Alertmanager takes the earlier beginning, also later
         on: what fires since before an episode that goes on is that episode, and what ended after
-        its beginning is its end.
+        its beginning is its end. The end of one that is known is also that of those before it.
         """
-        if self.find(alert.fingerprint, alert.starts_at) is not None:
+        is_known = self.find(alert.fingerprint, alert.starts_at) is not None
+        if is_known and alert.is_firing:
             return []
-        began = "starts_at > :at" if alert.is_firing else "starts_at <= :at"
-        return self._kept(
-            f"fingerprint = :fingerprint and is_firing = 1 and {began}",
-            fingerprint=alert.fingerprint,
-            at=alert.starts_at if alert.is_firing else alert.ends_at,
-        )
+        going_on = self._kept("fingerprint = :id and is_firing = 1", id=alert.fingerprint)
+        if alert.is_firing:
+            return [kept for kept in going_on if kept.began_at > alert.starts_at]
+        until = alert.starts_at if is_known else alert.ends_at
+        return [kept for kept in going_on if kept.began_at <= until]
 
     def _note_repeat(self, known: Kept, now: float) -> None:
         self._database.execute(

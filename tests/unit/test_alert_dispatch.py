@@ -7,13 +7,16 @@ import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from prefect.settings import PREFECT_UI_URL, temporary_settings
 from rich.console import Console
 
 from operate.alerts.accepting import Acceptance
 from operate.alerts.dispatcher import Dispatcher
 from operate.alerts.matchers import read_matcher
+from operate.alerts.notices import Notice, PeopleNotifier
 from operate.alerts.opening import open_alerts
 from operate.alerts.payload import fingerprint_of
 from operate.alerts.routes import Guard, Limits, Mode, Route, Routes, Target, Watchdog, Window
@@ -443,10 +446,26 @@ def test_an_alert_whose_run_waits_for_an_answer_is_listed_as_asking_a_person(des
 
     assert (row["state"], row["recovery_id"]) == ("asks-person", recovery_id_of(run_id))
     assert f"recover approve {row['recovery_id']}" in shown(show_alerts, [row])
+    (notice,) = desk.told
+    assert notice.flow_run_id == run_id
+    assert f"recover approve {row['recovery_id']}" in notice.text
     assert (told["alerts"], told["running"], told["asking"]) == ({"asks-person": 1}, 0, 1)
     assert "0 of at most 2; 1 more wait for a person" in shown(show_status, told)
     assert not listed(desk.store.url, "started", 10)
     assert "no alert is in state started" in shown(show_alerts, [], "started")
+
+
+def test_the_log_has_the_link_to_the_run_that_a_notice_is_about(caplog, monkeypatch):
+    monkeypatch.delenv("RECOVER_NOTIFICATIONS", raising=False)
+    run_id = str(uuid4())
+
+    with temporary_settings(updates={PREFECT_UI_URL: "http://prefect:4200"}):
+        PeopleNotifier().tell(Notice("redis", "it asks a person", "warning", run_id))
+        PeopleNotifier().tell(Notice("redis", "it is silent"))
+
+    asked, silent = (one.getMessage() for one in caplog.records)
+    assert asked == f"redis: it asks a person; see http://prefect:4200/runs/flow-run/{run_id}"
+    assert silent == "redis: it is silent"
 
 
 def test_a_walk_that_only_plans_is_listed_by_its_flow_run_and_is_no_recovery(desk):
@@ -502,7 +521,9 @@ def test_a_run_that_was_called_off_and_is_begun_again_is_followed(desk):
     desk.end_all("Planned")
     desk.work(after=31)
 
-    assert desk.runs.cancelled == [run_id]
+    assert desk.runs.cancelled == {
+        run_id: "alert Look (route Look) was resolved before anything was done; *Retry* asks anew"
+    }
     assert desk.store.latest(1)[0].outcome == "Planned"
 
 
