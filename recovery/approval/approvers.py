@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from recovery.approval.proof import is_proven
 from recovery.errors import BadInput
-from recovery.journal.consents import Approval
+from recovery.journal.consents import Approval, Asked
+from recovery.journal.history import History
 from recovery.verdict import Danger
 
 NAME = "RECOVER_APPROVERS"
@@ -155,6 +156,13 @@ class Count:
     persons: tuple[str, ...]
     missing: int
     told: tuple[str, ...]
+
+
+def count_of(history: History, asked: Asked | None, plan_hash: str) -> Count:
+    """How far a plan is consented to, by what was asked for and what was said; proofs aside."""
+    needs, of = (asked.needs, asked.of) if asked is not None else (1, ())
+    rule = Rule(danger=Danger.DESTRUCTIVE, needs=needs, of=of)
+    return counted(rule, history.consents.standing(plan_hash), history.requested_by)
 
 
 def counted(
