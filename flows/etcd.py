@@ -284,4 +284,4 @@ def triage_etcd(hosts: HostsParameter, unit: str = UNIT) -> EtcdFinding:
     Runbook: docs/runbooks/etcd.md, step 1 and the table of its diagnosis.
     """
     cluster = etcd_cluster(hosts, unit)
-    return triage.finding_of(cluster, triage.etcd_seen(cluster))
+    return triage.finding_of(cluster, hosts, triage.etcd_seen(cluster))

@@ -51,6 +51,17 @@ class Status:
 
 
 @dataclass(frozen=True)
+class Hashed:
+    """A hash of keys, and up to where old revisions of them are gone.
+
+    Those of two members can be compared where they have let go of the same.
+    """
+
+    hash: int
+    compacted: int
+
+
+@dataclass(frozen=True)
 class Listed:
     """A member as the cluster lists it; one that has never started has no name."""
 
@@ -125,7 +136,7 @@ def members(host: SshHost, settings: Settings) -> list[Listed]:
     return parse_members(ask(host, settings, "member", "list", "-w", "json"))
 
 
-def hash_at(host: SshHost, settings: Settings, revision: int) -> int:
+def hash_at(host: SshHost, settings: Settings, revision: int) -> Hashed:
     """The hash of all keys up to a revision; equal where data is equal. Errors as of `ask`."""
     words = ("endpoint", "hashkv", f"--rev={revision}", "-w", "json")
     return parse_hash(ask(host, settings, *words))
@@ -201,7 +212,7 @@ def parse_members(printed: str) -> list[Listed]:
         raise UnreadableOutput("etcdctl member list", printed) from error
 
 
-def parse_hash(printed: str) -> int:
+def parse_hash(printed: str) -> Hashed:
     """Read what `etcdctl endpoint hashkv -w json` prints of one endpoint (3.4 to 3.6).
 
         [{"Endpoint":"…","HashKV":{"header":{…},"hash":2453312,"compact_revision":3}}]
@@ -211,7 +222,7 @@ def parse_hash(printed: str) -> int:
     """
     try:
         said = json.loads(printed)[0]["HashKV"]
-        return int(said.get("hash", 0))
+        return Hashed(int(said.get("hash", 0)), int(said.get("compact_revision", 0)))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UnreadableOutput("etcdctl endpoint hashkv", printed) from error
 

@@ -25,7 +25,8 @@ CHANGE_SECONDS = 60.0
 NOT_CONNECTED = "unhealthy cluster"
 NOT_IN_SYNC = "in sync with leader"
 # Data without a log is what etcd has begun in an empty place before it was let in.
-CLEAR = """set -eu
+CLEAR = """# move aside what etcd began before it was let in
+set -eu
 data=$1 aside=$2
 [ -e "$data" ] || exit 0
 [ -z "$(ls "$data"/wal/*.wal 2>/dev/null)" ] || exit 0
@@ -35,7 +36,8 @@ mkdir -p "$aside"
 mv -T "$data" "$to"
 """
 # The id of a member is known only once it is listed.
-PROMOTE = """set -eu
+PROMOTE = """# give the member at this address its vote
+set -eu
 url=$1
 shift
 id=$("$@" member list | awk -F", " -v url="$url" "\\$4 == url { print \\$1 }")
@@ -254,7 +256,9 @@ def all_agree(parts: Sequence[Part], away: int = 0, within_seconds: float = JOIN
         learners = [one.name or one.peer_url for one in known if one.is_learner]
         said = [etcdctl.status(part.host, part.settings) for part in parts]
         revision = min(one.revision for one in said)
-        hashes = {part.label: etcdctl.hash_at(part.host, part.settings, revision) for part in parts}
+        hashes = {
+            part.label: etcdctl.hash_at(part.host, part.settings, revision).hash for part in parts
+        }
         ill = [part.label for part in parts if not etcdctl.is_healthy(part.host, part.settings)]
         are_all = len(known) == len(parts) + away and not learners and not ill
         if are_all and len({*hashes.values()}) == 1:

@@ -233,6 +233,16 @@ def _ahead(member: MemberSeen) -> tuple[int, int, bool]:
     return (member.committed, revision, member.status is not None)
 
 
+def disagree(one: MemberSeen, other: MemberSeen) -> bool:
+    """Whether two members hold other keys; one whose hash could not be taken counts as such.
+
+    Nothing is said of two that have let go of different old revisions.
+    """
+    if not one.hash or not other.hash:
+        return one.host != other.host
+    return one.compacted == other.compacted and one.hash != other.hash
+
+
 def refuse_conflict(target: str, able: Sequence[MemberSeen]) -> None:
     """Refuse to choose between members that hold different data.
 
@@ -241,8 +251,7 @@ def refuse_conflict(target: str, able: Sequence[MemberSeen]) -> None:
     """
     corrupt = [m.host for m in able if m.status and "CORRUPT" in " ".join(m.status.errors)]
     serving = [member for member in able if member.status is not None]
-    hashes = {member.hash for member in serving}
-    if corrupt or len(hashes) > 1:
+    if corrupt or any(disagree(one, other) for one in serving for other in serving):
         seen = ", ".join(f"{m.host} {m.hash or 'none'} at {m.revision}" for m in serving)
         why = f"alarm CORRUPT of {', '.join(corrupt)}; " if corrupt else ""
         raise Refused(

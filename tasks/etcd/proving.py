@@ -21,7 +21,8 @@ PROVE_SECONDS = 1800.0
 PROOF = "proof.json"
 MARK = "recovered-by"  # in the data that was restored: tells it from all other
 BUMP = ("--bump-revision", "1000000000", "--mark-compacted")
-PROVE = f"""set -eu
+PROVE = f"""# restore the snapshot beside the data, and walk over it
+set -eu
 umask 077
 from=$1 aside=$2 data=$3 tool=$4 mark=$5
 shift 5
@@ -35,7 +36,8 @@ rm -rf "$aside/restored"
 checked=
 [ "$(($(stat -c %s "$from/{FILE}") % 512))" = 32 ] || checked=--skip-hash-check
 "$tool" snapshot restore "$from/{FILE}" $checked --data-dir "$aside/restored" "$@"
-timeout 600 "$tool" snapshot status "$aside/restored/member/snap/db" -w json >"$from/{PROOF}.new"
+timeout 600 "$tool" snapshot status "$aside/restored/member/snap/db" -w json >/dev/null
+timeout 600 "$tool" snapshot status "$from/{FILE}" -w json >"$from/{PROOF}.new"
 echo "$mark" >"$aside/restored/member/{MARK}"
 near=$data
 [ -e "$near" ] || near=$(dirname "$data")

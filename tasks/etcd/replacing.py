@@ -10,7 +10,7 @@ from tasks.etcd import etcdctl
 from tasks.etcd.etcdctl import Listed
 from tasks.etcd.evidence import MemberSeen, members_now, members_seen
 from tasks.etcd.joining import change_by_etcdctl
-from tasks.etcd.judging import majority_of, refuse_unless_fit, told
+from tasks.etcd.judging import disagree, majority_of, refuse_unless_fit, told
 from tasks.etcd.parts import Part
 from tasks.etcd.standing_down import (
     lines,
@@ -130,8 +130,9 @@ def judge_replacement(
 
 def differs(member: MemberSeen, others: Sequence[MemberSeen]) -> bool:
     """Whether a member holds other keys than the others, which agree among themselves."""
-    hashes = {other.hash for other in others if other.hash}
-    return len(hashes) == 1 and member.hash not in {0, *hashes}
+    known = [other for other in others if other.hash]
+    agree = not any(disagree(one, other) for one in known for other in known)
+    return bool(member.hash and known) and agree and disagree(member, known[0])
 
 
 def _entry_of(

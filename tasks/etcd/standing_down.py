@@ -17,7 +17,8 @@ SETTINGS = "settings-before"
 STOP_SECONDS = 150.0
 MOVE_SECONDS = 60.0
 # Keeps comments, order, owner and mode; a name that is not there yet is written at the end.
-SET = """set -eu
+SET = """# set these in the environment file; the former one is kept
+set -eu
 umask 077
 file=$1 keep=$2
 shift 2
@@ -36,14 +37,16 @@ sync -f "$file.recover"
 mv "$file.recover" "$file"
 sync -f "$file"
 """
-PUT_SETTINGS_BACK = """set -eu
+PUT_SETTINGS_BACK = """# put the former environment file back
+set -eu
 [ -e "$2" ] || exit 0
 cp -p "$2" "$1.recover"
 sync -f "$1.recover"
 mv "$1.recover" "$1"
 """
 # Never over what lies there: a second one gets a number.
-MOVE = """set -eu
+MOVE = """# move the data aside
+set -eu
 data=$1 aside=$2
 [ -e "$data" ] || exit 0
 umask 077
@@ -53,7 +56,8 @@ while [ -e "$to" ]; do to=$aside/before.$n n=$((n + 1)); done
 mv -T "$data" "$to"
 sync -f "$aside"
 """
-MOVE_BACK = """set -eu
+MOVE_BACK = """# move the data of before back
+set -eu
 data=$1 aside=$2
 [ -e "$aside/before" ] || exit 0
 to=$aside/after n=1

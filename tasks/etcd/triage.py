@@ -1,5 +1,6 @@
 """What an etcd lacks, and the recovery to run for it; nothing is changed."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -7,7 +8,7 @@ from typing import NamedTuple
 from recovery.errors import Refused
 from recovery.steps import probe
 from tasks.etcd.evidence import MemberSeen, MemberState, members_seen
-from tasks.etcd.judging import Cure, Terms, judge, majority_of
+from tasks.etcd.judging import Cure, Terms, disagree, judge, majority_of
 from tasks.etcd.space import in_use, is_wasteful
 from tasks.etcd.target import EtcdCluster
 
@@ -25,6 +26,7 @@ class Advice(NamedTuple):
     finding: str
     recovery: str
     why: str
+    host: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,14 @@ class EtcdFinding:
         finding: what is the matter, in a line.
         recovery: the recovery to run; `none` where nothing is, `by hand` where no recovery helps.
         why: what to know or to do before.
+        command: shows the plan of that recovery; empty where none is to run.
         members: every member, as it is.
     """
 
     finding: str
     recovery: str
     why: str
+    command: str
     members: tuple[str, ...]
 
 
@@ -58,11 +62,22 @@ def etcd_seen(cluster: EtcdCluster) -> list[MemberSeen]:
     return members_seen(cluster)
 
 
-def finding_of(cluster: EtcdCluster, members: Sequence[MemberSeen]) -> EtcdFinding:
-    """What is the matter, and the recovery that the runbook has for it."""
+def finding_of(cluster: EtcdCluster, hosts: str, members: Sequence[MemberSeen]) -> EtcdFinding:
+    """What is the matter, and the recovery that the runbook has for it.
+
+    Args:
+        cluster: the cluster.
+        hosts: as they were named, for the command.
+        members: as they were seen.
+    """
     has_leader = any(member.status and member.status.leader for member in members)
     advice = _with_quorum(members) if has_leader else _without_quorum(cluster, members)
-    return EtcdFinding(*advice, tuple(map(str, members)))
+    finding, recovery, why, host = advice
+    command = ""
+    if recovery not in {NOTHING, BY_HAND}:
+        more = f" --set host={host}" if host else ""
+        command = f"recover plan {recovery} --set {shlex.quote(f'hosts={hosts}')}{more}"
+    return EtcdFinding(finding, recovery, why, command, tuple(map(str, members)))
 
 
 def _with_quorum(members: Sequence[MemberSeen]) -> Advice:
@@ -76,7 +91,8 @@ def _with_quorum(members: Sequence[MemberSeen]) -> Advice:
     if other:
         names = ", ".join(member.host for member in other)
         finding = f"{names} holds other data than the majority"
-        return Advice(finding, REPLACE, f"host={other[0].host}; then disarm the alarm, if any")
+        why = "Its data is kept aside; disarm the alarm afterwards, if there is one"
+        return Advice(finding, REPLACE, why, other[0].host)
     if CORRUPT in alarms:
         why = "Compare keys on each member, then replace the one that is wrong"
         return Advice("a member found its data damaged (alarm CORRUPT)", BY_HAND, why)
@@ -97,7 +113,7 @@ def _ill(ill: Sequence[MemberSeen]) -> Advice:
     if first.has_data:
         why = f"See `journalctl -u` there and start it; where its data is damaged, {REPLACE}"
         return Advice(finding, BY_HAND, why)
-    return Advice(finding, REPLACE, f"host={first.host}")
+    return Advice(finding, REPLACE, "The others hold all data", first.host)
 
 
 def _without_quorum(cluster: EtcdCluster, members: Sequence[MemberSeen]) -> Advice:
@@ -118,7 +134,7 @@ def _differing(members: Sequence[MemberSeen]) -> list[MemberSeen]:
     """The members whose hash is not that of a majority of all; none where no majority agrees."""
     known = [member for member in members if member.hash]
     for one in known:
-        same = [member for member in known if member.hash == one.hash]
-        if len(same) >= majority_of(len(members)):
-            return [member for member in known if member.hash != one.hash]
+        other = [member for member in known if disagree(one, member)]
+        if len(known) - len(other) >= majority_of(len(members)):
+            return other
     return []

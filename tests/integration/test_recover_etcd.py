@@ -195,13 +195,11 @@ def test_a_full_database_is_defragmented_one_by_one_and_takes_writes_again(etcd,
     before = first.contents()
     first.fill_up()
     found = runs.run("triage-etcd")
-    refused = runs.run("defragment-etcd")
     first.compact()
 
     ended = runs.run("defragment-etcd")
 
     assert found.result.recovery == "defragment-etcd"
-    assert "etcdctl compact" in str(refused.error)
     assert ended.error is None, ended.error
     assert ended.result.hosts[-1] == leader.host.address
     assert ended.result.gained_bytes > 0

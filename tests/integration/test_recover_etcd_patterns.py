@@ -89,7 +89,7 @@ def is_recovered(count, lost, left):
     return left != "damaged"
 
 
-REASONS = ("has quorum", "elects no leader", "cannot be used", "gives no answer", "disagree")
+REASONS = ("has quorum", "elects no leader", "cannot be used", "fails", "disagree")
 
 
 def assert_as_it_should_be(ended, count, lost, left):

@@ -6,7 +6,7 @@ import pytest
 
 from recovery.errors import BadInput, Refused, UnreadableOutput
 from tasks.etcd import etcdctl
-from tasks.etcd.defragmenting import judge_space
+from tasks.etcd.defragmenting import judge_space, refuse_unless_room_was_made
 from tasks.etcd.etcdctl import Listed, Status
 from tasks.etcd.evidence import MemberSeen, MemberState, parse_on_disk
 from tasks.etcd.given import given_file, refuse_unless_hash_is_there
@@ -155,8 +155,8 @@ def member(number, what=MemberState.SERVING, **more):
     said = None
     if what is MemberState.SERVING:
         leader, revision = more.pop("leader", 0), more.pop("revision", 10)
-        errors = more.pop("errors", ())
-        said = Status("3.4.23", 1, number, leader, revision, revision, 2, 0, 0, False, errors)  # noqa: FBT003 (as the parser makes it)
+        errors, size = more.pop("errors", ()), more.pop("db_bytes", 0)
+        said = Status("3.4.23", 1, number, leader, revision, revision, 2, size, 0, False, errors)  # noqa: FBT003 (as the parser makes it)
     if what in {MemberState.AWAY, MemberState.NO_UNIT}:
         return MemberSeen(f"h{number}", what)
     given = {"settings": settings(number), "version": "3.4.23", "tool": "etcdctl", "hash": 7}
@@ -255,6 +255,13 @@ def test_what_is_not_safe_is_refused_with_its_reason(members, terms, why):
     assert why in str(refused.value)
 
 
+def test_hashes_are_compared_where_the_same_old_revisions_are_gone():
+    five = [member(1, hash=7, compacted=3), member(2, hash=8, compacted=5, revision=12)]
+    five += [member(n, NO_DATA) for n in (3, 4, 5)]
+
+    assert judge("etcd", five, Terms()).survivor == "h2"
+
+
 def test_hosts_that_are_away_and_fewer_than_a_majority_need_no_word():
     members = [member(1), member(2, NO_DATA), member(3, AWAY)]
 
@@ -299,10 +306,13 @@ def well(number, **more):
     ],
 )
 def test_a_triage_names_the_recovery_to_run(members, recovery, why):
-    found = finding_of(CLUSTER, members)
+    found = finding_of(CLUSTER, "/etc/etcd hosts.yaml", members)
 
     assert found.recovery == recovery
-    assert why in f"{found.finding} {found.why}"
+    assert why in f"{found.finding} {found.why} {found.command}"
+    assert ("'hosts=/etc/etcd hosts.yaml'" in found.command) == (
+        recovery not in {"none", "by hand"}
+    )
     assert len(found.members) == len(members)
 
 
@@ -360,6 +370,15 @@ def test_members_are_defragmented_with_the_leader_last_or_not_at_all():
     assert judge_space("etcd", members, is_ordered=True).order == ("h2", "h3", "h1")
     with pytest.raises(Refused, match="h3 are down"):
         judge_space("etcd", [well(1), well(2), member(3, STOPPED)], is_ordered=True)
+
+
+def test_an_alarm_is_not_disarmed_where_next_to_nothing_was_given_back():
+    members = [well(n, errors=("alarm:NOSPACE",), db_bytes=100) for n in (1, 2, 3)]
+    space = judge_space("etcd", members, is_ordered=False)
+
+    refuse_unless_room_was_made(CLUSTER, space, [50, 50, 50])
+    with pytest.raises(Refused, match="etcdctl compact 10"):
+        refuse_unless_room_was_made(CLUSTER, space, [95, 99, 120])
 
 
 def test_a_raw_copy_of_a_database_is_told_from_a_snapshot(tmp_path):
