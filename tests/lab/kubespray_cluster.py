@@ -75,13 +75,12 @@ class KubesprayCluster:
     etcd: int = 3
     worker: int = 0
     form: str = "ini"
+    deploy: LabHost | None = None  # where the checkout is; None: on this machine
     hosts: Sequence[LabHost] = field(default_factory=tuple)
 
     def __post_init__(self) -> None:
         self.hosts = self.hosts or self.lab.hosts
-        self.project.mkdir(parents=True)
-        for file in PLAYBOOKS.iterdir():
-            shutil.copy(file, self.project)
+        shutil.copytree(PLAYBOOKS, self.project)
 
     @property
     def project(self) -> Path:
@@ -122,6 +121,7 @@ class KubesprayCluster:
                 "systemctl disable --now -q etcd; systemctl reset-failed; chmod 755 "
                 "/usr/local/bin/kubectl; rm -rf /var/lib/etcd /etc/etcd.env /etc/kubelet"
             )
+        self.put_on_deploy_host()
         for number, host in enumerate(self.members, 1):
             host.write("etc/etcd.env", _environment(f"etcd{number}", host.address, cluster), 0o600)
             host.run(
@@ -149,6 +149,21 @@ class KubesprayCluster:
             == "yes"
         )
 
+    def put_on_deploy_host(self) -> None:
+        """Copy the checkout and the key to the deploy host, under the same paths."""
+        if self.deploy is None:
+            return
+        for file in (file for file in self.project.rglob("*") if file.is_file()):
+            self.deploy.write(str(file).lstrip("/"), file.read_bytes())
+        key = self.deploy.keys.client_key
+        self.deploy.write(str(key).lstrip("/"), key.read_bytes(), 0o600)
+
+    def text(self, path: Path) -> str:
+        """A file of the checkout; empty where there is none."""
+        if self.deploy is not None:
+            return self.deploy.run(f"cat {path} 2>/dev/null || :")
+        return path.read_text() if path.exists() else ""
+
     def member_names(self, host: LabHost) -> list[str]:
         """All members, as one lists them; not counted are the addresses."""
         listed = host.run("ETCDCTL_API=3 etcdctl member list -w json")
@@ -167,9 +182,7 @@ class KubesprayCluster:
 
     def runs(self) -> list[str]:
         """The playbooks that were run, in order."""
-        noted = self.project / "runs"
-        lines = noted.read_text().splitlines() if noted.exists() else []
-        return [line.split()[1] for line in lines]
+        return [line.split()[1] for line in self.text(self.project / "runs").splitlines()]
 
     def parameters(self, **more: object) -> dict[str, object]:
         """What a recovery of it is given."""
@@ -177,6 +190,7 @@ class KubesprayCluster:
             "project": str(self.project),
             "inventory": str(self.inventory),
             "ansible_playbook": str(ANSIBLE),
+            **({"deploy_host": self.deploy.url()} if self.deploy else {}),
             **more,
         }
 
