@@ -85,7 +85,7 @@ def _cluster(name: str, etcd_retries: int, minutes: int, *, is_even: bool) -> Pl
 
 
 def control_plane_facts_playbook(within_minutes: int) -> Playbook:
-    """The run of playbooks/facts.yml before the role: it takes addresses from facts, and keeps them a day.
+    """The run of facts.yml before the role: it takes addresses from facts that are kept a day.
 
     Without them its first task fails unheeded, and what comes of that is for its luck.
     """

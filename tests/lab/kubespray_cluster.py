@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.lab.host_identity import File
 from tests.lab.hosts import Lab, LabHost
 from tests.lab.processes import wait_until
 
@@ -36,7 +37,10 @@ WantedBy=multi-user.target
 KUBECTL = """#!/usr/bin/python3 -I
 import json, os, subprocess, sys
 
-words = [word for word in sys.argv[1:] if not word.startswith("-")]
+words = sys.argv[1:]
+if words[0] == "--kubeconfig":
+    del words[:2]
+words = [word for word in words if not word.startswith("-")]
 os.environ["ETCDCTL_API"] = "3"
 
 def etcdctl(*argv):
@@ -63,7 +67,24 @@ elif words[:2] == ["delete", "node"]:
 elif words[0] == "drain":
     print("drained")
 """
-FILES = {"usr/local/bin/kubectl": KUBECTL}
+ETCDCTL = """#!/bin/sh
+# Says that one is healthy on standard output, as etcdctl does from 3.5 on; Debian's is older.
+case " $* " in
+*" endpoint health "*) ;;
+*) exec /usr/bin/etcdctl "$@" ;;
+esac
+errors=$(mktemp)
+/usr/bin/etcdctl "$@" 2>"$errors"
+code=$?
+grep "is healthy" "$errors"
+grep -v "is healthy" "$errors" >&2
+rm "$errors"
+exit $code
+"""
+FILES = {
+    "usr/local/bin/kubectl": File(KUBECTL, 0o755),
+    "usr/local/bin/etcdctl": File(ETCDCTL, 0o755),
+}
 
 
 @dataclass
@@ -118,8 +139,8 @@ class KubesprayCluster:
         for host in self.hosts:
             host.power_on()
             host.run(
-                "systemctl disable --now -q etcd; systemctl reset-failed; chmod 755 "
-                "/usr/local/bin/kubectl; rm -rf /var/lib/etcd /etc/etcd.env /etc/kubelet"
+                "systemctl disable --now -q etcd; systemctl reset-failed; "
+                "rm -rf /var/lib/etcd /etc/etcd.env /etc/kubelet"
             )
         self.put_on_deploy_host()
         for number, host in enumerate(self.members, 1):
