@@ -88,6 +88,7 @@ def recover_control_plane(  # noqa: PLR0913, PLR0917 (each is a field of the for
         snapshots.keep_snapshot(order, found, due)
         editing.save_inventory(order, due.change, "before the playbook")
         editing.edit_inventory(order, due.change, "before the playbook")
+        playbooks.run_playbook(order, orders.control_plane_facts_playbook(within_minutes))
         playbooks.run_playbook(order, playbook)
         now = nodes.is_whole(order, found.layout, due.members, due.nodes, due.gone, 600)
         editing.edit_inventory(order, due.closing, "after the playbook")

@@ -9,6 +9,7 @@ from tasks.kubespray.recovering import Wish
 from tasks.kubespray.replacing import ReplacementDue, ReplacementWish
 from tasks.kubespray.target import names_given, new_hosts
 
+CONTROL_PLANE_LIMIT = "etcd,kube_control_plane"
 RETRIES_MAX = 1000
 MINUTES_MAX = 24 * 60
 EVEN_IS_FINE = ("ignore_assert_errors", True)  # the validation wants an odd number of etcd hosts
@@ -45,7 +46,7 @@ def recover_playbook(wish: Wish, etcd_retries: int, within_minutes: int) -> Play
     return Playbook(
         "recover-control-plane",
         "recover-control-plane.yml",
-        "etcd,kube_control_plane",
+        CONTROL_PLANE_LIMIT,
         tuple(variables),
         seconds_of(within_minutes),
     )
@@ -66,26 +67,37 @@ def replacement_wish(old: str, new: str, *, is_gone: bool) -> ReplacementWish:
 
 def joining_playbook(due: ReplacementDue, etcd_retries: int, within_minutes: int) -> Playbook:
     """The run of cluster.yml that takes the new host in, beside the old one."""
-    return _cluster("join", due.is_even_meanwhile, etcd_retries, within_minutes)
+    is_even = due.is_even_meanwhile
+    return _cluster("join", etcd_retries, within_minutes, is_even=is_even)
 
 
 def settling_playbook(etcd_retries: int, within_minutes: int) -> Playbook:
     """The run of cluster.yml that writes every configuration anew, once the old host is out."""
-    return _cluster("settle", False, etcd_retries, within_minutes)  # noqa: FBT003 (of its sister)
+    return _cluster("settle", etcd_retries, within_minutes, is_even=False)
 
 
-def _cluster(name: str, is_even: bool, etcd_retries: int, within_minutes: int) -> Playbook:  # noqa: FBT001
+def _cluster(name: str, etcd_retries: int, minutes: int, *, is_even: bool) -> Playbook:
     variables: list[tuple[str, str | int | bool]] = [("etcd_retries", _retries(etcd_retries))]
     if is_even:
         variables.append(EVEN_IS_FINE)
-    limit = "etcd,kube_control_plane"
-    return Playbook(name, "cluster.yml", limit, tuple(variables), seconds_of(within_minutes))
+    limit = CONTROL_PLANE_LIMIT
+    return Playbook(name, "cluster.yml", limit, tuple(variables), seconds_of(minutes))
+
+
+def control_plane_facts_playbook(within_minutes: int) -> Playbook:
+    """The run of facts.yml before the role: it takes addresses from facts that are kept a day.
+
+    Without them its first task fails unheeded, and what comes of that is for its luck.
+    """
+    return Playbook(
+        "facts", "playbooks/facts.yml", CONTROL_PLANE_LIMIT, (), seconds_of(within_minutes)
+    )
 
 
 def facts_playbook(wish: ReplacementWish, within_minutes: int) -> Playbook:
-    """The run of facts.yml: of all hosts, but one that is gone."""
+    """The run of playbooks/facts.yml: of all hosts, but one that is gone."""
     limit = f"all:!{wish.old}" if wish.is_gone else ""
-    return Playbook("facts", "facts.yml", limit, (), seconds_of(within_minutes))
+    return Playbook("facts", "playbooks/facts.yml", limit, (), seconds_of(within_minutes))
 
 
 def scale_playbook(wish: ReplacementWish, within_minutes: int) -> Playbook:

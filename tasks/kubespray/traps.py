@@ -39,7 +39,10 @@ class Meant:
 
     @property
     def counts_as_healthy(self) -> int:
-        """How many addresses of the group the role will find healthy."""
+        """How many addresses of the group the role will find healthy, with etcdctl of the first."""
+        first = self.etcd.of(next(iter(self.layout.members(ETCD)), ""))
+        if first is not None and not first.tells_on_stdout:
+            return 0
         return len([host for host in self.layout.members(ETCD) if host in self.etcd.healthy])
 
     @property
@@ -85,8 +88,8 @@ def _quorum(meant: Meant) -> Iterable[Trap]:
             "quorum-test",
             f"etcd has quorum, and the role would count {healthy} healthy of {size} and take it "
             "for lost: it would delete the data of the first host and restore a snapshot over it",
-            "Name fewer new hosts at a time; or, where etcd has been restored already, let "
-            "`replace-control-plane-node` add the hosts to it one by one",
+            "Let `replace-control-plane-node` replace the hosts one by one (old_is_gone), which "
+            "does without that role; or name fewer new hosts at a time, where that is enough",
         )
     if not meant.etcd.has_quorum and meant.role_sees_quorum:
         yield Trap(

@@ -52,6 +52,14 @@ def test_the_quorum_that_the_role_counts_is_not_the_one_of_etcd(healthy, size, h
     assert ("quorum-test" in names_of(meant(hosts, ["lost"], said))) is has_trap
 
 
+def test_an_etcdctl_that_tells_of_the_healthy_among_its_errors_is_not_heard_by_the_role():
+    said = [asked("node2", tells_on_stdout=False, version="3.4.23"), asked("node3")]
+
+    case = meant(["node2", "node3", "node4"], ["node1"], said)
+
+    assert names_of(case) == ["quorum-test"]
+
+
 def test_without_quorum_etcd_3_6_has_nothing_to_restore_with():
     for version, has_trap in (("3.5.21", False), ("3.6.4", True), ("3.7.1", True), ("", True)):
         said = [asked("node3", healthy=False, version=version)]
@@ -110,6 +118,7 @@ etcdctl version: 3.4.23
 API version: 3.4
 recover-section health
 yes
+recover-section told
 recover-section cluster
 recover-section members
 {"header":{"cluster_id":1},"members":[{"ID":9372538179322589801,"name":"etcd1",\
@@ -126,6 +135,7 @@ def test_what_a_host_says_of_its_etcd_is_read():
 
     assert seen.is_healthy
     assert not seen.are_all_healthy
+    assert not seen.tells_on_stdout
     assert (seen.revision, seen.version) == (42, "3.4.23")
     assert [member.name for member in seen.members] == ["etcd1", ""]
     assert seen.members[0].id == "8211f1d0f64f3269"
