@@ -19,7 +19,7 @@ from tests.integration.node_runs import (
 )
 from tests.lab.control_plane import control_planes
 from tests.lab.control_plane_host import binary
-from tests.lab.kubeadm_cluster import KUBECTL, is_ready, members, node_of, put_cluster_info, wipe
+from tests.lab.kubeadm_cluster import KUBECTL, is_ready, members, node_of, put_cluster_info
 from tests.lab.processes import wait_until
 from tests.lab.session import started_or_skipped
 
@@ -94,7 +94,7 @@ def test_a_node_that_lives_and_a_host_that_is_in_use_are_refused(runs):
     assert runs.changes(ended) == []
 
 
-def test_a_lost_worker_is_replaced_without_any_change_of_etcd(runs):
+def test_a_lost_worker_is_replaced_without_any_change_of_etcd_and_taken_out_again(runs):
     first, new = runs.hosts[0], runs.hosts[-1]
     node = {
         "apiVersion": "v1",
@@ -110,9 +110,11 @@ def test_a_lost_worker_is_replaced_without_any_change_of_etcd(runs):
     ended = runs.run(WORKER, "w1")
 
     found = node_of(first, "w1")
-    first.run(f"{KUBECTL} delete node w1 --ignore-not-found")
-    wipe(new)
+    undone = runs.run(WORKER, "w1", resume=ended.recovery_id, undo_by="test", break_glass="test")
     assert ended.state is RecoveryState.RECOVERED, ended.error
+    assert undone.state is RecoveryState.UNDONE, undone.error
+    assert node_of(first, "w1") is None
+    assert "kubelet.conf" not in new.run("ls /etc/kubernetes 2>/dev/null || :")
     assert is_ready(found)
     assert LABELS.items() <= found["metadata"]["labels"].items()
     assert members(first) == known
