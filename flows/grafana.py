@@ -143,4 +143,4 @@ def _move_rows(copy: KeptCopy, mysql: MysqlServer, skip: tuple[str, ...]) -> int
     cells = [loading.every_cell_is_equal(mysql, copy, table) for table in tables]
     kept_copy.source_has_not_changed(copy)
     loading.remove_fence(mysql)
-    return sum(cells)
+    return sum(sum(each.values()) for each in cells)

@@ -49,13 +49,15 @@ def drill_markdown(journal: Journal, recovery_id: str) -> str:
     return trend_markdown(runs, trend_svg(runs)) if runs else ""
 
 
-def markdown_report(journal: Journal, recovery_id: str) -> str:
+def markdown_report(journal: Journal, recovery_id: str, *, is_full: bool = True) -> str:
     """Write the report as Markdown of at most 200 KB; it says what was left out.
+
+    Where it is not full, it ends before the commands and their answers.
 
     Raises:
         BadInput: there is no such recovery.
     """
-    return markdown_of(read_evidence(journal, recovery_id))
+    return markdown_of(read_evidence(journal, recovery_id), is_full=is_full)
 
 
 def timeline_svg(evidence: Evidence) -> str:

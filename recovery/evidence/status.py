@@ -370,7 +370,7 @@ def _attempt(reading: Reading, attempt: AttemptRecord) -> dict[str, Any]:
         "started_at": attempt.started_at,
         "ended_at": ended_at or None,
         "ended_as": ended_as or None,
-        "worker": attempt.worker,
+        "worker": attempt.worker_told,
         "error": attempt.error,
     }
 
