@@ -106,9 +106,10 @@ def command_of(order: Kubespray, playbook: Playbook) -> DetachedCommand:
 
 
 def run_commands(order: Kubespray, playbook: Playbook) -> list[str]:
-    """What puts the plugin there, and what starts and settles the run."""
+    """The playbook in one line, what puts the plugin there, what starts and settles the run."""
+    told = f"# in {order.project}: {shlex.join(playbook.argv(order))}"
     put = order.machine.line(_put_argv(order))
-    return [put, *order.machine.detached_lines(command_of(order, playbook))]
+    return [told, put, *order.machine.detached_lines(command_of(order, playbook))]
 
 
 def has_succeeded(order: Kubespray, playbook: Playbook) -> bool:

@@ -124,12 +124,6 @@ def control_plane_due(order: Kubespray, found: Found, wish: ReplacementWish) -> 
             f"`recover-control-plane` with broken={wish.old} puts one that lives first",
         )
     own = [group for group in GROUPS if wish.old in layout.members(group)]
-    if any(layout.members(group) == (wish.old,) for group in own if wish.is_gone):
-        raise Refused(
-            order.label,
-            f"{wish.old} is gone, and there is no other in its group",
-            "Restore etcd from a snapshot with `recover-etcd-quorum` first",
-        )
     others = {group: [h for h in layout.members(group) if h != wish.old] for group in own}
     pins = edits.pins(layout, (wish.new,) if ETCD in own else ())
     if wish.is_gone:

@@ -96,5 +96,6 @@ def test_what_the_plan_shows_is_what_is_sent_and_has_no_secret(order, tmp_path):
 
     gate = run(order)
 
-    assert {call.command for call in gate.sent if call.is_change} == set(shown)
-    assert any('"etcd_retries": 3' in line for line in shown)
+    assert {call.command for call in gate.sent if call.is_change} == set(shown[1:])
+    assert shown[0].startswith(f"# in {tmp_path}: ")
+    assert '"etcd_retries": 3' in shown[0]
