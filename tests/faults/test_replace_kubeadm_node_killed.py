@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import IS_WHOLE, JournaledWorld, flaws_of, kill_points, sampled
+from tests.faults.conftest import IS_WHOLE, JournaledWorld, flaws_of, kill_points
 from tests.integration.node_runs import (
     CONTROL_PLANE,
     assert_replaced,
@@ -27,7 +27,7 @@ from tests.lab.session import started_or_skipped
 pytestmark = pytest.mark.skipif(
     binary("kubectl") is None, reason="there is no kubectl in KUBEBUILDER_ASSETS"
 )
-POINTS = 1  # of an ordinary run; all of them with FAULTS=all
+JOINED = (50, "before")  # the host has joined, and nobody has noted it: that of an ordinary run
 CONSENT = {"break_glass": "fault test", "approved_by": "fault test"}
 
 
@@ -80,15 +80,18 @@ def test_a_worker_killed_at_any_event_leaves_a_whole_control_plane(hosts, tmp_pa
         folder.mkdir()
         return World(hosts, folder)
 
-    undisturbed = make("undisturbed")
-    whole = runs.run(undisturbed, **CONSENT)
-    assert whole.answer["state"] == "recovered", whole.answer
-    undisturbed.assert_replaced("undisturbed")
+    points = [JOINED]
+    if IS_WHOLE:
+        undisturbed = make("undisturbed")
+        whole = runs.run(undisturbed, **CONSENT)
+        assert whole.answer["state"] == "recovered", whole.answer
+        undisturbed.assert_replaced("undisturbed")
+        points = kill_points(whole.events)
 
-    for point in sampled(kill_points(whole.events), POINTS, "replace-node"):
+    for point in points:
         world = make(f"{point[0]}-{point[1]}")
         killed = runs.run(world, kill=point, **CONSENT)
-        at = (point, whole.events[min(point[0], len(whole.events)) - 1])
+        at = (point, killed.events[-1])
         is_past = killed.exit_code == 0  # it waited less often this time, and ended before that
         assert is_past or killed.exit_code == -9, (at, killed)
         resumed = killed if is_past else world.resume(runs, **CONSENT)
