@@ -44,17 +44,23 @@ def test_two_of_three_without_data_come_back_with_every_key_and_keep_what_was_th
     survivor, *others = etcd.members
     before = survivor.contents()
     comments = survivor.host.run(f"grep '^#' {FILE}")
-    for member in others:
-        member.lose_data()
-
-    planned = runs.run(plan_only=True)
-    with copies_watched(survivor):
-        ended = runs.run(approve=planned.plan.hash, approved_by="Ada")
+    with survivor.writer() as acknowledged:  # before the loss, while it lasts, and after it
+        for member in others:
+            member.lose_data()
+        planned = runs.run(plan_only=True)
+        until = len(acknowledged())
+        with copies_watched(survivor):
+            ended = runs.run(approve=planned.plan.hash, approved_by="Ada")
+        written = acknowledged()
 
     assert_whole(etcd, ended, before)
+    assert len(written) > until
+    for member in etcd.members:
+        contents = member.contents()
+        assert [key for key in written if key not in contents] == [], member.host
     assert ended.result.now.members == 3
     survivor.fill(KEYS + 10)  # it takes writes
-    assert len(others[0].contents()) == KEYS + 10
+    assert others[0].contents()["key/00309"]
     kept = survivor.host.run(f"ls -d {DATA}/recover-*/before {COPIES}/etcd-*/snapshot.db").split()
     assert len(kept) == 2
     assert survivor.host.run(f"grep '^#' {FILE}") == comments
