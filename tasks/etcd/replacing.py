@@ -252,8 +252,7 @@ def retire_commands(part: Part) -> Iterable[str]:
 
 def is_retired(part: Part) -> Verdict:
     """Whether it is stopped, has no data in place, and is set up to join."""
-    now = stood(part)
-    return Verdict.of(now.is_at_rest and now.is_set and not now.has_data)
+    return Verdict.of(stood(part).is_out_of_the_way)
 
 
 @act(
