@@ -16,6 +16,7 @@ from tasks.etcd.parts import Part
 from tasks.etcd.proving import MARK
 from tasks.etcd.quorum_loss import refuse_if_quorum_came_back
 from tasks.etcd.standing_down import (
+    EMPTIED,
     STOP_SECONDS,
     change,
     lines,
@@ -45,6 +46,7 @@ if [ -e "$data" ]; then
   while [ -e "$to" ]; do to=$aside/before.$n n=$((n + 1)); done
   mv -T "$data" "$to"
 fi
+: >"$aside/{EMPTIED}"
 mv -T "$aside/restored/member" "$data"
 sync -f "$data"
 """

@@ -92,6 +92,7 @@ def judge_replacement(
     if not listed:
         raise Refused(target, f"no member lists the others: {saw}", "See `etcdctl member list`")
     entry = _entry_of(old, members, listed)
+    refuse_unless_known(target, old, entry, listed, members)
     others = [one for one in listed if entry is None or one.member_id != entry.member_id]
     if len(healthy) < majority_of(len(listed)):
         raise Refused(
@@ -133,6 +134,28 @@ def differs(member: MemberSeen, others: Sequence[MemberSeen]) -> bool:
     known = [other for other in others if other.hash]
     agree = not any(disagree(one, other) for one in known for other in known)
     return bool(member.hash and known) and agree and disagree(member, known[0])
+
+
+def refuse_unless_known(
+    target: str,
+    old: MemberSeen,
+    entry: Listed | None,
+    listed: Sequence[Listed],
+    members: Sequence[MemberSeen],
+) -> None:
+    """Refuse to let one more in while a dead member is listed that may be the one that is meant.
+
+    Raises:
+        Refused: there are several, and nothing tells which runs on that host.
+    """
+    known = {m.settings.peer_url for m in members if m.is_on_host}
+    unknown = [f"{m.name or 'unnamed'} at {m.peer_url}" for m in listed if m.peer_url not in known]
+    if entry is None and unknown and not old.is_on_host:
+        raise Refused(
+            target,
+            f"nothing tells which of {', '.join(unknown)} ran on {old.host}, which is away",
+            "Name that host as the member's address has it",
+        )
 
 
 def _entry_of(
@@ -252,8 +275,7 @@ def retire_commands(part: Part) -> Iterable[str]:
 
 def is_retired(part: Part) -> Verdict:
     """Whether it is stopped, has no data in place, and is set up to join."""
-    now = stood(part)
-    return Verdict.of(now.is_at_rest and now.is_set and not now.has_data)
+    return Verdict.of(stood(part).is_out_of_the_way)
 
 
 @act(

@@ -9,7 +9,14 @@ import signal
 
 import pytest
 
-from tests.faults.conftest import JournaledWorld, flaws_of, kill_points, sampled, shards
+from tests.faults.conftest import (
+    IS_WHOLE,
+    JournaledWorld,
+    flaws_of,
+    kill_points,
+    sampled,
+    shards,
+)
 from tests.lab.etcd_hosts import COPIES, DATA, etcd_lab
 from tests.lab.session import started_or_skipped
 
@@ -180,4 +187,44 @@ def test_a_worker_killed_while_a_member_is_replaced_costs_no_quorum(lab, tmp_pat
         resumed = killed if is_past else world.resume(runs)
 
         assert resumed.answer["state"] == "recovered", (at, resumed.answer)
+        world.assert_whole(at)
+
+
+def step_points(events):
+    """Before each act is begun, at each change in it, and before it is noted as done."""
+    return [
+        n
+        for n, (kind, step, is_change, _) in enumerate(events, 1)
+        if step and (is_change or kind in {"intended", "done"})
+    ]
+
+
+@pytest.mark.timeout(5400)
+@pytest.mark.skipif(not IS_WHOLE, reason="FAULTS=all")
+@pytest.mark.parametrize("shard", SHARDS)
+def test_a_survivor_that_loses_its_power_at_any_step_loses_no_key(lab, tmp_path, runs, shard):
+    """Goal: wherever the survivor's host goes down, it comes back with its data or the new one.
+
+    Method: stop the worker at an event, cut the power of the survivor and give it back, let the
+    worker go on, resume, and read every key of every member. Its etcd starts at boot.
+    """
+    undisturbed = World(lab, tmp_path / "undisturbed", is_silent=False)
+    whole = undisturbed.run(runs)
+    assert whole.answer["state"] == "recovered", whole.answer
+
+    for number, n in enumerate(step_points(whole.events)[shard :: len(SHARDS)]):
+        world = World(lab, tmp_path / str(number), is_silent=False)
+        world.lease_seconds = 30  # the worker stands still while the host boots
+        host = world.survivor.host
+
+        def cut(host=host):
+            host.power_cut()
+            host.power_on()
+
+        disturbed = world.run(runs, kill=(n, "stop"), meanwhile=cut)
+        at = (n, whole.events[n - 1], disturbed.answer)
+        if disturbed.answer.get("state") != "recovered":
+            resumed = world.resume(runs)
+            assert resumed.answer["state"] == "recovered", (at, resumed.answer)
+
         world.assert_whole(at)

@@ -281,6 +281,12 @@ def test_where_no_data_is_left_a_snapshot_begins_the_cluster_on_the_first_host()
 CLUSTER = EtcdCluster("etcd", ())
 
 
+FIVE = tuple(
+    Listed(n, f"h{n}", f"https://h{n}:2380", f"https://h{n}:2379", is_learner=False)
+    for n in (1, 2, 3, 4, 5)
+)
+
+
 def well(number, **more):
     listed = tuple(
         Listed(n, f"h{n}", f"https://h{n}:2380", f"https://h{n}:2379", is_learner=False)
@@ -333,6 +339,12 @@ def test_a_lost_member_is_replaced_on_its_own_host_or_on_another():
         ([member(1), member(2, NO_DATA), member(3, NO_DATA)], "h3", "h3", "no quorum"),
         ([well(1), member(2, AWAY), member(3, NO_DATA)], "h3", "h3", "only 1 of 3 members"),
         ([well(1), well(2), well(3)], "h3", "h3", "accept healthy:h3"),
+        (
+            [*(well(n, listed=FIVE) for n in (1, 2, 3)), member(8, AWAY), member(9, AWAY)],
+            "h9",
+            "h9",
+            "nothing tells which of h4",
+        ),
         ([well(1), well(2), member(3, AWAY)], "h3", "h3", "is to run there"),
         ([well(1), well(2), member(3, NO_DATA)], "h3", "h2", "a member already"),
         (
