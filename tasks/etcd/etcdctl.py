@@ -70,6 +70,7 @@ class Listed:
     peer_url: str
     client_url: str
     is_learner: bool
+    has_several_urls: bool = False
 
     @property
     def hex_id(self) -> str:
@@ -205,6 +206,7 @@ def parse_members(printed: str) -> list[Listed]:
                 _first(entry["peerURLs"]),
                 _first(entry.get("clientURLs")),
                 bool(entry.get("isLearner", False)),
+                len(entry["peerURLs"]) > 1,
             )
             for entry in json.loads(printed)["members"]
         ]

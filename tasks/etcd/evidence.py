@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from blocks.inventory import place_of
 from blocks.ssh_host import SshHost
-from recovery.errors import CommandFailed, Unreachable, UnreadableOutput
+from recovery.errors import CommandFailed, Refused, Unreachable, UnreadableOutput
 from tasks.etcd import etcdctl
 from tasks.etcd.etcdctl import Listed, Status
 from tasks.etcd.settings import Settings, unit_and_settings
@@ -19,13 +19,18 @@ from tasks.etcd.wal import LogEnd, log_end
 from tasks.services import UnitState
 
 WITHIN_SECONDS = 30.0
+STATIC_POD = "/etc/kubernetes/manifests/etcd.yaml"
 # What lies on the disk, and what this host restores a snapshot with: etcdutl where it is there,
 # since etcdctl has lost that in 3.6.
 ON_DISK = """
 db=$1/member/snap/db
 [ ! -e "$db" ] || echo "db=$(stat -c %s "$db")"
-near=$1; while [ ! -e "$near" ]; do near=$(dirname "$near"); done
-echo "free=$(df -P -B1 -- "$near" | awk "END { print \\$4 }")"
+free() { # where this is, or is to be
+  near=$1; while [ ! -e "$near" ]; do near=$(dirname "$near"); done
+  df -P -B1 -- "$near" | awk "END { print \\$4 }"
+}
+echo "free=$(free "$1")"
+echo "copies_free=$(free "$2")"
 if command -v etcdutl >/dev/null; then tool=etcdutl
 elif etcdctl snapshot restore --help 2>/dev/null | grep -q -e --initial-cluster; then tool=etcdctl
 else tool=; fi
@@ -62,6 +67,7 @@ class MemberSeen:
         can_bump: whether that can put the revision ahead.
         db_bytes: size of its database.
         free_bytes: room where its data is.
+        copies_free_bytes: room where its snapshot goes.
         status: what it says of itself, where it serves.
         is_healthy: whether it answers a read that needs quorum.
         listed: the members that it lists, where it does.
@@ -80,6 +86,7 @@ class MemberSeen:
     can_bump: bool = False
     db_bytes: int = 0
     free_bytes: int = 0
+    copies_free_bytes: int = 0
     status: Status | None = None
     is_healthy: bool = False
     listed: tuple[Listed, ...] = ()
@@ -126,7 +133,7 @@ class MemberSeen:
 
 def members_now(cluster: EtcdCluster) -> list[MemberSeen]:
     """Every member as it is, asked side by side, without a look at logs and hashes."""
-    return side_by_side(cluster.hosts, lambda host: _seen(host, cluster.unit))
+    return side_by_side(cluster.hosts, lambda host: _seen(host, cluster.unit, cluster.copies))
 
 
 def members_seen(cluster: EtcdCluster) -> list[MemberSeen]:
@@ -153,13 +160,14 @@ def side_by_side(
         return [future.result() for future in futures]
 
 
-def _seen(host: SshHost, unit: str) -> MemberSeen:
+def _seen(host: SshHost, unit: str, copies: str) -> MemberSeen:
     try:
         with host.session():
             status, settings = unit_and_settings(host, unit)
             if status.state is UnitState.NOT_FOUND:
+                refuse_static_pod(host)
                 return MemberSeen(place_of(host), MemberState.NO_UNIT, unit=str(status))
-            argv = ["sh", "-c", ON_DISK, "on-disk", settings.data]
+            argv = ["sh", "-c", ON_DISK, "on-disk", settings.data, copies]
             printed = host.read(argv, within_seconds=WITHIN_SECONDS, as_root=True).whole()
             on_disk = parse_on_disk(printed)
             seen = replace(on_disk, host=place_of(host), settings=settings, unit=str(status))
@@ -171,6 +179,24 @@ def _seen(host: SshHost, unit: str) -> MemberSeen:
             return _answering(host, seen)
     except Unreachable:
         return MemberSeen(place_of(host), MemberState.AWAY)
+
+
+def refuse_static_pod(host: SshHost) -> None:
+    """Refuse an etcd that the kubelet runs: what is done here is done to a unit of systemd.
+
+    Raises:
+        Refused: it has a manifest.
+        Unreachable: the host gave no answer.
+    """
+    there = host.read(["test", "-e", STATIC_POD], accept=(0, 1), as_root=True)
+    if there.exit_code == 0:
+        raise Refused(
+            host.target,
+            f"its etcd is a static pod of kubeadm ({STATIC_POD}), and this knows units of systemd",
+            "Go by hand through the steps of docs/runbooks/etcd.md: moving that manifest away "
+            "stops its etcd, moving it back starts it; a lost node is replaced by "
+            "`replace-control-plane-node-kubeadm`",
+        )
 
 
 def _answering(host: SshHost, seen: MemberSeen) -> MemberSeen:
@@ -218,6 +244,7 @@ def parse_on_disk(printed: str) -> MemberSeen:
 
         db=20480
         free=1045245952
+        copies_free=1045245952
         tool=etcdctl
         version=3.4.23
 
@@ -234,6 +261,7 @@ def parse_on_disk(printed: str) -> MemberSeen:
             can_bump="bumps" in said,
             db_bytes=int(said.get("db", 0)),
             free_bytes=int(said["free"]),
+            copies_free_bytes=int(said.get("copies_free", said["free"])),
         )
     except (LookupError, ValueError) as error:
         raise UnreadableOutput("look at the data of etcd", printed) from error

@@ -89,6 +89,7 @@ def judge(target: str, members: Sequence[MemberSeen], terms: Terms) -> Loss:
         Refused: nothing that is safe; says why, and what to do.
     """
     saw = told(members)
+    refuse_strangers(target, members, terms)
     if any(member.is_healthy for member in members):
         return _with_quorum(target, members, terms, saw)
     refuse_unless_all_named(target, members)
@@ -100,7 +101,7 @@ def judge(target: str, members: Sequence[MemberSeen], terms: Terms) -> Loss:
             "Recover from them, without snapshot_file; or give them up by name in lost: "
             f"[{', '.join(member.host for member in able)}]",
         )
-    if len(able) >= majority_of(len(members)):
+    if len(able) >= majority_of(size_of(members)):
         return _startable(target, able, members, saw)
     refuse_return_of_the_old(target, members, terms)
     survivor = _survivor(target, able, members, terms)
@@ -151,6 +152,37 @@ def _startable(
     )
 
 
+def size_of(members: Sequence[MemberSeen]) -> int:
+    """How many of the named hosts are members, as those that have data know it.
+
+    A host that is away, or runs etcd in another way, counts; one that nobody lists is a spare.
+    """
+    told_by = [m for m in members if m.has_data] or [m for m in members if m.is_on_host]
+    peers = {url for member in told_by for _, url in _peers_of(member)}
+    return sum(
+        not member.is_on_host or member.has_data or not peers or member.settings.peer_url in peers
+        for member in members
+    )
+
+
+def refuse_strangers(target: str, members: Sequence[MemberSeen], terms: Terms) -> None:
+    """Refuse where members serve different clusters: one of them began anew by itself.
+
+    Raises:
+        Refused: they do, and those of all clusters but one are not given up.
+    """
+    serving = [m for m in members if m.status is not None and m.host not in terms.lost]
+    clusters = {m.status.cluster_id for m in serving if m.status is not None}
+    if len(clusters) > 1:
+        raise Refused(
+            target,
+            f"its members are of {len(clusters)} clusters: "
+            + ", ".join(f"{m.host} of {m.status.cluster_id:x}" for m in serving if m.status),
+            "One began anew by itself, as a reinstalled host does: stop it there "
+            "(`systemctl disable --now`), and give it up by name in lost",
+        )
+
+
 def refuse_unless_all_named(target: str, members: Sequence[MemberSeen]) -> None:
     """Refuse where the cluster has members that were not named: they may be its majority.
 
@@ -182,19 +214,20 @@ def _peers_of(member: MemberSeen) -> list[tuple[str, str]]:
 def refuse_return_of_the_old(target: str, members: Sequence[MemberSeen], terms: Terms) -> None:
     """Refuse while hosts that are away are a majority: back with their data, they would go on.
 
-    There would be two clusters then, each of which takes writes.
+    There would be two clusters then, each of which takes writes. A host without the unit counts: it
+    may run etcd in another way.
 
     Raises:
         Refused: too few of them are said to be off for good.
     """
-    away = [member.host for member in members if member.state is MemberState.AWAY]
+    away = [member.host for member in members if not member.is_on_host]
     open_ones = [host for host in away if f"off:{host}" not in terms.accept]
-    if len(open_ones) >= majority_of(len(members)):
+    if len(open_ones) >= majority_of(size_of(members)):
         names = " ".join(f"off:{host}" for host in open_ones)
         raise Refused(
             target,
-            f"{', '.join(open_ones)} are away and a majority of {len(members)}: if they come back "
-            "with their data, they go on as the old cluster beside the new one",
+            f"{', '.join(open_ones)} are away or have no such unit, and a majority of "
+            f"{size_of(members)}: with their data they go on as the old cluster beside the new one",
             "See to it that they stay off, or that their etcd does not start there, and accept "
             f"that by name: {names}",
         )
@@ -224,6 +257,13 @@ def _survivor(
             "Give the path of a snapshot on the worker in snapshot_file",
         )
     refuse_conflict(target, able)
+    unread = [m.host for m in able if m.status is None and m.log is None]
+    if unread and len(able) > 1:
+        raise Refused(
+            target,
+            f"how far the log of {', '.join(unread)} reaches could not be read: {told(able)}",
+            "Run it again; or name the one to use in survivor, or give those up in lost",
+        )
     return max(able, key=_ahead)
 
 
@@ -281,6 +321,13 @@ def refuse_unless_fit(target: str, member: MemberSeen, *, is_survivor: bool) -> 
             target,
             f"nothing on {member.host} restores a snapshot: etcdctl {member.version} does not",
             "Install etcdutl of that version there",
+        )
+    several = [one.peer_url for one in member.listed if one.has_several_urls]
+    if several:
+        raise Refused(
+            target,
+            f"members have several peer addresses: {', '.join(several)} and others",
+            "Give each one alone (`etcdctl member update ID --peer-urls=…`), as its settings do",
         )
     flags = [flag for flag in member.settings.flags if flag.startswith("initial-")]
     if flags or not member.settings.file:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from recovery.errors import BadInput, Refused
 from recovery.steps import act, decision
@@ -10,7 +11,14 @@ from tasks.etcd import etcdctl
 from tasks.etcd.etcdctl import Listed
 from tasks.etcd.evidence import MemberSeen, members_now, members_seen
 from tasks.etcd.joining import change_by_etcdctl
-from tasks.etcd.judging import disagree, majority_of, refuse_unless_fit, told
+from tasks.etcd.judging import (
+    Terms,
+    disagree,
+    majority_of,
+    refuse_strangers,
+    refuse_unless_fit,
+    told,
+)
 from tasks.etcd.parts import Part
 from tasks.etcd.standing_down import (
     lines,
@@ -91,8 +99,16 @@ def judge_replacement(
     listed = max((m.listed for m in healthy), key=len)
     if not listed:
         raise Refused(target, f"no member lists the others: {saw}", "See `etcdctl member list`")
-    entry = _entry_of(old, members, listed)
-    refuse_unless_known(target, old, entry, listed, members)
+    refuse_strangers(target, members, Terms(lost=(lost,)))
+    entry = entry_of(target, old, members, listed)
+    if entry is None and old.has_data and f"unlisted:{lost}" not in accept:
+        names = ", ".join(member.host for member in healthy)
+        raise Refused(
+            target,
+            f"those that are healthy ({names}) do not list the member on {lost}, which has data: "
+            "it is of another cluster, has another address, or was taken out",
+            f"See which is the right one; to set its data aside, accept unlisted:{lost}",
+        )
     others = [one for one in listed if entry is None or one.member_id != entry.member_id]
     if len(healthy) < majority_of(len(listed)):
         raise Refused(
@@ -106,15 +122,7 @@ def judge_replacement(
             f"the member on {lost} is healthy and holds what the others do",
             f"See whether it is the one that is meant; to replace it, accept healthy:{lost}",
         )
-    if not new.is_on_host:
-        raise Refused(
-            target,
-            f"{by} gives no answer or has no unit, and the new member is to run there",
-            "Bring it up, with etcd installed and set up; or name another host in by",
-        )
-    if by != lost and any(one.peer_url == new.settings.peer_url for one in others):
-        raise Refused(target, f"{by} is a member already", "Name a host that is none in by")
-    refuse_unless_fit(target, new, is_survivor=False)
+    refuse_unless_new_fits(target, new, lost, others, accept)
     asked = next((m for m in healthy if m.status and not m.status.is_leader), healthy[0])
     refuse_unless_fit(target, asked, is_survivor=True)
     return Replacement(
@@ -129,6 +137,33 @@ def judge_replacement(
     )
 
 
+def refuse_unless_new_fits(
+    target: str, new: MemberSeen, lost: str, others: Sequence[Listed], accept: Sequence[str]
+) -> None:
+    """Refuse a host on which the new member could not run, or would put something aside.
+
+    Raises:
+        Refused: it gives no answer, is a member, has data, or could not join.
+    """
+    by = new.host
+    if not new.is_on_host:
+        raise Refused(
+            target,
+            f"{by} gives no answer or has no unit, and the new member is to run there",
+            "Bring it up, with etcd installed and set up; or name another host in by",
+        )
+    if by != lost and any(one.peer_url == new.settings.peer_url for one in others):
+        raise Refused(target, f"{by} is a member already", "Name a host that is none in by")
+    if by != lost and new.has_data and f"data:{by}" not in accept:
+        raise Refused(
+            target,
+            f"{by} has data of an etcd: {new}",
+            f"See whose it is (Patroni has an etcd of its own); to set it aside, accept data:{by}",
+        )
+    refuse_unless_others_vote(target, others, new)
+    refuse_unless_fit(target, new, is_survivor=False)
+
+
 def differs(member: MemberSeen, others: Sequence[MemberSeen]) -> bool:
     """Whether a member holds other keys than the others, which agree among themselves."""
     known = [other for other in others if other.hash]
@@ -136,40 +171,57 @@ def differs(member: MemberSeen, others: Sequence[MemberSeen]) -> bool:
     return bool(member.hash and known) and agree and disagree(member, known[0])
 
 
-def refuse_unless_known(
-    target: str,
-    old: MemberSeen,
-    entry: Listed | None,
-    listed: Sequence[Listed],
-    members: Sequence[MemberSeen],
-) -> None:
-    """Refuse to let one more in while a dead member is listed that may be the one that is meant.
+def refuse_unless_others_vote(target: str, others: Sequence[Listed], new: MemberSeen) -> None:
+    """Refuse while another one is on its way in: etcd lets in one at a time.
 
     Raises:
-        Refused: there are several, and nothing tells which runs on that host.
+        Refused: one that is not the new one is a learner, or has never started.
     """
-    known = {m.settings.peer_url for m in members if m.is_on_host}
-    unknown = [f"{m.name or 'unnamed'} at {m.peer_url}" for m in listed if m.peer_url not in known]
-    if entry is None and unknown and not old.is_on_host:
+    odd = [
+        one
+        for one in others
+        if (one.is_learner or not one.name) and one.peer_url != new.settings.peer_url
+    ]
+    if odd:
+        named = ", ".join(f"{one.hex_id} at {one.peer_url}" for one in odd)
         raise Refused(
             target,
-            f"nothing tells which of {', '.join(unknown)} ran on {old.host}, which is away",
-            "Name that host as the member's address has it",
+            f"{named} is a learner, or has never started",
+            f"Promote it, or take it out: `etcdctl member remove {odd[0].hex_id}`",
         )
 
 
-def _entry_of(
-    old: MemberSeen, members: Sequence[MemberSeen], listed: Sequence[Listed]
+def entry_of(
+    target: str, old: MemberSeen, members: Sequence[MemberSeen], listed: Sequence[Listed]
 ) -> Listed | None:
-    """The lost member as the cluster lists it: by its address, or as the one that is no other's."""
+    """The lost member as the cluster lists it; `None` where it is taken out already.
+
+    Raises:
+        Refused: members are listed that run on none of the named hosts, and nothing tells which of
+            them ran on that one.
+    """
     if old.is_on_host:
         return next((one for one in listed if one.peer_url == old.settings.peer_url), None)
     known = {m.settings.peer_url for m in members if m.is_on_host}
     unknown = [one for one in listed if one.peer_url not in known]
-    by_address = [one for one in unknown if old.host in one.peer_url or one.name == old.host]
-    if len(by_address) == 1:
-        return by_address[0]
-    return unknown[0] if len(unknown) == 1 else None
+    by_name = [
+        one
+        for one in unknown
+        if old.host in {one.name, urlsplit(one.peer_url).hostname, urlsplit(one.peer_url).netloc}
+    ]
+    away = [member for member in members if not member.is_on_host]
+    if len(by_name) == 1:
+        return by_name[0]
+    if not unknown:
+        return None
+    if len(unknown) == len(away) == 1:
+        return unknown[0]
+    named = ", ".join(f"{m.name or 'unnamed'} ({m.hex_id}) at {m.peer_url}" for m in unknown)
+    raise Refused(
+        target,
+        f"nothing tells which of {named} ran on {old.host}, which is away",
+        "Name that host as the member's address has it, or bring the others up",
+    )
 
 
 def asked_part(cluster: EtcdCluster, found: Replacement) -> Part:

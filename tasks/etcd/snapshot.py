@@ -21,6 +21,7 @@ to=$1
 shift
 mkdir -p "$to"
 rm -f "$to"/snapshot.partial*
+trap 'rm -f "$to"/snapshot.partial*' EXIT
 "$@" "$to/snapshot.partial"
 cd "$to"
 mv snapshot.partial {FILE}
@@ -44,7 +45,7 @@ ask="etcdctl --endpoints=unix://localhost:1 --command-timeout=5s"
 server=
 end() {{
   [ -z "$server" ] || kill -9 "$server" 2>/dev/null || :
-  rm -rf "$run"
+  rm -rf "$run" "$to"/snapshot.partial*
 }}
 trap end EXIT
 before=$(sha256sum <"$data/snap/db")
@@ -117,13 +118,19 @@ def refuse_if_disk_is_full(part: Part) -> None:
         Refused: there is none.
     """
     needed = 4 * part.member.db_bytes + ROOM_BYTES
-    if part.member.free_bytes < needed:
-        raise Refused(
-            part.label,
-            f"{part.settings.data} has {part.member.free_bytes} bytes free, and a snapshot with "
-            f"what is restored from it takes {needed}",
-            "Make room there; the data of etcd itself stays",
-        )
+    rooms = {
+        part.settings.data: part.member.free_bytes,
+        part.copies: part.member.copies_free_bytes,
+    }
+    for folder, free in rooms.items():
+        if free < needed:
+            raise Refused(
+                part.label,
+                f"{folder} has {free} bytes free, and a snapshot with what is restored from it "
+                f"takes {needed}",
+                "Make room there, or name another folder in copies_in; the data of etcd itself "
+                "stays",
+            )
 
 
 @act(commands=take_commands, done_when=is_taken, refuse_if=(refuse_if_disk_is_full,))
@@ -153,6 +160,12 @@ def run_or_refuse(part: Part, command: DetachedCommand) -> None:
     try:
         ssh_detached.run(part.host, command)
     except CommandFailed as failed:
+        if "No space left" in failed.tail:
+            raise Refused(
+                part.label,
+                f"there is no room for the snapshot: {failed.tail.strip()}",
+                f"Make room where {part.copies} is, then resume",
+            ) from failed
         raise Refused(
             part.label,
             f"its data cannot be used, and nothing was stopped: {failed.tail.strip()}",

@@ -1,6 +1,7 @@
 """What is read of etcd, and what is judged from it: parsers and tables, without any etcd."""
 
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -143,8 +144,8 @@ def test_what_is_no_segment_of_a_log_is_no_log():
         parse_segment(NAME, b"")
 
 
-def settings(number, **more):
-    peers = tuple((f"h{n}", f"https://h{n}:2380") for n in (1, 2, 3))
+def settings(number, *, of=3, **more):
+    peers = tuple((f"h{n}", f"https://h{n}:2380") for n in range(1, of + 1))
     return Settings(
         f"h{number}", "/d", f"https://h{number}:2380", f"https://h{number}:2379",
         peers=peers, file="/etc/default/etcd", **more,
@@ -163,6 +164,15 @@ def member(number, what=MemberState.SERVING, **more):
     return MemberSeen(f"h{number}", what, status=said, **(given | more))
 
 
+def of_five(number, what=MemberState.SERVING, **more):
+    return member(number, what, **{"settings": settings(number, of=5)} | more)
+
+
+def of_another_cluster(number):
+    seen = member(number, leader=number, is_healthy=True)
+    return replace(seen, status=replace(seen.status, cluster_id=9))
+
+
 WELL = {"leader": 1, "is_healthy": True}
 NO_DATA, STOPPED, AWAY, SILENT = (
     MemberState.NO_DATA, MemberState.STOPPED, MemberState.AWAY, MemberState.SILENT,
@@ -179,10 +189,18 @@ def test_members_that_are_stopped_are_started_where_that_is_enough():
     assert (loss.cure, loss.starts, loss.survivor) == (Cure.START, ("h2",), "")
 
 
+def test_two_of_three_with_their_data_are_started_however_many_spares_are_named():
+    spares = [member(n, NO_DATA) for n in (3, 4, 5)]
+
+    loss = judge("etcd", [member(1, STOPPED), member(2, STOPPED), *spares], Terms())
+
+    assert (loss.cure, loss.starts) == (Cure.START, ("h1", "h2"))
+
+
 def test_the_member_whose_log_is_committed_furthest_survives():
-    behind = member(1, revision=10)
-    ahead = member(2, STOPPED, log=LogEnd(15, 12))
-    five = [behind, ahead, *(member(n, NO_DATA) for n in (3, 4, 5))]
+    behind = of_five(1, revision=10)
+    ahead = of_five(2, STOPPED, log=LogEnd(15, 12))
+    five = [behind, ahead, *(of_five(n, NO_DATA) for n in (3, 4, 5))]
 
     loss = judge("etcd", five, Terms())
 
@@ -192,7 +210,7 @@ def test_the_member_whose_log_is_committed_furthest_survives():
 
 
 def test_a_person_may_choose_the_survivor_and_give_others_up():
-    five = [member(1, revision=9), member(2), *(member(n, NO_DATA) for n in (3, 4, 5))]
+    five = [of_five(1, revision=9), of_five(2), *(of_five(n, NO_DATA) for n in (3, 4, 5))]
 
     assert judge("etcd", five, Terms(survivor="h1")).survivor == "h1"
     assert judge("etcd", five, Terms(lost=("h2",))).survivor == "h1"
@@ -210,9 +228,29 @@ def test_a_person_may_choose_the_survivor_and_give_others_up():
         ([member(1), member(2, NO_DATA), member(3, NO_DATA)], Terms(snapshot="/s"), "with data"),
         ([member(1), member(2, NO_DATA), member(3, NO_DATA)], Terms(survivor="h2"), "can be used"),
         (
-            [member(1), member(2, hash=8), *(member(n, NO_DATA) for n in (3, 4, 5))],
+            [of_five(1), of_five(2, hash=8), *(of_five(n, NO_DATA) for n in (3, 4, 5))],
             Terms(),
             "disagree about the data: hashes h1 7",
+        ),
+        (
+            [of_five(1), of_five(2, STOPPED), *(of_five(n, NO_DATA) for n in (3, 4, 5))],
+            Terms(),
+            "how far the log of h2 reaches could not be read",
+        ),
+        (  # a spare that is named does not make two that are away a minority
+            [member(1), member(2, AWAY), member(3, AWAY), member(4, NO_DATA)],
+            Terms(),
+            "off:h2 off:h3",
+        ),
+        (
+            [member(1), member(2, MemberState.NO_UNIT), member(3, MemberState.NO_UNIT)],
+            Terms(),
+            "off:h2 off:h3",
+        ),
+        (
+            [member(1), member(2, AWAY), of_another_cluster(3)],
+            Terms(),
+            "its members are of 2 clusters: h1 of 1, h3 of 9",
         ),
         (
             [
@@ -256,8 +294,8 @@ def test_what_is_not_safe_is_refused_with_its_reason(members, terms, why):
 
 
 def test_hashes_are_compared_where_the_same_old_revisions_are_gone():
-    five = [member(1, hash=7, compacted=3), member(2, hash=8, compacted=5, revision=12)]
-    five += [member(n, NO_DATA) for n in (3, 4, 5)]
+    five = [of_five(1, hash=7, compacted=3), of_five(2, hash=8, compacted=5, revision=12)]
+    five += [of_five(n, NO_DATA) for n in (3, 4, 5)]
 
     assert judge("etcd", five, Terms()).survivor == "h2"
 
@@ -284,6 +322,12 @@ CLUSTER = EtcdCluster("etcd", ())
 FIVE = tuple(
     Listed(n, f"h{n}", f"https://h{n}:2380", f"https://h{n}:2379", is_learner=False)
     for n in (1, 2, 3, 4, 5)
+)
+
+
+LEARNER = Listed(9, "", "https://h9:2380", "", is_learner=True)
+TWO_URLS = Listed(
+    4, "h4", "https://h4:2380", "https://h4:2379", is_learner=False, has_several_urls=True
 )
 
 
@@ -344,6 +388,36 @@ def test_a_lost_member_is_replaced_on_its_own_host_or_on_another():
             "h9",
             "h9",
             "nothing tells which of h4",
+        ),
+        (  # h5 was taken out by hand, h4 is only off for a while
+            [
+                *(well(n, listed=FIVE[:4]) for n in (1, 2, 3)),
+                member(4, AWAY),
+                member(5, AWAY),
+                member(6, NO_DATA),
+            ],
+            "h5",
+            "h6",
+            "nothing tells which of h4 (4)",
+        ),
+        (
+            [well(1, listed=FIVE[:2]), well(2, listed=FIVE[:2]), member(3)],
+            "h3",
+            "h3",
+            "accept unlisted:h3",
+        ),
+        ([well(1), well(2), member(3, AWAY), member(4, STOPPED)], "h3", "h4", "accept data:h4"),
+        (
+            [*(well(n, listed=(*FIVE[:3], LEARNER)) for n in (1, 2, 3)), member(4, NO_DATA)],
+            "h4",
+            "h4",
+            "`etcdctl member remove 9`",
+        ),
+        (
+            [*(well(n, listed=(*FIVE[:3], TWO_URLS)) for n in (1, 2, 3)), member(4, NO_DATA)],
+            "h4",
+            "h4",
+            "several peer addresses",
         ),
         ([well(1), well(2), member(3, AWAY)], "h3", "h3", "is to run there"),
         ([well(1), well(2), member(3, NO_DATA)], "h3", "h2", "a member already"),
