@@ -212,14 +212,14 @@ def test_a_survivor_that_loses_its_power_at_any_step_loses_no_key(lab, tmp_path,
     whole = undisturbed.run(runs)
     assert whole.answer["state"] == "recovered", whole.answer
 
-    for number, n in enumerate(step_points(whole.events)[shard :: len(SHARDS)]):
+    points = step_points(whole.events)[shard :: len(SHARDS)]
+    for number, n in enumerate(sampled(points, POINTS, f"power {shard}")):
         world = World(lab, tmp_path / str(number), is_silent=False)
         world.lease_seconds = 30  # the worker stands still while the host boots
-        host = world.survivor.host
 
-        def cut(host=host):
-            host.power_cut()
-            host.power_on()
+        def cut(member=world.survivor):
+            member.host.power_cut()
+            member.power_on()
 
         disturbed = world.run(runs, kill=(n, "stop"), meanwhile=cut)
         at = (n, whole.events[n - 1], disturbed.answer)

@@ -84,6 +84,7 @@ def test_members_that_are_only_stopped_are_started_and_nothing_is_rebuilt(etcd, 
     assert etcd.members[1].status()["header"]["cluster_id"] == cluster
 
 
+@pytest.mark.skipif(not IS_WHOLE, reason="FAULTS=all")
 def test_hosts_without_power_are_a_majority_and_must_be_named_as_off(etcd, runs):
     others = etcd.members[1:]
     for member in others:

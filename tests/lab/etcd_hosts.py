@@ -85,6 +85,15 @@ class LabMember:
             command = f"{stdin} | {command}"
         return self.host.run(command, within_seconds + 10)
 
+    def power_on(self):
+        """Give the host its power back, and wait for sshd: it boots until its etcd has quorum."""
+        self.host.power_on(wait=False)
+        wait_until(
+            lambda: "active" in self.host.run("systemctl is-active ssh").split(),
+            f"sshd of {self.host}",
+            within_seconds=UP_WITHIN_SECONDS,
+        )
+
     def status(self):
         return json.loads(self.ctl("endpoint", "status", "-w", "json"))[0]["Status"]
 
@@ -203,10 +212,8 @@ class EtcdLab:
         self.lab.heal()
         for member in self.members:
             member.host.thaw()
-            if not member.host.machine.is_on:
-                member.host.power_on(wait=False)
         for member in self.members:
-            member.host.wait_until_up()
+            member.power_on()
             member.host.run(NEW)
         for member in self.members:  # none while another still runs: that would know it already
             member.host.run("systemctl start --no-block etcd")
