@@ -13,7 +13,7 @@ from tests.lab.kubespray_cluster import FILES, KEYS, UNITS, KubesprayCluster
 from tests.lab.redis_hosts import Recoveries
 from tests.lab.session import started_or_skipped
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)  # the first run builds the root file system
 whole = pytest.mark.skipif(not IS_WHOLE, reason="one of the whole campaign: FAULTS=all")
 NAMES = ["node1", "node2", "node3", "node4"]
 
