@@ -87,10 +87,11 @@ def recover_control_plane(  # noqa: PLR0913, PLR0917 (each is a field of the for
         snapshots.refuse_unless_given_is_there(order, etcd_snapshot)
         snapshots.keep_snapshot(order, found, due)
         editing.save_inventory(order, due.change, "before the playbook")
-        editing.edit_inventory(order, due.change, "before the playbook")
+        editing.edit_inventory(order, due.change, "before the playbook", due.closing.after)
         playbooks.run_playbook(order, orders.control_plane_facts_playbook(within_minutes))
         playbooks.run_playbook(order, playbook)
         now = nodes.is_whole(order, found.layout, due.members, due.nodes, due.gone, 600)
+        editing.save_inventory(order, due.closing, "after the playbook")
         editing.edit_inventory(order, due.closing, "after the playbook")
         return Recovered(
             due.finding, now, editing.copy_of(order, due.change), snapshots.snapshot_path()
@@ -149,13 +150,15 @@ def replace_worker_node(  # noqa: PLR0913, PLR0917 (each is a field of the form)
         if due.finding is Finding.BROKEN:
             replacing.refuse_unless_as_said(order, found, wish)
             editing.save_inventory(order, due.first, "before")
-            editing.edit_inventory(order, due.first, "with both")
+            editing.edit_inventory(order, due.first, "with both", due.second.after)
             playbooks.run_playbook(order, orders.facts_playbook(wish, within_minutes))
             playbooks.run_playbook(order, orders.scale_playbook(wish, within_minutes))
             nodes.is_whole(order, found.layout, (), due.nodes, (), 600)
             playbooks.run_playbook(order, orders.remove_playbook(wish, due, within_minutes))
-        now = nodes.is_whole(order, found.layout, (), due.nodes, (wish.old,), 600)
-        editing.edit_inventory(order, due.second, "without the old")
+            nodes.is_whole(order, found.layout, (), due.nodes, (wish.old,), 600)
+            editing.save_inventory(order, due.second, "without the old")
+            editing.edit_inventory(order, due.second, "without the old")
+        now = nodes.is_whole(order, found.layout, (), due.nodes, (wish.old,), 60)
         return Replaced(due.finding, now, editing.copy_of(order, due.first))
 
 
@@ -207,7 +210,7 @@ def replace_control_plane_node(  # noqa: PLR0913, PLR0917 (each is a field of th
         if due.finding is Finding.BROKEN:
             replacing.refuse_unless_as_said(order, found, wish)
             editing.save_inventory(order, due.first, "before")
-            editing.edit_inventory(order, due.first, "names pinned")
+            editing.edit_inventory(order, due.first, "names pinned", due.second.after)
             if not wish.is_gone:
                 joining = orders.joining_playbook(due, etcd_retries, within_minutes)
                 playbooks.run_playbook(order, joining)
@@ -215,6 +218,7 @@ def replace_control_plane_node(  # noqa: PLR0913, PLR0917 (each is a field of th
                 nodes.is_whole(order, found.layout, meanwhile, due.nodes, (), 600)
             replacing.refuse_unless_quorum_stands(order, found, due, wish)
             playbooks.run_playbook(order, orders.remove_playbook(wish, due, within_minutes))
+            editing.save_inventory(order, due.second, "without the old")
             editing.edit_inventory(order, due.second, "without the old")
             ending = orders.settling_playbook(etcd_retries, within_minutes)
             playbooks.run_playbook(order, ending)

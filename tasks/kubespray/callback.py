@@ -114,8 +114,6 @@ class Progress:
     plays: int = 0
     tasks: int = 0
     failures: list[Failure] = field(default_factory=list)
-    hosts: tuple[str, ...] = ()
-    had_no_hosts: bool = False
 
     def take(self, lines: Iterable[str]) -> None:
         """Take in what came next, whole lines of JSON.
@@ -148,11 +146,8 @@ class Progress:
                             event is Happened.UNREACHABLE,
                         )
                     )
-            case Happened.NO_HOSTS:
-                self.had_no_hosts = True
-            case Happened.STATS:
-                hosts = said["hosts"]
-                self.hosts = tuple(hosts) if isinstance(hosts, dict) else ()
+            case Happened.NO_HOSTS | Happened.STATS:
+                pass
 
     def __str__(self) -> str:
         """Where it is, in one line."""

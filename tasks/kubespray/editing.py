@@ -81,10 +81,13 @@ def edit_commands(order: Kubespray, change: Change) -> list[str]:
     return [line, *(f"# {line}" for line in change.diff)]
 
 
-def is_edited(order: Kubespray, change: Change) -> Verdict:
-    """Whether the inventory is as it is to be; one that is neither is somebody else's work."""
+def is_edited(order: Kubespray, change: Change, then: str = "") -> Verdict:
+    """Whether the inventory is as it is to be; one that is neither is somebody else's work.
+
+    `then` is the hash that a later change of the same recovery makes of it: this one is in it.
+    """
     now = _hash_of(order, order.inventory)
-    if now == change.after:
+    if now in {change.after, then}:
         return Verdict.DONE
     return Verdict.NOT_DONE if now == change.before else Verdict.UNKNOWN
 
@@ -122,7 +125,7 @@ def restore_inventory(order: Kubespray, change: Change) -> None:
 
 
 @act(commands=edit_commands, done_when=is_edited, undo=restore_inventory, each=("what",))
-def edit_inventory(order: Kubespray, change: Change, what: str) -> None:
+def edit_inventory(order: Kubespray, change: Change, what: str, then: str = "") -> None:
     """Write the inventory with the change made. Nothing that runs heeds it before a playbook does.
 
     Done twice, the second does nothing.
@@ -133,7 +136,7 @@ def edit_inventory(order: Kubespray, change: Change, what: str) -> None:
 
     Runbook: docs/runbooks/kubespray.md, step 6.
     """
-    del what
+    del what, then
     text = reading.text_of(order)
     if edits.sha256(text) != change.before:
         raise Refused(

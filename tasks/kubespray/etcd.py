@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from blocks.ssh_host import SshHost
 from recovery.errors import BadInput, CommandFailed, UnreadableOutput
-from tasks.kubespray.layout import Layout
 
 ENVIRONMENT = "/etc/etcd.env"  # where kubespray keeps how to reach etcd on a host
 WITHIN_SECONDS = 60.0
@@ -176,16 +175,6 @@ def parse_asked(host: str, printed: str) -> Asked:
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UnreadableOutput("etcdctl", printed) from error
-
-
-def members_of(layout: Layout, host: str, names: dict[str, str], etcd: Etcd) -> list[Member]:
-    """The members that a host of the inventory stands for: by its name in etcd, or its address."""
-    addresses = set(layout.addresses(host))
-    return [
-        member
-        for member in etcd.members
-        if (member.name and member.name == names.get(host)) or address_of(member.peer) in addresses
-    ]
 
 
 def address_of(url: str) -> str:

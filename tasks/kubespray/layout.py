@@ -45,10 +45,6 @@ class Layout:
         named = [self.of(host, name) for name in ADDRESSES]
         return tuple(dict.fromkeys([*filter(None, named), host]))
 
-    def groups_of(self, host: str) -> tuple[str, ...]:
-        """The groups that list a host themselves."""
-        return tuple(name for name, group in self.groups.items() if host in group.hosts)
-
     def _gather(self, name: str, found: dict[str, None], seen: set[str]) -> None:
         group = self.groups.get(name)
         if group is None or name in seen:

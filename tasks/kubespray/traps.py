@@ -137,9 +137,9 @@ def _names(meant: Meant) -> Iterable[Trap]:
             f"`etcdctl member remove {unnamed[0].id}` on a host that lives, then resume",
         )
     known = {member.name for member in meant.etcd.members if member.name}
-    for host in [*meant.etcd.healthy, *meant.broken]:
+    for host in meant.etcd.healthy:
         name = meant.names.get(host)
-        if name and name not in known and known and host in meant.etcd.healthy:
+        if name and known and name not in known:
             yield Trap(
                 "member-names",
                 f"{host} is {name} by the inventory, and etcd knows {', '.join(sorted(known))}",

@@ -51,6 +51,8 @@ def test_what_somebody_else_has_written_meanwhile_is_left_alone(order, change, t
         file.write_text(TEXT + "node3\n")
 
         assert editing.is_edited(order, change) is Verdict.UNKNOWN
+        later = edits.sha256(TEXT + "node3\n")
+        assert editing.is_edited(order, change, later) is Verdict.DONE
         with pytest.raises(Refused, match="changed by somebody"):
             editing.edit_inventory(order, change, "x")
         with pytest.raises(UndoFailed, match="changed since"):

@@ -17,6 +17,7 @@ from tests.lab.ssh_attempt import attempt
 
 PROJECT = Path(__file__).resolve().parents[2]
 HERE = LocalMachine()
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +26,11 @@ def work(tmp_path, monkeypatch):
     return tmp_path
 
 
-def counted(work, seconds=0.5):
-    text = f"echo began >>{work}/count; sleep {seconds}; echo ended >>{work}/count"
-    return DetachedCommand("job", ("sh", "-c", text), 30.0)
+def counted(work):
+    """A command that ends once it is let go, and counts itself."""
+    wait = f"while [ ! -e {work}/go ]; do sleep 0.1; done"
+    text = f"echo began >>{work}/count; {wait}; echo ended >>{work}/count"
+    return DetachedCommand("job", ("sh", "-c", text), 300.0)
 
 
 def has_ended(command):
@@ -47,7 +50,8 @@ def test_one_that_is_started_twice_runs_once_and_is_settled(work):
         assert detached.look(HERE, job).state is DetachedState.RUNNING
         with pytest.raises(CommandFailed, match="still runs"):
             detached.settle(HERE, job)
-        wait_until(has_ended(job), "its end", within_seconds=20)
+        (work / "go").touch()
+        wait_until(has_ended(job), "its end", within_seconds=60)
         detached.start(HERE, job)
         assert detached.look(HERE, job).state is DetachedState.SUCCEEDED
         detached.settle(HERE, job)
@@ -61,11 +65,11 @@ def test_one_that_fails_tells_its_code_and_can_be_begun_anew_once_it_is_settled(
 
     with attempt(1):
         detached.start(HERE, job)
-        wait_until(has_ended(job), "its end", within_seconds=20)
+        wait_until(has_ended(job), "its end", within_seconds=60)
         ended = detached.look(HERE, job)
         detached.settle(HERE, job)
         detached.start(HERE, job)
-        wait_until(has_ended(job), "its end", within_seconds=20)
+        wait_until(has_ended(job), "its end", within_seconds=60)
 
     assert (ended.state, ended.exit_code, ended.output) == (DetachedState.FAILED, 7, "oops\n")
     assert count(work) == ["x", "x"]
@@ -76,12 +80,12 @@ def test_it_goes_on_when_the_worker_that_started_it_is_killed(work):
 
     Method: another process starts it and is killed with its group; this one adopts it.
     """
-    job = counted(work, seconds=2)
+    job = counted(work)
     code = (
         "import sys; from tests.lab.ssh_attempt import attempt; from tests.integration import "
         "test_local_detached as t; from pathlib import Path\n"
         "with attempt(1):\n"
-        f"    t.detached.start(t.HERE, t.counted(Path({str(work)!r}), seconds=2))\n"
+        f"    t.detached.start(t.HERE, t.counted(Path({str(work)!r})))\n"
         "print('started', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -97,7 +101,8 @@ def test_it_goes_on_when_the_worker_that_started_it_is_killed(work):
     with attempt(2):
         assert detached.look(HERE, job).state is DetachedState.RUNNING
         detached.start(HERE, job)
-        wait_until(has_ended(job), "its end", within_seconds=30)
+        (work / "go").touch()
+        wait_until(has_ended(job), "its end", within_seconds=60)
 
     assert count(work) == ["began", "ended"]
 
@@ -108,20 +113,21 @@ def test_one_that_was_ended_from_outside_is_told_from_one_that_never_was(work):
     with attempt(1):
         assert detached.look(HERE, job).state is DetachedState.NOT_FOUND
         detached.start(HERE, job)
-        wait_until((work / "pid").exists, "its id", within_seconds=20)
+        wait_until((work / "pid").exists, "its id", within_seconds=60)
         pid = int((work / "pid").read_text())
         os.killpg(os.getsid(pid), signal.SIGKILL)
         os.kill(pid, signal.SIGKILL)
-        wait_until(has_ended(job), "its end", within_seconds=20)
+        wait_until(has_ended(job), "its end", within_seconds=60)
 
         assert detached.look(HERE, job).state is DetachedState.UNKNOWN
 
 
 def test_an_attempt_that_was_paused_starts_nothing_once_a_later_one_has_come(work):
     job = counted(work)
+    (work / "go").touch()
     with attempt(2):
         detached.start(HERE, job)
-        wait_until(has_ended(job), "its end", within_seconds=20)
+        wait_until(has_ended(job), "its end", within_seconds=60)
         detached.settle(HERE, job)
 
     with attempt(1), pytest.raises(CommandFailed, match="a later attempt"):
@@ -135,6 +141,6 @@ def test_its_deadline_ends_it(work):
 
     with attempt(1):
         detached.start(HERE, job)
-        wait_until(has_ended(job), "its deadline", within_seconds=20)
+        wait_until(has_ended(job), "its deadline", within_seconds=60)
 
         assert detached.look(HERE, job).exit_code == 124

@@ -35,7 +35,7 @@ PLAY = """---
       ansible.builtin.shell: "while [ -e {{ playbook_dir }}/wait ]; do sleep 0.2; done"
 """
 PLAYBOOK = Playbook("try", "try.yml", variables=(("etcd_retries", 3),), within_seconds=120)
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
@@ -73,11 +73,11 @@ def test_another_playbook_of_the_inventory_is_waited_out_and_never_joined(order,
     (tmp_path / "wait").touch()
     argv = [ANSIBLE, "-i", order.inventory, "try.yml"]
     with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.DEVNULL) as other, attempt(1):
-        wait_until(lambda: playbooks.running_now(order), "it to run", within_seconds=60)
+        wait_until(lambda: playbooks.running_now(order), "it to run", within_seconds=120)
         with pytest.raises(Refused, match="another playbook of this inventory runs"):
             playbooks.refuse_unless_alone(order, PLAYBOOK)
         (tmp_path / "wait").unlink()
-        assert other.wait(60) == 0
+        assert other.wait(120) == 0
 
         playbooks.refuse_unless_alone(order, PLAYBOOK)
 

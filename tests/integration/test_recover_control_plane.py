@@ -13,7 +13,7 @@ from tests.lab.kubespray_cluster import FILES, KEYS, UNITS, KubesprayCluster
 from tests.lab.redis_hosts import Recoveries
 from tests.lab.session import started_or_skipped
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)  # the first run builds the root file system
 whole = pytest.mark.skipif(not IS_WHOLE, reason="one of the whole campaign: FAULTS=all")
 NAMES = ["node1", "node2", "node3", "node4"]
 
@@ -138,3 +138,25 @@ def test_a_worker_is_replaced(recover, lab, tmp_path, is_gone):
     text = cluster.text(cluster.inventory)
     assert "node2" not in text
     assert "# The hosts of the lab" in text
+
+
+@whole
+def test_the_way_back_of_a_failed_recovery_is_the_inventory_as_it_was(recover, cluster):
+    one, two, three, four = cluster.hosts
+    one.power_cut()
+    before = cluster.inventory.read_text()
+    four.power_cut()
+    parameters = cluster.parameters(
+        hosts=urls([two, three]), broken=["node1"], new=[cluster.line(four)]
+    )
+
+    failed = recover.run("recover-control-plane", parameters, break_glass="a test")
+    changed = cluster.inventory.read_text()
+    undone = recover.run(
+        "recover-control-plane", parameters, resume=failed.recovery_id, undo_by="ops"
+    )
+
+    assert "could not be reached on node4" in str(failed.error)
+    assert "[broken_etcd]" in changed
+    assert undone.error is None, undone.error
+    assert cluster.inventory.read_text() == before
