@@ -19,7 +19,7 @@ demo: setup ## Migrate a Grafana, killed halfway and resumed. SOURCE=grafana.db 
 
 test: setup lint ## Lint, then the whole suite in parallel. WORKERS=n for other than one more than there are cores.
 	@$(BIN)/python -m tests.lab.prepare
-	@scripts/pytest.sh --numprocesses "$${WORKERS:-$$(($$(nproc) + 1))}" --dist worksteal
+	@scripts/test.sh
 
 lint: setup ## Linter, formatter, types, imports, spelling; changes nothing.
 	@scripts/lint.sh

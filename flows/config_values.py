@@ -25,6 +25,7 @@ class ConfigChanged:
         holds: what each consumer sees now.
         told: who else reads or owns it.
         kept: the Secret that holds the values of before and after, where they are secret.
+        left_to_person: whom to restart, where the recovery was told not to.
     """
 
     found: str
@@ -32,6 +33,7 @@ class ConfigChanged:
     holds: list[str]
     told: list[str]
     kept: str
+    left_to_person: list[str]
 
 
 @recovery(runbook="docs/runbooks/config-value.md", target=config_target)
@@ -154,13 +156,14 @@ def change_value(order: ConfigOrder) -> ConfigChanged:
     """Look, refuse, keep, set, restart, verify: the same for every key."""
     found = finding.config_found(order)
     if found.is_so:
-        return ConfigChanged(found.seen, "nothing", [found.seen], found.told, "")
+        return ConfigChanged(found.seen, "nothing", [found.seen], found.told, "", found.left)
     kept = keeping.keep_values(order) if order.is_secret and not found.is_equal else ""
     changing.set_value(order, found, kept)
     late = restart_consumers(order, found, kept)
     holds = rollout.is_seen(order, found, kept, late)
     restarted = ", ".join(map(str, found.consumers)) or "none"
-    return ConfigChanged(found.seen, f"set; restarted: {restarted}", holds, found.told, kept)
+    done = f"set; restarted: {restarted}"
+    return ConfigChanged(found.seen, done, holds, found.told, kept, found.left)
 
 
 def restart_consumers(

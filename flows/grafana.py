@@ -32,14 +32,17 @@ from tasks.workloads import scaling, waiting
 
 @dataclass(frozen=True)
 class Moved:
-    """What a move did: tables that differed and are equal now, and the cells compared to know it.
+    """What a move did: tables that were moved, and the cells that were compared and are equal.
 
-    Nothing to move is no table and no cell. The dashboards are those imported from files.
+    Nothing to move is no table and no cell. The dashboards are those imported from files. What is
+    left to a person is to have Grafana run on MySQL, since nothing here changes what it is
+    configured for, or to see that it does.
     """
 
-    tables_that_differed: int
-    cells_compared: int
+    tables_moved: int
+    cells_found_equal: int
     dashboard_files_imported: int
+    left_to_person: list[str]
 
 
 @recovery(
@@ -95,7 +98,7 @@ def move_grafana_to_mysql(  # noqa: PLR0913, PLR0917 (each is a field of the for
         cells = _moved_on_host(systemd_unit(grafana), copy, server, has_rows=bool(tables))
     for dashboard in wanted:
         import_dashboard(dashboard)
-    return Moved(len(tables), cells, len(wanted))
+    return Moved(len(tables), cells, len(wanted), service.left_to_person(grafana))
 
 
 def _moved_on_host(
@@ -140,4 +143,4 @@ def _move_rows(copy: KeptCopy, mysql: MysqlServer, skip: tuple[str, ...]) -> int
     cells = [loading.every_cell_is_equal(mysql, copy, table) for table in tables]
     kept_copy.source_has_not_changed(copy)
     loading.remove_fence(mysql)
-    return sum(cells)
+    return sum(sum(each.values()) for each in cells)

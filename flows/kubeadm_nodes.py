@@ -32,7 +32,7 @@ class NodeReplaced:
     runbook="docs/runbooks/kubeadm-nodes.md",
     target=lambda node, hosts: f"{node} of {order.hosts_label(hosts)}",
     parts=order.leased,
-    answers=["etcdMembersDown", "KubeNodeNotReady"],
+    answers=["etcdMembersDown"],
     danger=Danger.DESTRUCTIVE,
 )
 def replace_control_plane_node_kubeadm(
@@ -66,7 +66,7 @@ def replace_control_plane_node_kubeadm(
     runbook="docs/runbooks/kubeadm-nodes.md",
     target=lambda node, hosts: f"{node} of {order.hosts_label(hosts)}",
     parts=order.leased,
-    answers=["KubeNodeUnreachable"],
+    answers=(),
     danger=Danger.DESTRUCTIVE,
 )
 def replace_worker_node_kubeadm(

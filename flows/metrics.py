@@ -26,13 +26,13 @@ class MetricsRestored:
         found: how each measurement stood.
         rights: what telegraf was given, and what it may do now.
         migrated: how many queries of each dashboard were changed, and whether they return rows.
-        recommended: what else is to be looked at.
+        left_to_person: what else is to be looked at.
     """
 
     found: list[str]
     rights: list[str]
     migrated: list[str]
-    recommended: list[str]
+    left_to_person: list[str]
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,14 @@ class MongodbRestored:
         restores: how each restore went.
         clients: how each client stands, by kind and name.
         told: what was found and should be known.
+        left_to_person: what the recovery cannot see, since it has no log-in to the database.
     """
 
     backup: JobRan | None
     restores: list[JobRan]
     clients: dict[str, str]
     told: list[str]
+    left_to_person: list[str]
 
 
 @recovery(
@@ -99,7 +101,7 @@ def restore_mongodb(  # noqa: PLR0913, PLR0917 (each is a field of the form)
         str(client): waiting.is_out(order.of(client), client, within_seconds)
         for client in found.clients
     }
-    return MongodbRestored(backup, restores, holds, found.told)
+    return MongodbRestored(backup, restores, holds, found.told, [outcome.TO_BE_COMPARED])
 
 
 @dataclass(frozen=True)
@@ -111,12 +113,14 @@ class BackupEnabled:
         schedule: when it runs from now on.
         was: when it ran before; `suspended` behind it where it did not.
         told: what was found and should be known.
+        left_to_person: what the recovery cannot see, since it has no log-in to the store.
     """
 
     proof: JobRan | None
     schedule: str
     was: str
     told: list[str]
+    left_to_person: list[str]
 
 
 @recovery(
@@ -167,4 +171,6 @@ def enable_mongodb_backup(  # noqa: PLR0913, PLR0917 (each is a field of the for
     proof = outcome.is_backed_up(order, job)
     schedule.switch_on(order, found.schedule)
     was = found.schedule.found + (", suspended" if found.schedule.was_suspended else "")
-    return BackupEnabled(proof, found.schedule.wanted, was, found.source.told)
+    return BackupEnabled(
+        proof, found.schedule.wanted, was, found.source.told, [schedule.TO_BE_SEEN]
+    )

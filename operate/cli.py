@@ -295,23 +295,30 @@ def resolve(  # noqa: PLR0913 (one parameter for each option)
 
 
 @app.command()
-def report(
+def report(  # noqa: PLR0913 (one parameter for each option)
     recovery_id: Id,
     *,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write one self-contained HTML page.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write one self-contained HTML page instead."),
     ] = None,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write Markdown.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write Markdown instead.")
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Also the commands and their answers, as files and JSON.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print what was found, done and verified, as Markdown; or write it to files."""
+    """Print what was found, done and verified, as Markdown; or write it to files, and name them."""
     from operate.endings import answering
 
     with answering(as_json=as_json, debug=debug) as answer, answer.journal() as journal:
         from operate.papers import write_reports
 
-        told = write_reports(journal, answer.find(journal, recovery_id), html, markdown)
+        found = answer.find(journal, recovery_id)
+        told = write_reports(journal, found, html, markdown, is_full=full or as_json)
         text = told.get("report", "").rstrip("\n") or "\n".join(told["files"])
         answer.give(told, lambda console: console.out(text, highlight=False))
 

@@ -10,16 +10,23 @@ from recovery.journal.store import Journal
 
 
 def write_reports(
-    journal: Journal, recovery_id: str, html: Path | None, markdown: Path | None
+    journal: Journal,
+    recovery_id: str,
+    html: Path | None,
+    markdown: Path | None,
+    *,
+    is_full: bool = True,
 ) -> dict[str, Any]:
-    """Write the files that were asked for; without any, return the report as Markdown.
+    """Write the files that were asked for, whole; without any, return the report as Markdown.
+
+    Where that is not full, it ends before the commands and their answers.
 
     Raises:
         BadInput: a file cannot be written.
     """
     told: dict[str, Any] = {"id": recovery_id}
     if html is None and markdown is None:
-        return {**told, "report": markdown_report(journal, recovery_id)}
+        return {**told, "report": markdown_report(journal, recovery_id, is_full=is_full)}
     if html is not None:
         _write(html, html_report(journal, recovery_id), "--html")
     if markdown is not None:

@@ -23,6 +23,7 @@ from recovery.journal.events import Kind
 from recovery.journal.history import History, RecoveryState, read_history
 from recovery.journal.lease import LeaseKeeper, take_lease, this_worker
 from recovery.journal.opening import find_recovery, open_journal
+from recovery.journal.prefect_worker import this_prefect_worker
 from recovery.journal.store import (
     Holder,
     Journal,
@@ -244,6 +245,7 @@ def _begin(run: Run, keeper: LeaseKeeper, history: History) -> Attempt | WayBack
         "flow_run_id": run.flow_run_id,
         "run_state_id": run.run_state_id,
         "worker": this_worker(),
+        "prefect_worker": this_prefect_worker(),
         "release": release(),
         "goes": "back" if run.options.undo_by else "forward",
         "ordered_by": run.options.undo_by,

@@ -1,5 +1,6 @@
 """What a recovery would do: every step with its exact commands, and a hash to give consent to."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -81,6 +82,11 @@ class Plan:
         """Whether it sends no command at all: nothing is to do."""
         return not any(step.commands for step in self.steps)
 
+    @property
+    def reasons(self) -> list[str]:
+        """What speaks against it, each once: what many steps are refused for buries the rest."""
+        return [_said(text, times) for text, times in Counter(self.refusals).items()]
+
     def as_plain(self) -> dict[str, Any]:
         """The plan as `recover plan --json` prints it."""
         return {
@@ -88,9 +94,16 @@ class Plan:
             "flow": self.flow,
             "target": self.target,
             "parameters": self.parameters,
-            "refusals": list(self.refusals),
+            "refusals": self.reasons,
             "steps": [step.as_plain() for step in self.steps],
         }
+
+
+def _said(refusal: str, times: int) -> str:
+    if times == 1:
+        return refusal
+    more = "step" if times == 2 else "steps"  # noqa: PLR2004 (itself and one more)
+    return f"{refusal} The same of {times - 1} more {more}."
 
 
 def commands_by_key(plan: dict[str, Any]) -> dict[str, list[str]]:
@@ -102,7 +115,7 @@ def as_markdown(plan: Plan) -> str:
     """The plan for people: what speaks against it, then every act with its exact commands."""
     lines = [f"# Plan {plan.hash}: {plan.flow} on {plan.target}", ""]
     if plan.refusals:
-        lines += ["**It would be refused:**", "", *(f"- {text}" for text in plan.refusals), ""]
+        lines += ["**It would be refused:**", "", *(f"- {text}" for text in plan.reasons), ""]
     for step in plan.steps:
         if step.kind != "act":
             lines.append(f"- {step.kind} `{step.key}`" + (f": {step.found}" if step.found else ""))

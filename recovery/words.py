@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recovery.left_to_person import LEFT_TO_PERSON
 from recovery.secrecy.redaction import redact
 from recovery.values import shortly, to_plain
 
@@ -12,8 +13,8 @@ FIELD_CHARS_MAX = 600
 ITEMS_MAX = 20
 EACH_CHARS_MIN = 60
 INNER_CHARS_MAX = 80
-# What explains comes first: the end of a line may be cut off.
-FIRST = ("host", "finding", "why", "saw", "reason")
+# What must be known comes first: the end of a line may be cut off.
+FIRST = (LEFT_TO_PERSON, "host", "finding", "why", "saw", "reason")
 EMPTY: tuple[Any, ...] = (None, "", [], {})
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:\+00:00|Z)")
 

@@ -16,12 +16,14 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import Cancelling
+from prefect.states import Cancelled, Cancelling
 
 from operate.server import api_url
 from recovery.errors import BadInput, Unreachable
 
 SAYS_NO = (404, 409, 422)
+BUSY = 503  # a server on SQLite says so when two of its writers meet
+BUSY_FOR_SECONDS = "0.1"  # Prefect's client would come back after 2, 4, 8 s
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ class Runs(Protocol):
     def standings(self, ids: Sequence[str]) -> dict[str, Standing]:
         """How far these runs are, by id; runs that are gone are left out."""
 
-    def cancel(self, flow_run_id: str) -> None:
-        """Cancel a run; nothing happens where it has ended or is gone."""
+    def cancel(self, flow_run_id: str, why: str) -> None:
+        """Cancel a run, and say there why; nothing happens where it has ended or is gone."""
 
 
 class PrefectRuns:
@@ -81,7 +83,8 @@ class PrefectRuns:
     def _asked(self) -> SyncPrefectClient:
         if self._client is None:
             try:
-                self._client = get_client(sync_client=True)
+                hooks = {"event_hooks": {"response": [_come_back_soon]}}
+                self._client = get_client(sync_client=True, httpx_settings=hooks)
                 self._client.__enter__()
             except (httpx.HTTPError, RuntimeError) as error:
                 self._client = None
@@ -167,11 +170,14 @@ class PrefectRuns:
             raise self._away("reading runs", error) from error
         return {str(run.id): _standing(run.state) for run in found}
 
-    def cancel(self, flow_run_id: str) -> None:
-        """See Runs."""
+    def cancel(self, flow_run_id: str, why: str) -> None:
+        """See Runs. Where nothing runs, the server cancels at once and leaves the message out."""
         client = self._asked()
         try:
-            client.set_flow_run_state(UUID(flow_run_id), Cancelling())
+            cancelling: State[Any] = Cancelling(message=why)
+            state = client.set_flow_run_state(UUID(flow_run_id), cancelling).state
+            if state is not None and state.is_cancelled() and not state.message:
+                client.set_flow_run_state(UUID(flow_run_id), Cancelled(message=why))
         except ObjectNotFound:
             return
         except httpx.HTTPError as error:
@@ -182,6 +188,11 @@ class PrefectRuns:
         client, self._client = self._client, None
         if client is not None:
             client.__exit__(None, None, None)
+
+
+def _come_back_soon(response: httpx.Response) -> None:
+    if response.status_code == BUSY:
+        response.headers.setdefault("Retry-After", BUSY_FOR_SECONDS)
 
 
 def _standing(state: State[Any] | None) -> Standing:

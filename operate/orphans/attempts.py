@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from operate.orphans.unanswered import OpenQuestion, open_question_of
 from recovery.errors import BadInput
 from recovery.evidence.status import Reading, read_recovery, readable_events
 from recovery.journal.events import Event, Kind
@@ -81,6 +82,7 @@ class _Known:
     attempts: tuple[KnownAttempt, ...]
     target: str
     is_open: bool
+    question: OpenQuestion | None
 
 
 class AttemptReader:
@@ -108,6 +110,11 @@ class AttemptReader:
         attempts = [each for known in self._known.values() for each in known.attempts]
         return attempts, orphans
 
+    def unanswered(self) -> list[OpenQuestion]:
+        """Return questions of what was read last whose time is over, and nobody was told."""
+        asked = [known.question for known in self._known.values() if known.question is not None]
+        return [question for question in asked if question.is_over()]
+
     def _is_settled(self, journal: Journal, known: _Known) -> bool:
         """Whether it has ended, or still is at work: asked of the lease alone, which is cheap."""
         if not known.is_open:
@@ -124,8 +131,14 @@ class AttemptReader:
         last = history.attempts[-1] if history.attempts else None
         is_open = (last is None or not last.ended_as) and not history.abandoned_by
         attempts = tuple(_attempts_of(reading))
-        known = _Known(recovery_id, reading.head[0], attempts, history.target, is_open)
-        self._known[recovery_id] = known
+        self._known[recovery_id] = _Known(
+            recovery_id,
+            reading.head[0],
+            attempts,
+            history.target,
+            is_open,
+            None if is_open else open_question_of(reading),
+        )
         return _orphan_of(reading) if is_open and not reading.is_leased else None
 
 
@@ -216,13 +229,13 @@ def _watched(reading: Reading, kind: Kind) -> list[Event]:
     return [event for event in readable_events(reading) if event.kind == kind]
 
 
-def is_first(journal: Journal, orphan: Orphan, written: Event) -> bool:
-    """Whether no other watch has written the same of an orphan before: only the first one tells."""
+def is_first(journal: Journal, written: Event) -> bool:
+    """Whether no other watch wrote the same of an attempt before: only the first one tells."""
     return not any(
         event.kind == written.kind
-        and event.body.get("attempt") == orphan.n
+        and event.body.get("attempt") == written.body.get("attempt")
         and event.seq < written.seq
-        for event in journal.events(orphan.recovery_id)
+        for event in journal.events(written.recovery_id)
     )
 
 

@@ -59,7 +59,7 @@ class Care:
                 "by": f"orphan watch {this_worker()}",
             }
             event = journal.append(orphan.recovery_id, Kind.ORPHANED, body)
-            is_news = is_first(journal, orphan, event)
+            is_news = is_first(journal, event)
         else:
             is_news = self._ruled.get(orphan.key, ruling.what) is not ruling.what
             is_news = is_news and ruling.what is not What.WAIT
@@ -93,7 +93,7 @@ class Care:
             "flow_run_id": orphan.flow_run_id,
         }
         event = journal.append(orphan.recovery_id, Kind.RESUME_ORDERED, body)
-        if is_first(journal, orphan, event):
+        if is_first(journal, event):
             self._mine.add(orphan.key)
         self._leave_to_others(orphan)
         return _ordered(journal, orphan, asked, run)

@@ -84,7 +84,7 @@ def look_until_ended(
     logging.getLogger("recovery.orphans").info("watching for orphans")
     while not is_over.is_set():
         look = watching.look()
-        if as_json and (look.orphans or look.mended or look.journal_error or look.server_error):
+        if as_json and look.is_news:
             print_json(vars(look))
         if pulse is not None:
             pulse.touch()
@@ -110,6 +110,11 @@ def _in_words(look: "Look") -> str:
     ]
     lines += [f"run {row['run']} was {row['was']}, is {row['is']}" for row in look.mended]
     lines += [f"run {row['run']} is {row['is']}: {row['why']}" for row in look.waiting]
+    lines += [
+        f"recovery {row['recovery']} on {row['target']}: nobody answered until {row['until']}; "
+        f"to ask anew: {row['next']}"
+        for row in look.unanswered
+    ]
     if look.server_error:
         lines.append(f"the Prefect server {look.server} does not answer: {look.server_error}")
     return "\n".join(lines or ["no orphan"])

@@ -22,7 +22,7 @@ def tell_people(text: str, facts: Mapping[str, Any]) -> None:
     """Write it to the log, and send it by the channels of RECOVER_NOTIFICATIONS."""
     log_it(text, facts)
     recovery_id = str(facts.get("recovery", ""))
-    occasion = Occasion.LOST if recovery_id else Occasion.ALARM
+    occasion = Occasion(facts.get("occasion", Occasion.LOST if recovery_id else Occasion.ALARM))
     following = f"recover status {recovery_id}" if recovery_id else "recover doctor"
     run = str(facts.get("run", ""))
     notify(Notice(occasion, text, "", "", recovery_id, following, run))

@@ -16,6 +16,7 @@ from operate.orphans.attempts import (
     AttemptReader,
     KnownAttempt,
     Orphan,
+    is_first,
     newest_by_run,
 )
 from operate.orphans.care import Care
@@ -29,6 +30,7 @@ from operate.orphans.waiting import waiting_since
 from operate.orphans.wording import prefix_of
 from operate.server import api_url
 from recovery.errors import Unreachable
+from recovery.journal.events import Kind
 from recovery.journal.opening import open_journal
 from recovery.journal.store import Journal, JournalUnavailable
 from recovery.run import Recovery
@@ -47,11 +49,18 @@ class Look:
     orphans: list[dict[str, Any]] = field(default_factory=list)
     mended: list[dict[str, Any]] = field(default_factory=list)
     waiting: list[dict[str, Any]] = field(default_factory=list)
+    unanswered: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def needs_person(self) -> bool:
         """Whether an orphan waits for a person."""
         return any(row["what"] == What.PERSON for row in self.orphans)
+
+    @property
+    def is_news(self) -> bool:
+        """Whether there is anything to print of it; who only waits is not."""
+        found = self.orphans or self.mended or self.unanswered
+        return bool(found or self.journal_error or self.server_error)
 
 
 @dataclass
@@ -97,6 +106,7 @@ class Watch:
             self.teller.tell((*JOURNAL, time.monotonic()), f"{journal.url}: it answers again", {})
         try:
             self._act(journal, attempts, orphans, look)
+            self._tell_unanswered(journal, look)
         except JournalUnavailable as error:  # only after it was read: the next look tells of it
             self._forget_journal()
             look.journal_error = error.seen
@@ -131,6 +141,14 @@ class Watch:
         for orphan in orphans:
             if orphan.key not in seen:
                 look.orphans.append(self._care.see_to(journal, orphan, None, None))
+
+    def _tell_unanswered(self, journal: Journal, look: Look) -> None:
+        for question in self._attempts.unanswered():
+            event = journal.append(question.recovery_id, Kind.UNANSWERED, question.body)
+            row = question.as_row()
+            look.unanswered.append(dict(row))
+            if is_first(journal, event):
+                self.teller.tell(("unanswered", question.key), question.text, row)
 
     def _tell_away(self, look: Look) -> None:
         if self._sightings.seconds(SERVER) < self.pace.away:

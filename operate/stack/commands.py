@@ -65,7 +65,7 @@ def up(  # noqa: PLR0913 (one parameter for each option)
             if detach:
                 refuse_if_running(place)
                 refuse_if_any_taken(place)
-                told = bring_up_detached(place)
+                told = bring_up_detached(place, answer.progress.note)
                 answer.give(told, lambda console: show_stack(console, told))
                 return
             held = Stack(place, answer.progress.note).run(lambda told: _give(answer, told))

@@ -5,6 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from operate.stack.claim import is_claimed, read_told
@@ -16,8 +19,26 @@ DOWN_WITHIN_SECONDS = 120.0
 POLL_SECONDS = 0.2
 
 
-def bring_up_detached(place: Place) -> dict[str, Any]:
+@dataclass
+class Said:
+    """What a program writes into a file, read line by line as it comes."""
+
+    log: Path
+    _read: int = 0
+
+    def more(self) -> list[str]:
+        """The lines that were ended since the last look."""
+        with self.log.open("rb") as written:
+            written.seek(self._read)
+            ended, mark, _ = written.read().rpartition(b"\n")
+        self._read += len(ended) + len(mark)
+        return [line for line in ended.decode(errors="replace").splitlines() if line]
+
+
+def bring_up_detached(place: Place, note: Callable[[str], None]) -> dict[str, Any]:
     """Start a stack in the background and wait until all of it is up; return what it says.
+
+    Meanwhile it `note`s what the stack says of its start, a line each.
 
     Raises:
         NotVerified: it ended before; names its log.
@@ -35,7 +56,9 @@ def bring_up_detached(place: Place) -> dict[str, Any]:
             start_new_session=True,
         )
     deadline = time.monotonic() + UP_WITHIN_SECONDS
+    said = Said(log)
     while time.monotonic() < deadline:
+        lines = said.more()  # before it is asked whether all is up: then it prints its table
         told = read_told(place.home)
         if told.get("up") and told.get("pid") == running.pid:
             return told
@@ -43,6 +66,8 @@ def bring_up_detached(place: Place) -> dict[str, Any]:
             lines = [line for line in log.read_text(errors="replace").splitlines() if line]
             seen = next((line for line in reversed(lines) if "next:" not in line), "nothing")
             raise NotVerified("the stack", "it to be up", seen, f"See {log}")
+        for line in lines:
+            note(line)
         time.sleep(POLL_SECONDS)
     raise NotVerified("the stack", "it to be up", "it is still starting", f"See {log}")
 

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import yaml
 
+from operate.alerts.routes_file import default_file
 from operate.stack.child import Child, Health
 from operate.stack.claim import claimed, is_claimed, tell, up_already
 from operate.stack.descendants import end_descendants, reap, take_over_orphans
@@ -80,6 +81,7 @@ class Stack:
             "ui": self.place.ui_url,
             "api": self.place.api_url,
             "journal": _without_password(self.place.journal),
+            "alert_routes": str(default_file().absolute()),
             "deployments": len(deployments["deployments"]),
             "processes": [
                 {
@@ -104,7 +106,6 @@ class Stack:
         for child in others:
             self._begin(child)
         self._wait_until_up(others)
-        self._tell()
         self.is_up = True
         tell(self.place.home, self.as_plain())
 
@@ -132,6 +133,7 @@ class Stack:
             return all(child.health is Health.UP for child in awaited)
 
         self._wait(are_up, awaited[-1], UP_WITHIN_SECONDS)
+        self._tell()
 
     def _wait(self, look: Callable[[], bool], awaited: Child, within_seconds: float) -> None:
         deadline = time.monotonic() + within_seconds
@@ -142,6 +144,7 @@ class Stack:
                     raise _not_up(child, child.said.partition(";")[0])
             if time.monotonic() > deadline:
                 raise _not_up(awaited, f"not within {within_seconds:g} s")
+            self._tell()
             if self._stop.wait(LOOKS_EVERY_SECONDS):
                 raise Stopped
 
@@ -168,8 +171,12 @@ class Stack:
             return
         for child in self.children:
             name = child.process.name
-            if self.is_up and name in self._shown and self._shown[name] is not child.health:
+            if name not in self._shown or self._shown[name] is child.health:
+                continue
+            if self.is_up:
                 _tell_of(child, self.note)
+            elif child.health is Health.UP:
+                self.note(f"{name} is up", "green")
         self._shown = now
         tell(self.place.home, self.as_plain())
 

@@ -16,7 +16,7 @@ from recovery.approval.approvers import (
 from recovery.approval.proof import is_proven
 from recovery.approval.question import Answer, Decision, Question
 from recovery.errors import NeedsPerson, Refused
-from recovery.journal.consents import BREAK_GLASS, Approval, Asked, Rejection
+from recovery.journal.consents import BREAK_GLASS, LOOKED, Approval, Asked, Rejection
 from recovery.journal.events import Kind
 from recovery.journal.history import read_history
 from recovery.journaled_walk import JournaledWalk
@@ -26,7 +26,6 @@ from recovery.run import Run
 from recovery.values import shortly
 
 APPROVAL_LASTS = timedelta(hours=24)
-LOOKED = "it only says to look again"
 
 
 def until_of_new() -> str:

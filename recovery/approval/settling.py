@@ -76,7 +76,7 @@ def _planned(seeking: Seeking, attempt: Attempt) -> Mapping[str, Any]:
     planned = plan.as_plain()
     attempt.write(Kind.PLANNED, planned)
     if plan.refusals:
-        told = [text.removeprefix(f"refused on {plan.target}: ") for text in plan.refusals]
+        told = [text.removeprefix(f"refused on {plan.target}: ") for text in plan.reasons]
         raise Refused(
             plan.target, "; ".join(one.removesuffix(".") for one in told), "Nothing was changed"
         )

@@ -6,7 +6,7 @@ a terminal or a browser would act on.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -174,8 +174,12 @@ class StepStory:
 
     @property
     def seconds(self) -> float:
-        """How long the work on it took, all attempts together."""
-        return sum(span.seconds for span in self.spans)
+        """How long the work on it took in the attempt that is named.
+
+        Where a later one asks whether it is still so, it asks for many at once: those times say
+        nothing of one step.
+        """
+        return sum(span.seconds for span in self.spans if span.attempt == self.attempt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +195,7 @@ class Evidence:
         plan: the latest plan that was journaled.
         flaws: where the journal is not the chain that was written.
         told_at: the moment of its last event.
+        requested_by: who asked for it, a person or an alert; empty: not known.
     """
 
     status: dict[str, Any]
@@ -201,6 +206,7 @@ class Evidence:
     plan: dict[str, Any]
     flaws: list[str]
     told_at: datetime
+    requested_by: str = ""
 
     @property
     def working_seconds(self) -> float:
@@ -219,7 +225,14 @@ class Evidence:
     def spoke_against(self) -> list[Span]:
         """Every refusal, staleness, failure and doubt, in order."""
         spans = [span for attempt in self.attempts for span in attempt.spans]
-        loud = [span for span in spans if span.shown in LOUD - {Shown.RUNNING}]
+        done = {(span.attempt, span.key) for span in spans if span.shown is Shown.COMPLETED}
+        loud = [
+            replace(span, note=f"{span.note}, so it was done anew in attempt {span.attempt}")
+            if span.shown is Shown.STALE and (span.attempt, span.key) in done
+            else span
+            for span in spans
+            if span.shown in LOUD - {Shown.RUNNING}
+        ]
         return sorted(loud, key=lambda span: span.ended)
 
     def way_back(self) -> list[Span]:

@@ -24,6 +24,7 @@ from recovery.evidence.telling import read_evidence
 from recovery.evidence.timeline import LOOKS, drawing_of, duration
 from recovery.evidence.trend import drawing_of_trend, runs_up_to, trend_markdown
 from recovery.journal.store import Journal
+from recovery.left_to_person import left_to_person
 from recovery.secrecy.redaction import redact
 from recovery.words import field_lines, in_words
 
@@ -48,13 +49,15 @@ def drill_markdown(journal: Journal, recovery_id: str) -> str:
     return trend_markdown(runs, trend_svg(runs)) if runs else ""
 
 
-def markdown_report(journal: Journal, recovery_id: str) -> str:
+def markdown_report(journal: Journal, recovery_id: str, *, is_full: bool = True) -> str:
     """Write the report as Markdown of at most 200 KB; it says what was left out.
+
+    Where it is not full, it ends before the commands and their answers.
 
     Raises:
         BadInput: there is no such recovery.
     """
-    return markdown_of(read_evidence(journal, recovery_id))
+    return markdown_of(read_evidence(journal, recovery_id), is_full=is_full)
 
 
 def timeline_svg(evidence: Evidence) -> str:
@@ -70,7 +73,8 @@ def trend_svg(runs: Sequence[DrillRun]) -> str:
 def html_of(evidence: Evidence, trend: str = "") -> str:
     """Write the report of this evidence as HTML, with the trend where it is of a drill."""
     state = evidence.status["state"]
-    tones = {"recovered": "ok", "undone": "ok", "needs-person": "doubt"}
+    left = left_to_person(evidence.status["result"])
+    tones = {"recovered": "doubt" if left else "ok", "undone": "ok", "needs-person": "doubt"}
     loud_steps = sum(step.shown in LOUD for step in evidence.steps)
     text = (
         environment()

@@ -10,7 +10,7 @@ from typing import Any
 from recovery.evidence.evidence import LOUD, Evidence, Exchange, Shown, StepStory, clock
 from recovery.evidence.timeline import LOOKS, duration, shortened
 from recovery.secrecy.redaction import redact
-from recovery.words import FIELD_CHARS_MAX, field_lines, in_words
+from recovery.words import EMPTY, FIELD_CHARS_MAX, field_lines, in_words
 
 MARKDOWN_BYTES_MAX = 200_000
 ROWS_MAX = 400
@@ -119,8 +119,10 @@ class _Page:
                 return
 
 
-def markdown_of(evidence: Evidence, bytes_max: int = MARKDOWN_BYTES_MAX) -> str:
-    """Write the report of this evidence as Markdown."""
+def markdown_of(
+    evidence: Evidence, bytes_max: int = MARKDOWN_BYTES_MAX, *, is_full: bool = True
+) -> str:
+    """Write the report of this evidence as Markdown, with commands and answers where it is full."""
     page = _Page(bytes_max - 2000)  # kept for saying what was cut
     for write in (
         _write_head,
@@ -132,7 +134,7 @@ def markdown_of(evidence: Evidence, bytes_max: int = MARKDOWN_BYTES_MAX) -> str:
         _write_consent,
         _write_fork,
         _write_back,
-        _write_sent,
+        _write_sent if is_full else _write_where_sent,
     ):
         write(page, evidence)
     if page.cuts:
@@ -158,6 +160,8 @@ def _write_head(page: _Page, evidence: Evidence) -> None:
     broken = f"**broken in {len(evidence.flaws)} places: nothing here is proof**"
     page.add(
         f"- Recovery {code(status['id'])}, opened {clock_of(status['opened_at'])}",
+        f"- Asked for by {inline(evidence.requested_by or 'nobody known')}"
+        + (f", as flow run {code(evidence.attempts[0].flow_run_id)}" if evidence.attempts else ""),
         f"- Steps where they should be: {evidence.steps_done} of {len(status['steps'])} recorded",
         f"- Time: {duration(evidence.working_seconds)} working, "
         f"{duration(evidence.gap_seconds('waiting'))} waiting, "
@@ -168,8 +172,12 @@ def _write_head(page: _Page, evidence: Evidence) -> None:
     if status["runbook"]:
         page.add(f"- Runbook: {code(status['runbook'])}")
     if status["parameters"]:
-        given = (f"{code(name)} = {code(brief(v))}" for name, v in status["parameters"].items())
-        page.add(f"- Parameters: {', '.join(given)}")
+        named = status["parameters"].items()
+        given = [f"{code(name)} = {code(brief(v))}" for name, v in named if v not in EMPTY]
+        empty = [code(name) for name, v in named if v in EMPTY]
+        page.add(f"- Parameters: {', '.join(given) or 'none'}")
+        if empty:
+            page.add(f"- Left empty: {', '.join(empty)}")
 
 
 def _write_outcome(page: _Page, evidence: Evidence) -> None:
@@ -303,6 +311,13 @@ def _write_sent(page: _Page, evidence: Evidence) -> None:
     looks = sum(not (e.is_change or e.error) for step in steps for e in step.exchanges)
     if looks:
         page.cuts.append(f"{looks} commands that only looked, and their answers")
+
+
+def _write_where_sent(page: _Page, evidence: Evidence) -> None:
+    sent = sum(len(step.exchanges) for step in evidence.steps)
+    if sent:
+        shown = f"`recover report {evidence.status['id']} --full`"
+        page.add("", f"{sent} commands were sent: {shown} has those that change something.")
 
 
 def _exchange(step: StepStory, sent: Exchange) -> list[str]:

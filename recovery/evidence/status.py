@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from recovery.approval.approvers import count_of
 from recovery.errors import BadInput
 from recovery.evidence.found import found_in
 from recovery.journal.events import Event, Kind, flaws
@@ -19,6 +20,7 @@ from recovery.journal.history import (
     read_history,
 )
 from recovery.journal.store import Holder, Journal
+from recovery.left_to_person import left_to_person
 from recovery.secrecy.redaction import redact_value
 
 READINGS_MAX = 20
@@ -250,7 +252,7 @@ def next_for(reading: Reading) -> str:
     settled = {
         RecoveryState.RUNNING: f"wait: an attempt is at work; see `recover status {recovery_id}`",
         RecoveryState.UNDONE: f"nothing: it was undone; `recover run {history.flow}` starts anew",
-        RecoveryState.RECOVERED: "nothing: it is recovered",
+        RecoveryState.RECOVERED: _next_after_recovery(history),
     }
     if reading.state in settled:
         return settled[reading.state]
@@ -267,6 +269,14 @@ def next_for(reading: Reading) -> str:
     if reading.state is RecoveryState.NEEDS_PERSON and not reading.goes_back:
         return _next_for_person(reading)
     return _next_after_failure(reading)
+
+
+def _next_after_recovery(history: History) -> str:
+    left = left_to_person(history.attempts[-1].result) if history.attempts else []
+    if not left:
+        return "nothing: it is recovered"
+    runbook = f" ({history.runbook})" if history.runbook else ""
+    return f"this is left to a person{runbook}: {'; then '.join(left)}"
 
 
 def _next_after_failure(reading: Reading) -> str:
@@ -299,6 +309,11 @@ def _next_for_person(reading: Reading) -> str:
             )
     asked = history.consents.open_question()
     if asked is not None and asked.until:
+        resume = f"`recover resume {recovery_id}`"
+        if not count_of(history, asked, asked.plan_hash).missing:
+            return f"it is approved and goes on by itself; where its run waits no more, {resume}"
+        if asked.is_over:
+            return f"nobody answered in time: {resume} asks anew"
         return (
             f"read what is asked (`recover approve {recovery_id}`), then answer in the UI or "
             f"`recover approve {recovery_id} --plan {asked.plan_hash} --by NAME`"
@@ -355,7 +370,7 @@ def _attempt(reading: Reading, attempt: AttemptRecord) -> dict[str, Any]:
         "started_at": attempt.started_at,
         "ended_at": ended_at or None,
         "ended_as": ended_as or None,
-        "worker": attempt.worker,
+        "worker": attempt.worker_told,
         "error": attempt.error,
     }
 

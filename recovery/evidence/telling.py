@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import zip_longest
 from typing import Any
 
@@ -20,7 +20,9 @@ from recovery.evidence.evidence import (
     shown_of,
 )
 from recovery.evidence.found import told_of, value_of
+from recovery.evidence.line import Line
 from recovery.evidence.status import Reading, as_status, read_recovery, readable_events
+from recovery.journal.consents import LOOKED
 from recovery.journal.events import Kind
 from recovery.journal.history import LOST
 from recovery.journal.store import Journal
@@ -40,33 +42,6 @@ def read_evidence(journal: Journal, recovery_id: str) -> Evidence:
 def evidence_of(reading: Reading) -> Evidence:
     """Arrange what the journal says of a recovery."""
     return _Telling(reading).tell()
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """One event, ready to be told."""
-
-    kind: str
-    key: str
-    n: int
-    seq: int
-    epoch: int
-    at: datetime
-    body: dict[str, Any]
-
-    @property
-    def began(self) -> datetime:
-        """When what it tells of began."""
-        try:
-            began = datetime.fromisoformat(self.body["started_at"])
-        except (KeyError, TypeError, ValueError):
-            return self.at
-        return began if began.tzinfo else began.replace(tzinfo=UTC)
-
-    def text(self, name: str) -> str:
-        """A field of the body as text."""
-        value = self.body.get(name)
-        return "" if value is None else str(value)
 
 
 @dataclass
@@ -92,7 +67,7 @@ class _Telling:
         self.kinds |= {step["key"]: step["kind"] for step in status["steps"]}
         for event in readable_events(self.reading):
             self._take(
-                _Line(
+                Line(
                     event.kind,
                     harmless(event.step),
                     event.attempt,
@@ -116,11 +91,13 @@ class _Telling:
         last = self.reading.events[-1].moment
         gaps = self._gaps(attempts, last)
         steps = self._steps(status)
-        return Evidence(status, attempts, gaps, steps, self.people, plan, self.reading.flaws, last)
+        who = harmless(self.reading.history.requested_by)
+        flaws = self.reading.flaws
+        return Evidence(status, attempts, gaps, steps, self.people, plan, flaws, last, who)
 
     # -- events ----------------------------------------------------------------------------------
 
-    def _take(self, line: _Line) -> None:
+    def _take(self, line: Line) -> None:
         if line.kind == Kind.ATTEMPT_STARTED:
             for key, begun in list(self.begun.items()):
                 self._close(key, Shown.IN_DOUBT, begun.ended, _LOST_NOTE)
@@ -128,7 +105,7 @@ class _Telling:
                 line.n,
                 line.text("flow_run_id"),
                 line.epoch,
-                line.text("worker"),
+                line.worker,
                 line.text("release"),
                 line.text("goes") or "forward",
                 line.text("ordered_by"),
@@ -143,14 +120,14 @@ class _Telling:
                 self.furthest[line.n] = max(place, self.furthest.get(line.n, 0))
         _TAKE.get(line.kind, _pass_by)(self, line)
 
-    def intended(self, line: _Line) -> None:
+    def intended(self, line: Line) -> None:
         self._begin(line.key, "act", line.began, line)
         self.commands[line.key] = [str(text) for text in line.body.get("commands") or []]
 
-    def undo_intended(self, line: _Line) -> None:
+    def undo_intended(self, line: Line) -> None:
         self._begin(UNDO_PREFIX + line.key, "undo", line.at, line)
 
-    def done(self, line: _Line) -> None:
+    def done(self, line: Line) -> None:
         how = line.text("how")
         shown = SHOWN_BY_HOW.get(how, Shown.COMPLETED)
         if line.key in self.begun:
@@ -159,37 +136,37 @@ class _Telling:
             began = self.asked_at.get(line.key, line.at) if how == "reconciled" else line.began
             self._add(Span(line.n, line.key, "act", shown, began, line.at))
 
-    def failed(self, line: _Line) -> None:
+    def failed(self, line: Line) -> None:
         if line.key in self.begun:
             self._close(line.key, Shown.FAILED, line.at, line.text("error"))
         else:
             self._looked(line, Shown.FAILED, line.text("error"))
 
-    def looked(self, line: _Line) -> None:
+    def looked(self, line: Line) -> None:
         note = line.text("reason") or told_of(line.body)
         self._looked(line, Shown(line.kind.capitalize()), note)
 
-    def saw(self, line: _Line) -> None:
+    def saw(self, line: Line) -> None:
         self._looked(line, Shown.LOOKED, told_of(line.body))
 
-    def verdict(self, line: _Line) -> None:
+    def verdict(self, line: Line) -> None:
         self.asked_at[line.key] = line.at
         verdict = line.text("verdict")
         if verdict in {"unknown", "half-done"}:
             note = f"its probe says {verdict}"
             self._add(Span(line.n, line.key, "act", Shown.IN_DOUBT, line.at, line.at, note))
 
-    def stale(self, line: _Line) -> None:
+    def stale(self, line: Line) -> None:
         note = f"it was done; its probe now says {line.text('verdict')}"
         self._add(Span(line.n, line.key, "act", Shown.STALE, line.at, line.at, note))
 
-    def undone(self, line: _Line) -> None:
+    def undone(self, line: Line) -> None:
         self._close(UNDO_PREFIX + line.key, Shown.UNDONE, line.at)
 
-    def undo_failed(self, line: _Line) -> None:
+    def undo_failed(self, line: Line) -> None:
         self._close(UNDO_PREFIX + line.key, Shown.UNDO_FAILED, line.at, line.text("error"))
 
-    def command(self, line: _Line) -> None:
+    def command(self, line: Line) -> None:
         seconds = line.body.get("seconds")
         self.exchanges.append(
             Exchange(
@@ -206,22 +183,34 @@ class _Telling:
             )
         )
 
-    def resolved(self, line: _Line) -> None:
+    def resolved(self, line: Line) -> None:
         how = line.text("as")
         shown = Shown.ABANDONED if how == "abandon" else Shown.RESOLVED
         self._said(line, shown, line.key, "" if how == "abandon" else f"as {how} ")
 
-    def approved(self, line: _Line) -> None:
+    def planned(self, line: Line) -> None:
+        """A plan is made by looking only: what it takes would else be an empty stretch."""
+        if attempt := self.attempts.get(line.n):
+            began = max([attempt.started, *(span.ended for span in attempt.spans)])
+            note = f"walked without changing anything: {len(line.body.get('steps') or [])} steps"
+            plan = f"plan {line.text('hash')}"
+            self._add(Span(line.n, plan, "probe", Shown.LOOKED, began, line.at, note))
+
+    def approved(self, line: Line) -> None:
         until = f", until {line.text('until')}" if line.text("until") else ""
         how = "" if line.text("how") in {"approved", ""} else f"{line.text('how')} "
         self._said(line, Shown(line.kind.capitalize()), f"plan {line.text('hash')}", how, until)
 
-    def taken_over(self, line: _Line) -> None:
+    def disregarded(self, line: Line) -> None:
+        if line.text("why") != LOOKED:  # that is how `recover approve` wakes the run, and no answer
+            self.approved(line)
+
+    def taken_over(self, line: Line) -> None:
         self._said(line, Shown.TAKEN_OVER, "the lease", "")
 
     # -- spans -----------------------------------------------------------------------------------
 
-    def _said(self, line: _Line, shown: Shown, key: str, how: str, until: str = "") -> None:
+    def _said(self, line: Line, shown: Shown, key: str, how: str, until: str = "") -> None:
         why = line.text("reason") or line.text("why")
         reason = f": {why}" if why else ""
         note = f"{how}by {line.text('by')}{until}{reason}"
@@ -229,12 +218,12 @@ class _Telling:
         self.people.append(span)
         self._add(span)
 
-    def _looked(self, line: _Line, shown: Shown, note: str) -> None:
+    def _looked(self, line: Line, shown: Shown, note: str) -> None:
         kind = line.text("kind") or self.kinds.get(line.key, "probe")
         if line.n:  # what a fork takes along was not looked at anew
             self._add(Span(line.n, line.key, kind, shown, line.began, line.at, note))
 
-    def _begin(self, key: str, kind: str, began: datetime, line: _Line) -> None:
+    def _begin(self, key: str, kind: str, began: datetime, line: Line) -> None:
         if key in self.begun:
             self._close(key, Shown.IN_DOUBT, self.begun[key].ended)
         self.begun[key] = Span(line.n, key, kind, Shown.RUNNING, began, line.at)
@@ -375,11 +364,11 @@ class _Telling:
         ]
 
 
-def _pass_by(telling: _Telling, line: _Line) -> None:
+def _pass_by(telling: _Telling, line: Line) -> None:
     pass
 
 
-_TAKE: dict[str, Callable[[_Telling, _Line], None]] = {
+_TAKE: dict[str, Callable[[_Telling, Line], None]] = {
     Kind.INTENDED: _Telling.intended,
     Kind.DONE: _Telling.done,
     Kind.FAILED: _Telling.failed,
@@ -392,6 +381,8 @@ _TAKE: dict[str, Callable[[_Telling, _Line], None]] = {
     Kind.UNDO_FAILED: _Telling.undo_failed,
     Kind.COMMAND: _Telling.command,
     Kind.RESOLVED: _Telling.resolved,
-    **dict.fromkeys((Kind.APPROVED, Kind.REJECTED, Kind.DISREGARDED), _Telling.approved),
+    Kind.PLANNED: _Telling.planned,
+    **dict.fromkeys((Kind.APPROVED, Kind.REJECTED), _Telling.approved),
+    Kind.DISREGARDED: _Telling.disregarded,
     Kind.TAKEN_OVER: _Telling.taken_over,
 }

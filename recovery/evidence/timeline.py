@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import accumulate, groupby, pairwise
 from typing import Any
 
@@ -270,7 +271,7 @@ def _row(
         hover += f", from {clock(worst.started)}" + (f"\n{worst.note}" if worst.note else "")
     else:
         counts = Counter(str(span.shown) for span in spans)
-        seconds = sum(span.seconds for span in spans)
+        seconds = _seconds_of(spans)
         counted = ", ".join(f"{n} {name}" for name, n in counts.most_common())
         told = f"{sign} {len(spans)}{TIMES} {duration(seconds)}"
         names = {span.key.split("[", 1)[0] for span in spans}
@@ -282,6 +283,16 @@ def _row(
     kinds = {span.kind for span in spans}
     kind = kinds.pop() if len(kinds) == 1 else "steps"
     return Row(y, kind, label, look, told, hover[:2000], tuple(_bars(spans, position, attempt)))
+
+
+def _seconds_of(spans: Iterable[Span]) -> float:
+    """How long any of the spans lasted: what is looked at side by side counts once."""
+    seconds, until = 0.0, datetime.min.replace(tzinfo=UTC)
+    for span in sorted(spans, key=lambda span: span.started):
+        if span.ended > until:
+            seconds += (span.ended - max(span.started, until)).total_seconds()
+            until = span.ended
+    return seconds
 
 
 def _bars(
@@ -368,6 +379,8 @@ def tick_label(seconds: float) -> str:
         return "0"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
+    if seconds < MINUTE:
+        return f"{seconds:.3f}".rstrip("0").rstrip(".") + " s"
     whole = round(seconds)
     parts = [(whole // HOUR, "h"), (whole % HOUR // MINUTE, "min"), (whole % MINUTE, "s")]
     return " ".join(f"{n} {unit}" for n, unit in parts if n)

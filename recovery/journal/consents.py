@@ -8,6 +8,7 @@ from typing import Any
 from recovery.journal.events import Event, Kind
 
 BREAK_GLASS = "break-glass"
+LOOKED = "it only says to look again"
 
 
 def now() -> datetime:
@@ -76,6 +77,11 @@ class Asked:
     goes_back: bool = False
     plan: dict[str, Any] = field(default_factory=dict)
     seq: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its run has stopped waiting."""
+        return bool(self.until) and datetime.fromisoformat(self.until) <= now()
 
     def as_plain(self) -> dict[str, Any]:
         """As it is journaled."""

@@ -49,6 +49,7 @@ class Kind(StrEnum):
     TAKEN_OVER = "taken-over"
     ORPHANED = "orphaned"
     RESUME_ORDERED = "resume-ordered"
+    UNANSWERED = "unanswered"
     NOTIFIED = "notified"
 
 

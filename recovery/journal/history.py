@@ -11,6 +11,7 @@ from typing import Any
 
 from recovery.journal.consents import Approval, Consents
 from recovery.journal.events import Event, Kind
+from recovery.journal.prefect_worker import worker_told
 
 
 class StepState(StrEnum):
@@ -83,6 +84,12 @@ class AttemptRecord:
     ended_as: str = ""
     error: str = ""
     result: Any = None
+    prefect_worker: str = ""
+
+    @property
+    def worker_told(self) -> str:
+        """Its process, with the worker of Prefect that took the run where there was one."""
+        return worker_told(self.worker, self.prefect_worker)
 
 
 @dataclass
@@ -186,6 +193,7 @@ def _attempt_started(history: History, event: Event, body: dict[str, Any]) -> No
             epoch=event.epoch,
             worker=body.get("worker", ""),
             started_at=event.at,
+            prefect_worker=body.get("prefect_worker", ""),
         )
     )
 

@@ -151,8 +151,10 @@ def load_table(target: MysqlServer, kept: KeptDump, copy: KeptCopy, table: str) 
 
 
 @verify(each=("table",))
-def every_cell_is_equal(target: MysqlServer, copy: KeptCopy, table: str) -> int:
+def every_cell_is_equal(target: MysqlServer, copy: KeptCopy, table: str) -> dict[str, int]:
     """How many cells of the table were compared by value on both sides; all are equal.
+
+    Their number has its unit beside it, since that is what the report shows.
 
     Raises:
         NotVerified: some differ; names the first.
@@ -164,7 +166,7 @@ def every_cell_is_equal(target: MysqlServer, copy: KeptCopy, table: str) -> int:
     with target.connect() as session:
         found = compare_table(now.path, session, pair_of(now, target, table))
     refuse_unless_equal(target.label, [found])
-    return found.cells
+    return {"cells": found.cells}
 
 
 def removal_commands() -> Iterable[str]:

@@ -8,6 +8,19 @@ from tasks.grafana.migration import SystemdUnit
 
 STOP_WITHIN_SECONDS = 120.0
 START_WITHIN_SECONDS = 120.0
+TO_BE_STARTED = (
+    "configure Grafana for MySQL (section [database] of grafana.ini, or GF_DATABASE_*), start one "
+    "replica, and wait until `GET /api/health` says `database: ok` (step 10)"
+)
+TO_BE_SEEN = (
+    "see that `GET /api/health` of Grafana says `database: ok` and its log names the dialect "
+    "mysql: what it is configured for was not looked at (step 10)"
+)
+
+
+def left_to_person(grafana: str) -> list[str]:
+    """What of step 10 is left to a person, by the parameter that says how Grafana is started."""
+    return [TO_BE_SEEN if grafana else TO_BE_STARTED]
 
 
 def _command(verb: str, grafana: SystemdUnit) -> str:

@@ -21,6 +21,9 @@ SUMMARY = re.compile(
 BROKEN_OFF = re.compile(r"(?:^|\s)Failed: \S.*")
 NO_SUMMARY = "no-summary"
 SHOWN_MAX = 3
+TO_BE_COMPARED = (
+    "compare the counts and indexes of the database, as by countDocuments({}), with those of before"
+)
 
 
 @dataclass(frozen=True)

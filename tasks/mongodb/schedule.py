@@ -25,6 +25,10 @@ VALUES = """vantiq:
       provider: azure
       schedule: "@daily"
       bucket: NAME"""
+TO_BE_SEEN = (
+    "look in the bucket: the archive is there and of plausible size; it is known to be good once "
+    "it was restored, to a copy of the installation"
+)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,14 @@ def diagnose(order: DatabaseOrder) -> Finding:
         if condition.held.postmaster is None:
             return judge_stopped(order.host, cluster, patroni, condition)
         reason = judge_running(order, order.host, knock, cluster, condition)
+        if reason.cause is Cause.HUNG and answers(order):  # it was slow, and is not restarted
+            return Finding.of(judge_connectable(order))
         return Finding.of(reason, cluster, patroni)
+
+
+def answers(order: DatabaseOrder) -> bool:
+    """Whether the server lets the registry in now."""
+    return order.database.knock().answer is ConnectionAnswer.ACCEPTED
 
 
 def judge_without_host(knock: Knock) -> Reason:

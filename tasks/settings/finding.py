@@ -1,7 +1,7 @@
 """How a setting stands, who reads it, and every reason not to change it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -37,6 +37,7 @@ class ConfigFound:
         before: the value of before; empty where it is secret or was not there.
         consumers: what is to be restarted, in this order.
         told: who else reads it, owns it, or was left out.
+        left: whom a person has to restart, since this was told not to.
     """
 
     uid: str
@@ -46,6 +47,7 @@ class ConfigFound:
     before: str
     consumers: list[Consumer]
     told: list[str]
+    left: list[str] = field(default_factory=list)
 
     @property
     def is_so(self) -> bool:
@@ -86,7 +88,7 @@ def config_found(order: ConfigOrder) -> ConfigFound:
             _refuse_immutable(order, read)
             _refuse_other_type(order, before, wanted)
         consumers, told = consumers_of(session, order, read)
-        due, left_out = _due(order, consumers, is_equal=is_equal)
+        due, left_out, left = _due(order, consumers, is_equal=is_equal)
     for one in due:
         _refuse_unwell(order, one)
     return ConfigFound(
@@ -97,6 +99,7 @@ def config_found(order: ConfigOrder) -> ConfigFound:
         before if isinstance(before, str) and not order.is_secret else "",
         due,
         [*owners, *left_out, *told, *_who_else(due)],
+        left,
     )
 
 
@@ -174,8 +177,11 @@ def _refuse_other_type(
 
 def _due(
     order: ConfigOrder, consumers: list[Consumer], *, is_equal: bool
-) -> tuple[list[Consumer], list[str]]:
-    """What is restarted, in the order that was given, and why the others are not."""
+) -> tuple[list[Consumer], list[str], list[str]]:
+    """What is restarted, in the order that was given, why others are not, and what a person does.
+
+    Whoever was started after the value was set has nothing to be restarted for.
+    """
     known = {name: one for one in consumers for name in (str(one), one.workload.name)}
     for name in order.consumers:
         if name not in known:
@@ -184,18 +190,20 @@ def _due(
             raise Refused(order.label, reason, f"Who does: {there}")
     chosen = [known[name] for name in order.consumers] if order.consumers else consumers
     told = [f"{one} reads it and was not named" for one in consumers if one not in chosen]
-    due = []
+    due, left = [], []
     for one in chosen:
         if one.shadowed and not one.ways:
             _refuse_shadowed(order, one)
             told.append(f"{one} does not see it: {'; '.join(one.shadowed)}")
         elif one.found.state.wanted == 0:
             told.append(f"{one} is scaled to 0 and reads it when it starts")
-        elif not order.is_restarted:
-            told.append(f"{one} keeps the value it has read until it is restarted")
-        elif not (is_equal and one.has_it):
+        elif is_equal and one.has_it:
+            continue
+        elif order.is_restarted:
             due.append(one)
-    return due, told
+        else:
+            left.append(f"restart {one}: it keeps the value it has read until then")
+    return due, told, left
 
 
 def _refuse_shadowed(order: ConfigOrder, one: Consumer) -> None:

@@ -273,12 +273,16 @@ def test_reports_bundle_and_verification_of_the_journal(recover, tmp_path):
     recovery_id = recover.touch()["id"]
     html, markdown, archive = (tmp_path / name for name in ("r.html", "r.md", "b.tar.gz"))
 
-    text, _ = recover("report", recovery_id[:5])
+    text, _ = recover("report", recovery_id[:5], "--full")
+    short, _ = recover("report", recovery_id)
     recover("report", recovery_id, "--html", html, "--markdown", markdown)
     bundle = recover.json("bundle", recovery_id, "--to", archive)
     recover("report", recovery_id, "--html", tmp_path / "no" / "r.html", exits=2)
 
     assert text.strip() == markdown.read_text().strip()
+    assert recover.json("report", recovery_id)["report"].strip() == text.strip()
+    assert short.strip().endswith("--full` has those that change something.")
+    assert len(short) < len(text)
     assert "<svg" in html.read_text()
     assert Path(bundle["bundle"]) == archive
     assert archive.stat().st_size > 0

@@ -75,7 +75,7 @@ def take_port(redis):
     redis.stop()
     redis.host.run(
         "systemd-run --quiet --unit=thief python3 -c "
-        '\'import socket, time; s = socket.socket(); s.bind(("127.0.0.1", 6379)); s.listen(); '
+        '\'import socket, time; s = socket.create_server(("127.0.0.1", 6379)); '
         "time.sleep(600)'"
     )
     wait_until(lambda: redis.host.run("ss -Hltn sport = :6379"), "thief", within_seconds=10)

@@ -17,7 +17,15 @@ from recovery.evidence.status import verify_journal
 from recovery.journal.history import RecoveryState
 from recovery.journal.opening import open_journal
 from recovery.run import Options
-from tasks.registry_database import evidence, forcing, proof, restarting, starting, waiting
+from tasks.registry_database import (
+    evidence,
+    forcing,
+    proof,
+    restarting,
+    starting,
+    triage,
+    waiting,
+)
 from tests.lab.hosts import lab_hosts
 from tests.lab.processes import wait_until
 from tests.lab.registry_host import CONFIG, DATA, LOG, UNIT, RegistryHost
@@ -403,6 +411,25 @@ def test_a_server_that_lets_nobody_in_is_restarted_once(running):
     assert "received fast shutdown request" in running.log()
 
 
+def test_a_server_that_was_slow_for_a_moment_is_not_restarted(running, monkeypatch):
+    server, judge = running.postmaster(), triage.judge_running
+
+    def judge_and_recover(*seen):
+        reason = judge(*seen)
+        running.run(f"kill -HUP {server.split()[0]}")
+        removed = 'parameter "pre_auth_delay" removed'
+        wait_until(lambda: removed in running.log(), "the reload", within_seconds=20)
+        return reason
+
+    monkeypatch.setattr(triage, "judge_running", judge_and_recover)
+    with hung(running):
+        ended = recover(running)
+
+    assert ended.state is RecoveryState.RECOVERED, ended.error
+    assert ended.result.cause == "connectable"
+    assert running.postmaster() == server
+
+
 def test_open_transactions_are_told_before_a_restart_rolls_them_back(running):
     server = running.postmaster()
     with running.transaction(), hung(running):
@@ -490,7 +517,7 @@ BROKEN = {
     "control-file-damaged (gone)": f"rm {DATA}/global/pg_control",
     "configuration-wrong": f"echo 'nonesuch = on' >> {CONFIG}/postgresql.conf",
     "port-taken": "systemd-run -q --unit=thief python3 -c 'import socket,time\n"
-    's=socket.socket(); s.bind(("0.0.0.0",5432)); s.listen(); c=s.accept(); time.sleep(600)\'; '
+    's=socket.create_server(("0.0.0.0",5432)); c=s.accept(); time.sleep(600)\'; '
     "timeout 30 sh -c 'until ss -Hltn sport = :5432 | grep -q .; do sleep 0.1; done'",
     "disk-full": f"mkdir -p /mnt/tiny && cp -a {DATA} {DATA}.full && "
     f"mount -t tmpfs -o size=80m tmpfs {DATA} && cp -a {DATA}.full/. {DATA}/ && "

@@ -206,7 +206,7 @@ def test_old_points_and_points_from_the_future_are_told_apart(metrics, influxdb)
     old, future = ended.result.found
     assert old.startswith("kubernetes_pod_container is stale: its newest point is 72")
     assert future.startswith("nginx_ingress_controller_requests is in-the-future")
-    assert any("synchronise-clocks" in one for one in ended.result.recommended)
+    assert any("synchronise-clocks" in one for one in ended.result.left_to_person)
 
 
 def test_missing_execution_times_lead_to_the_collector(metrics, influxdb):
@@ -216,8 +216,8 @@ def test_missing_execution_times_lead_to_the_collector(metrics, influxdb):
 
     with_times = metrics.run(dashboards=[])
 
-    assert any("metrics-collector" in one for one in without.result.recommended)
-    assert with_times.result.recommended == []
+    assert any("metrics-collector" in one for one in without.result.left_to_person)
+    assert with_times.result.left_to_person == []
     influxdb.execute('DROP DATABASE "system"')
 
 

@@ -67,12 +67,12 @@ def test_its_job_has_no_owner_no_second_try_and_is_kept_for_a_day(mongodb):
 
 def test_a_recovery_that_is_done_is_not_done_again_when_resumed(mongodb):
     first = mongodb.restore()
-    version = mongodb.client()["metadata"]["resourceVersion"]
+    generation = mongodb.client()["metadata"]["generation"]
 
     resumed = mongodb.restore(options={"resume": first.recovery_id})
 
     assert resumed.error is None, resumed.error
-    assert mongodb.client()["metadata"]["resourceVersion"] == version
+    assert mongodb.client()["metadata"]["generation"] == generation
     assert mongodb.starts("mongorestore") == 1
 
 

@@ -6,6 +6,8 @@ import pytest
 import yaml
 
 from recovery.errors import BadInput, CommandFailed, NotVerified, Refused
+from recovery.evidence.status import status_of
+from recovery.journal.opening import open_journal
 from recovery.stage import PlainStage
 from tasks.settings import changing, rollout
 from tests.integration.config_runs import CONFIG, Settings
@@ -183,7 +185,10 @@ def test_what_is_not_restarted_is_told(settings):
     unread = settings.run(value="300", restart=False)
     assert unread.error is None, unread.error
     assert "deployment/idle is scaled to 0 and reads it when it starts" in unread.result.told
-    assert "deployment/web keeps the value it has read until it is restarted" in unread.result.told
+    left = "restart deployment/web: it keeps the value it has read until then"
+    assert left in unread.result.left_to_person
+    assert left in status_of(open_journal(), unread.recovery_id)["next"]
+    assert ended.result.left_to_person == []
     assert settings.revision() == "2"
 
 

@@ -22,6 +22,7 @@ from recovery.journal.history import read_history
 from recovery.journal.opening import open_journal
 from recovery.journal.store import JournalUnavailable
 from recovery.launch import launch
+from recovery.plan import as_markdown
 from recovery.run import Options, Recovery
 from recovery.secrecy.redaction import isolated_registry
 from recovery.secrecy.secret import Secret
@@ -124,6 +125,32 @@ def test_a_second_run_of_the_same_flow_changes_nothing(lab):
     assert (first.state, second.state) == ("recovered", "recovered")
     assert lab.done == ["one"]
     assert lab.history(second.recovery_id).steps["one"].state == "already-so"
+
+
+def test_what_many_steps_would_be_refused_for_is_told_once_and_counted(lab):
+    @probe
+    def refuse_if_full() -> None:
+        raise Refused("lab", "the disk is full", "Make room")
+
+    def is_short(n=""):
+        raise Refused("lab", "a cell is too long", "Mend it")
+
+    load = lab.make("load", refuse_if=[is_short], each="n")
+
+    def flow():
+        refuse_if_full()
+        for n in "abcd":
+            load(n)
+
+    planned = lab.run(flow, plan_only=True).plan
+    refused = lab.run(flow, danger=Danger.DESTRUCTIVE)
+
+    assert planned.as_plain()["refusals"] == [
+        "refused on lab: the disk is full. Make room.",
+        "refused on lab: a cell is too long. Mend it. The same of 3 more steps.",
+    ]
+    assert as_markdown(planned).count("a cell is too long") == 1
+    assert str(refused.error).count("a cell is too long") == 1
 
 
 def test_done_steps_are_passed_over_and_stale_ones_done_again_before_anything_new(lab):

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from prefect import Flow
 
 from operate.catalogue import recoveries
+from recovery.left_to_person import LEFT_TO_PERSON
 from recovery.verdict import Danger
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -90,6 +92,15 @@ def test_every_parameter_is_explained(name):
     told = inspect.getdoc(RECOVERIES[name].fn).partition("Args:\n")[2].partition("\n\n")[0]
 
     assert re.findall(r"^ {4}(\w+):", told, re.MULTILINE) == list(RECOVERIES[name].parameters)
+
+
+@each
+def test_what_a_recovery_leaves_to_a_person_is_a_list_of_orders(name):
+    result = inspect.signature(RECOVERIES[name].fn).return_annotation
+
+    kept = {field.name: field.type for field in fields(result)} if is_dataclass(result) else {}
+
+    assert kept.get(LEFT_TO_PERSON, list[str]) == list[str]
 
 
 ON_CLUSTERS = sorted(name for name, one in RECOVERIES.items() if "cluster" in one.parameters)

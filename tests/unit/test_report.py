@@ -34,6 +34,7 @@ from recovery.evidence.timeline import (
     duration,
     tick_label,
 )
+from recovery.journal.consents import LOOKED
 from recovery.journal.events import Kind
 from recovery.journal.sqlite_store import SqliteJournal
 from recovery.secrecy.redaction import isolated_registry, register
@@ -135,6 +136,33 @@ def test_state_and_what_to_do_next_come_before_everything_else(journal, writer):
         assert f"recover resume {RECOVERY}" in head[: head.index("back_up_target")]
 
 
+def test_a_recovery_that_leaves_a_step_to_a_person_is_not_told_as_nothing_to_do(journal, writer):
+    writer.open().start()
+    writer.end("recovered", result={"left_to_person": ["start Grafana, see `GET /api/health`"]})
+
+    page, text = html_report(journal, RECOVERY), markdown_report(journal, RECOVERY)
+
+    assert "start Grafana, see <code>GET /api/health</code>" in page
+    assert '<div class="box doubt">' in page
+    assert "start Grafana, see `GET /api/health`" in text[: text.index("Recovery `")]
+    assert "nothing" not in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [({"requested_by": "alert RedisDown (route redis)"}, "alert RedisDown (route redis)"),
+     ({}, "nobody known")],
+)  # fmt: skip
+def test_who_asked_for_it_is_told_with_the_first_run(journal, writer, asked, told):
+    writer.open(**asked).start()
+    writer.end("recovered")
+
+    page, text = html_report(journal, RECOVERY), markdown_report(journal, RECOVERY)
+
+    assert f"<dt>Asked for by</dt><dd>{told}</dd>" in page
+    assert f"- Asked for by {told}, as flow run `01234567-89ab-4000-8000-000000000001`" in text
+
+
 def test_tables_have_captions_and_the_drawing_a_name(journal, writer):
     killed_and_resumed(writer)
 
@@ -204,6 +232,98 @@ def test_what_spoke_against_it_is_told_in_order(journal, writer):
         ("load[org]", Shown.STALE),
         ("load[dashboard]", Shown.IN_DOUBT),
     ]
+
+
+def test_a_step_that_was_stale_and_done_anew_is_told_as_both(journal, writer):
+    killed_and_resumed(writer)
+
+    notes = {s.shown: s.note for s in read_evidence(journal, RECOVERY).spoke_against()}
+
+    assert notes[Shown.STALE].endswith("not-done, so it was done anew in attempt 2")
+
+
+def test_a_step_took_what_it_took_in_the_attempt_that_did_it(journal, writer):
+    killed_and_resumed(writer)
+    for _ in range(3):  # asked again side by side, and long
+        writer.start()
+        writer.send("load[org]", "is it done: load[org]", "yes", seconds=20)
+        writer.end("failed", "exit code 1")
+
+    org = steps(journal)["load[org]"]
+
+    assert org.attempt == 2
+    assert 0.08 < org.seconds < 0.1
+    assert sum(span.seconds for span in org.spans) > 60
+
+
+def test_looks_side_by_side_take_together_as_long_as_the_longest(journal, writer):
+    many_steps(writer, count=40)
+    writer.start()
+    for n in range(40):
+        at = writer.clock.moment
+        writer.send(f"load[table_{n:03}]", "is it done", "yes", seconds=3)
+        writer.clock.moment = at
+    writer.clock.pass_seconds(60)
+    writer.end("failed", "exit code 1")
+
+    rows = drawing_of(read_evidence(journal, RECOVERY))["lanes"][-1].rows
+
+    assert [row.told for row in rows] == ["= 40\u00d7 3.0 s"]
+
+
+def test_an_attempt_that_only_made_a_plan_has_its_look_in_its_lane(journal, writer):
+    writer.open().start()
+    writer.clock.pass_seconds(2)
+    writer.approve()
+    writer.end("needs-person", "nobody has approved it")
+
+    row = drawing_of(read_evidence(journal, RECOVERY))["lanes"][0].rows[0]
+
+    assert (row.kind, row.label) == ("probe", "plan 00ff00ff00ff00ff")
+    assert row.told.endswith("Looked 2.0 s")
+
+
+def test_an_answer_that_only_woke_the_run_is_told_as_nobodys(journal, writer):
+    writer.open().start()
+    body = {"by": "Ada", "hash": "00ff00ff00ff00ff", "through": "form", "why": LOOKED}
+    writer.write(Kind.DISREGARDED, body)
+    writer.write(Kind.DISREGARDED, {**body, "why": "Ada is no approver of it"})
+    writer.end("refused", "Ada rejected it")
+
+    (said,) = read_evidence(journal, RECOVERY).people
+
+    assert said.note.endswith("Ada is no approver of it")
+
+
+def test_the_short_report_ends_before_the_commands_and_says_how_to_see_them(journal, writer):
+    killed_and_resumed(writer)
+
+    short = markdown_report(journal, RECOVERY, is_full=False)
+
+    assert "## Plan and approvals" in short
+    assert "## Commands" not in short
+    assert "412 rows" not in short
+    assert "Left out" not in short
+    assert short.endswith(f"`recover report {RECOVERY} --full` has those that change something.\n")
+
+
+def test_parameters_left_empty_are_named_apart(journal, writer):
+    writer.open(parameters={"source": "grafana.db", "cluster": "", "skip": None, "days": 0})
+
+    text = markdown_report(journal, RECOVERY)
+
+    assert "- Parameters: `days` = `0`, `source` = `grafana.db`\n" in text
+    assert "- Left empty: `cluster`, `skip`\n" in text
+
+
+def test_the_worker_of_prefect_that_took_a_run_is_named_with_its_process(journal, writer):
+    writer.open()
+    writer.lease, writer.n = journal.take_lease(writer.target, RECOVERY, "worker-1:411", 15), 1
+    writer.write(Kind.ATTEMPT_STARTED, {"worker": "vm:1581", "prefect_worker": "second"})
+    writer.end("failed", "exit code 1")
+
+    assert read_evidence(journal, RECOVERY).attempts[0].worker == "second on vm:1581"
+    assert "second on vm:1581" in markdown_report(journal, RECOVERY)
 
 
 def test_approvals_and_the_plan_are_shown(journal, writer):
@@ -482,7 +602,8 @@ def test_durations_are_written_for_people(seconds, text):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0"), (0.02, "20 ms"), (90, "1 min 30 s"), (7200, "2 h")]
+    ("seconds", "text"),
+    [(0, "0"), (0.02, "20 ms"), (2, "2 s"), (2.5, "2.5 s"), (90, "1 min 30 s"), (7200, "2 h")],
 )
 def test_ticks_are_round_times(seconds, text):
     assert tick_label(seconds) == text

@@ -86,6 +86,26 @@ def test_a_recovery_that_was_killed_and_resumed_is_told_from_its_first_attempt_o
     assert status["next"].startswith("nothing")
 
 
+def test_what_a_recovery_leaves_to_a_person_is_what_to_do_next(journal, writer):
+    writer.open().start()
+    writer.end("recovered", result={"cells": 60, "left_to_person": ["start Grafana", "look at it"]})
+
+    status = status_of(journal, RECOVERY)
+
+    assert status["state"] == "recovered"
+    assert status["next"] == (
+        "this is left to a person (docs/runbooks/grafana-to-mysql.md): "
+        "start Grafana; then look at it"
+    )
+
+
+def test_a_recovery_that_leaves_nothing_to_a_person_says_so(journal, writer):
+    writer.open().start()
+    writer.end("recovered", result={"cells": 60, "left_to_person": []})
+
+    assert status_of(journal, RECOVERY)["next"] == "nothing: it is recovered"
+
+
 def test_an_attempt_at_work_is_running_and_its_step_intended(journal, writer):
     writer.open().start().intend("load[user]")
 

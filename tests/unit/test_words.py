@@ -57,6 +57,13 @@ def test_a_value_of_a_type_of_ours_is_told_without_the_type():
     assert told(None) == ""
 
 
+def test_what_is_left_to_a_person_is_told_before_the_end_of_a_line_is_cut_off():
+    plain = {"hosts": ["a-host.example"] * 20, "left_to_person": ["start Grafana"]}
+
+    assert in_words(plain, 60).startswith("left_to_person: start Grafana, hosts: a-host")
+    assert field_lines(plain)[0] == "left_to_person: start Grafana"
+
+
 def test_a_result_is_told_field_by_field():
     result = {"built": ["id"], "notes": ["a" * 60, "b" * 60], "copy": ""}
 

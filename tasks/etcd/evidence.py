@@ -1,0 +1,239 @@
+"""What can be known of the members of an etcd without changing anything: asked of every host."""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TypeVar
+
+from blocks.inventory import place_of
+from blocks.ssh_host import SshHost
+from recovery.errors import CommandFailed, Unreachable, UnreadableOutput
+from tasks.etcd import etcdctl
+from tasks.etcd.etcdctl import Listed, Status
+from tasks.etcd.settings import Settings, unit_and_settings
+from tasks.etcd.target import EtcdCluster
+from tasks.etcd.wal import LogEnd, log_end
+from tasks.services import UnitState
+
+WITHIN_SECONDS = 30.0
+# What lies on the disk, and what this host restores a snapshot with: etcdutl where it is there,
+# since etcdctl has lost that in 3.6.
+ON_DISK = """
+db=$1/member/snap/db
+[ ! -e "$db" ] || echo "db=$(stat -c %s "$db")"
+near=$1; while [ ! -e "$near" ]; do near=$(dirname "$near"); done
+echo "free=$(df -P -B1 -- "$near" | awk "END { print \\$4 }")"
+if command -v etcdutl >/dev/null; then tool=etcdutl
+elif etcdctl snapshot restore --help 2>/dev/null | grep -q -e --initial-cluster; then tool=etcdctl
+else tool=; fi
+echo "tool=$tool"
+help=$($tool snapshot restore --help 2>/dev/null || :)
+case $help in *bump-revision*) echo bumps=1 ;; esac
+etcdctl version 2>/dev/null | sed -n "s/^etcdctl version: /version=/p"
+""".strip()
+Answered = TypeVar("Answered")
+
+
+class MemberState(StrEnum):
+    """What is left of a member."""
+
+    SERVING = "serving"  # it answers reads that need no quorum
+    SILENT = "silent"  # it runs and answers nothing, as after a start without quorum
+    STOPPED = "stopped"  # it does not run; its data is there
+    NO_DATA = "no-data"
+    NO_UNIT = "no-unit"
+    AWAY = "away"  # the host gave no answer
+
+
+@dataclass(frozen=True)
+class MemberSeen:
+    """A member as it was found.
+
+    Attributes:
+        host: its host, without the account that logs in.
+        state: what is left of it.
+        settings: what it is started with; empty where the host is away.
+        unit: what systemd says of it.
+        version: of etcdctl there.
+        tool: what restores a snapshot there; empty where nothing does.
+        can_bump: whether that can put the revision ahead.
+        db_bytes: size of its database.
+        free_bytes: room where its data is.
+        status: what it says of itself, where it serves.
+        is_healthy: whether it answers a read that needs quorum.
+        listed: the members that it lists, where it does.
+        revision: up to which the hash was taken; the lowest of those that serve.
+        hash: of all keys up to there.
+        compacted: up to where old revisions are gone; hashes can be compared where that is equal.
+        log: where its log on the disk ends; `None` where there is a leader, or it was not read.
+    """
+
+    host: str
+    state: MemberState
+    settings: Settings = field(default_factory=Settings)
+    unit: str = ""
+    version: str = ""
+    tool: str = ""
+    can_bump: bool = False
+    db_bytes: int = 0
+    free_bytes: int = 0
+    status: Status | None = None
+    is_healthy: bool = False
+    listed: tuple[Listed, ...] = ()
+    revision: int = 0
+    hash: int = 0
+    compacted: int = 0
+    log: LogEnd | None = None
+
+    def __str__(self) -> str:
+        """As an operator would say it."""
+        log = f", {self.uncommitted} entries not known to be committed" if self.uncommitted else ""
+        if self.status is None:
+            at = f" with its log committed to {self.log.committed}" if self.log else ""
+            return f"{self.host} {self.state}{at}{log}" + (f" ({self.unit})" if self.unit else "")
+        led = "leads" if self.status.is_leader else f"leader {self.status.leader:x}"
+        errors = f", {'; '.join(self.status.errors)}" if self.status.errors else ""
+        return (
+            f"{self.host} {self.state} at revision {self.status.revision}, "
+            f"term {self.status.raft_term}, {led if self.status.leader else 'no leader'}"
+            f"{errors}{log}"
+        )
+
+    @property
+    def committed(self) -> int:
+        """Up to which entry of the log it knows that a majority had it; the same on all members."""
+        on_disk = self.log.committed if self.log else 0
+        return max(self.status.raft_index if self.status else 0, on_disk)
+
+    @property
+    def uncommitted(self) -> int:
+        """Entries beyond: a leader that is lost may have acknowledged them."""
+        return max(0, self.log.last - self.committed) if self.log else 0
+
+    @property
+    def has_data(self) -> bool:
+        """Whether anything is left of its data."""
+        return self.state in {MemberState.SERVING, MemberState.SILENT, MemberState.STOPPED}
+
+    @property
+    def is_on_host(self) -> bool:
+        """Whether its host answers, and is set up to run it."""
+        return self.state not in {MemberState.AWAY, MemberState.NO_UNIT}
+
+
+def members_now(cluster: EtcdCluster) -> list[MemberSeen]:
+    """Every member as it is, asked side by side, without a look at logs and hashes."""
+    return side_by_side(cluster.hosts, lambda host: _seen(host, cluster.unit))
+
+
+def members_seen(cluster: EtcdCluster) -> list[MemberSeen]:
+    """Every member as it is, asked side by side; hashes are of the revision that all have."""
+    asked = list(zip(cluster.hosts, members_now(cluster), strict=True))
+    seen = side_by_side(asked, lambda pair: _with_log(*pair))
+    revisions = [one.status.revision for one in seen if one.status is not None]
+    if not revisions:
+        return seen
+    pairs = list(zip(cluster.hosts, seen, strict=True))
+    return side_by_side(pairs, lambda pair: _hashed(*pair, min(revisions)))
+
+
+def side_by_side(
+    targets: Sequence[Answered], ask: Callable[[Answered], MemberSeen]
+) -> list[MemberSeen]:
+    """Ask all at once; answers come in the order of the targets."""
+    contexts = [contextvars.copy_context() for _ in targets]
+    with ThreadPoolExecutor(max(1, len(targets))) as pool:
+        futures = [
+            pool.submit(context.run, ask, target)
+            for context, target in zip(contexts, targets, strict=True)
+        ]
+        return [future.result() for future in futures]
+
+
+def _seen(host: SshHost, unit: str) -> MemberSeen:
+    try:
+        with host.session():
+            status, settings = unit_and_settings(host, unit)
+            if status.state is UnitState.NOT_FOUND:
+                return MemberSeen(place_of(host), MemberState.NO_UNIT, unit=str(status))
+            argv = ["sh", "-c", ON_DISK, "on-disk", settings.data]
+            printed = host.read(argv, within_seconds=WITHIN_SECONDS, as_root=True).whole()
+            on_disk = parse_on_disk(printed)
+            seen = replace(on_disk, host=place_of(host), settings=settings, unit=str(status))
+            if not status.main_pid:
+                state = MemberState.STOPPED if seen.db_bytes else MemberState.NO_DATA
+                return replace(seen, state=state)
+            if status.state is UnitState.ACTIVATING:  # of Type=notify: it serves nobody yet
+                return replace(seen, state=MemberState.SILENT)
+            return _answering(host, seen)
+    except Unreachable:
+        return MemberSeen(place_of(host), MemberState.AWAY)
+
+
+def _answering(host: SshHost, seen: MemberSeen) -> MemberSeen:
+    try:
+        said = etcdctl.status(host, seen.settings)
+    except (Unreachable, CommandFailed):
+        host.read(["true"], within_seconds=WITHIN_SECONDS)  # raises where it is the host
+        return replace(seen, state=MemberState.SILENT)
+    listed: list[Listed] = []
+    with contextlib.suppress(Unreachable, CommandFailed):
+        listed = etcdctl.members(host, seen.settings)
+    healthy = bool(said.leader) and etcdctl.is_healthy(host, seen.settings)
+    return replace(
+        seen, state=MemberState.SERVING, status=said, listed=tuple(listed), is_healthy=healthy
+    )
+
+
+def _with_log(host: SshHost, seen: MemberSeen) -> MemberSeen:
+    if not seen.has_data or (seen.status is not None and seen.status.leader):
+        return seen
+    try:
+        with host.session():
+            end = log_end(host, f"{seen.settings.data}/member")
+        return replace(seen, log=end)
+    except (
+        Unreachable,
+        CommandFailed,
+        UnreadableOutput,
+    ):  # damaged: whatever is chosen has to stand its proof
+        return seen
+
+
+def _hashed(host: SshHost, seen: MemberSeen, revision: int) -> MemberSeen:
+    if seen.status is None:
+        return seen
+    try:
+        found = etcdctl.hash_at(host, seen.settings, revision)
+    except (Unreachable, CommandFailed):  # compacted past it, or damaged: it is not compared
+        return seen
+    return replace(seen, revision=revision, hash=found.hash, compacted=found.compacted)
+
+
+def parse_on_disk(printed: str) -> MemberSeen:
+    """Read what ON_DISK prints: one `name=value` a line; what is not there is left out.
+
+        db=20480
+        free=1045245952
+        tool=etcdctl
+        version=3.4.23
+
+    Raises:
+        UnreadableOutput: a number is none.
+    """
+    said = dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
+    try:
+        return MemberSeen(
+            "",
+            MemberState.NO_DATA,
+            version=said.get("version", ""),
+            tool=said.get("tool", ""),
+            can_bump="bumps" in said,
+            db_bytes=int(said.get("db", 0)),
+            free_bytes=int(said["free"]),
+        )
+    except (LookupError, ValueError) as error:
+        raise UnreadableOutput("look at the data of etcd", printed) from error

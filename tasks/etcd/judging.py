@@ -1,0 +1,292 @@
+"""What is to be done about an etcd, judged from what every member says; nothing is asked here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from recovery.errors import Refused
+from tasks.etcd.evidence import MemberSeen, MemberState
+
+OLDEST = (3, 4)  # learners, and hashes up to a revision
+
+
+class Cure(StrEnum):
+    """What helps."""
+
+    NOTHING = "nothing"
+    START = "start"  # the members that are stopped are a majority with the others
+    REBUILD = "rebuild"  # from one member, or a snapshot
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a person has said about it.
+
+    Attributes:
+        survivor: host whose data is to be used; empty: the highest revision.
+        lost: hosts whose members are given up though something is left of them.
+        accept: names of what is accepted, as refusals print them.
+        snapshot: a file is used instead of a member's data.
+    """
+
+    survivor: str = ""
+    lost: tuple[str, ...] = ()
+    accept: tuple[str, ...] = ()
+    snapshot: str = ""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How an etcd stands, and what is done about it.
+
+    Attributes:
+        cure: what helps.
+        saw: every member, in a line.
+        members: every member.
+        survivor: host whose member begins the new cluster; empty where none is made.
+        starts: hosts whose members are started.
+        rejoins: hosts whose members join anew, in this order.
+        away: hosts that gave no answer; they are left out.
+    """
+
+    cure: Cure
+    saw: str
+    members: tuple[MemberSeen, ...]
+    survivor: str = ""
+    starts: tuple[str, ...] = ()
+    rejoins: tuple[str, ...] = ()
+    away: tuple[str, ...] = ()
+
+    @property
+    def highest(self) -> int:
+        """The highest revision that a member was seen at."""
+        return max((m.status.revision for m in self.members if m.status is not None), default=0)
+
+    @property
+    def may_be_lost(self) -> int:
+        """Entries of the survivor's log that a lost leader may have acknowledged."""
+        return self.of(self.survivor).uncommitted if self.survivor else 0
+
+    def of(self, host: str) -> MemberSeen:
+        """The member on a host."""
+        return next(member for member in self.members if member.host == host)
+
+
+def majority_of(count: int) -> int:
+    """How many of so many members decide."""
+    return count // 2 + 1
+
+
+def told(members: Sequence[MemberSeen]) -> str:
+    """Every member, for people."""
+    return "; ".join(map(str, members))
+
+
+def judge(target: str, members: Sequence[MemberSeen], terms: Terms) -> Loss:
+    """Decide what is done.
+
+    Raises:
+        Refused: nothing that is safe; says why, and what to do.
+    """
+    saw = told(members)
+    if any(member.is_healthy for member in members):
+        return _with_quorum(target, members, terms, saw)
+    refuse_unless_all_named(target, members)
+    able = [member for member in members if member.has_data and member.host not in terms.lost]
+    if terms.snapshot and able:
+        raise Refused(
+            target,
+            f"a snapshot is given, and there are members with data: {told(able)}",
+            "Recover from them, without snapshot_file; or give them up by name in lost: "
+            f"[{', '.join(member.host for member in able)}]",
+        )
+    if len(able) >= majority_of(len(members)):
+        return _startable(target, able, members, saw)
+    refuse_return_of_the_old(target, members, terms)
+    survivor = _survivor(target, able, members, terms)
+    rest = [m for m in members if m.is_on_host and m.host != survivor.host]
+    for member in (survivor, *rest):
+        refuse_unless_fit(target, member, is_survivor=member is survivor)
+    return Loss(
+        Cure.REBUILD,
+        saw,
+        tuple(members),
+        survivor.host,
+        rejoins=tuple(member.host for member in rest),
+        away=tuple(m.host for m in members if not m.is_on_host),
+    )
+
+
+def _with_quorum(target: str, members: Sequence[MemberSeen], terms: Terms, saw: str) -> Loss:
+    ill = [member for member in members if not member.is_healthy]
+    if terms.snapshot:
+        raise Refused(
+            target,
+            f"it has quorum, and would lose what was written since {terms.snapshot}: {saw}",
+            "Stop its members first, if it is to go back all the same, and give them up in lost",
+        )
+    if not ill:
+        return Loss(Cure.NOTHING, saw, tuple(members))
+    raise Refused(
+        target,
+        f"it has quorum, so there is nothing to rebuild: {saw}",
+        f"Start what is stopped (`systemctl start` on {ill[0].host}), or replace it by "
+        "`replace-etcd-member`",
+    )
+
+
+def _startable(
+    target: str, able: Sequence[MemberSeen], members: Sequence[MemberSeen], saw: str
+) -> Loss:
+    starts = [member.host for member in able if member.state is MemberState.STOPPED]
+    if starts:
+        return Loss(Cure.START, saw, tuple(members), starts=tuple(starts))
+    running = ", ".join(member.host for member in able)
+    raise Refused(
+        target,
+        f"a majority runs and elects no leader: {saw}",
+        f"See why {running} do not reach each other: the network at their peer ports, "
+        "certificates, clocks (`journalctl -u etcd`); nothing is lost as long as their data is "
+        "there. To rebuild all the same, give up members by name in lost",
+    )
+
+
+def refuse_unless_all_named(target: str, members: Sequence[MemberSeen]) -> None:
+    """Refuse where the cluster has members that were not named: they may be its majority.
+
+    Raises:
+        Refused: it has.
+    """
+    peers = {
+        url: name for member in members if member.is_on_host for name, url in _peers_of(member)
+    }
+    known = {member.settings.peer_url for member in members if member.is_on_host}
+    unknown = [f"{name or 'unnamed'} at {url}" for url, name in peers.items() if url not in known]
+    away = [member for member in members if not member.is_on_host]
+    if len(unknown) > len(away):
+        raise Refused(
+            target,
+            f"it has members that were not named: {', '.join(unknown)}; named and away: "
+            f"{', '.join(m.host for m in away) or 'none'}",
+            "Name the hosts of all members in hosts, also of those that are gone",
+        )
+
+
+def _peers_of(member: MemberSeen) -> list[tuple[str, str]]:
+    """The members as it lists them, or else as it was begun with."""
+    if member.listed:
+        return [(listed.name, listed.peer_url) for listed in member.listed]
+    return list(member.settings.peers)
+
+
+def refuse_return_of_the_old(target: str, members: Sequence[MemberSeen], terms: Terms) -> None:
+    """Refuse while hosts that are away are a majority: back with their data, they would go on.
+
+    There would be two clusters then, each of which takes writes.
+
+    Raises:
+        Refused: too few of them are said to be off for good.
+    """
+    away = [member.host for member in members if member.state is MemberState.AWAY]
+    open_ones = [host for host in away if f"off:{host}" not in terms.accept]
+    if len(open_ones) >= majority_of(len(members)):
+        names = " ".join(f"off:{host}" for host in open_ones)
+        raise Refused(
+            target,
+            f"{', '.join(open_ones)} are away and a majority of {len(members)}: if they come back "
+            "with their data, they go on as the old cluster beside the new one",
+            "See to it that they stay off, or that their etcd does not start there, and accept "
+            f"that by name: {names}",
+        )
+
+
+def _survivor(
+    target: str, able: Sequence[MemberSeen], members: Sequence[MemberSeen], terms: Terms
+) -> MemberSeen:
+    if terms.survivor:
+        chosen = [member for member in members if member.host == terms.survivor]
+        if not chosen or not (chosen[0] in able or (terms.snapshot and chosen[0].is_on_host)):
+            raise Refused(
+                target,
+                f"{terms.survivor!r} has no data that can be used: {told(members)}",
+                f"Name one of {', '.join(m.host for m in able) or 'none'}, or give snapshot_file",
+            )
+        return chosen[0]
+    if terms.snapshot:
+        usable = [member for member in members if member.is_on_host]
+        if not usable:
+            raise Refused(target, f"no host answers: {told(members)}", "Bring one up, then resume")
+        return usable[0]
+    if not able:
+        raise Refused(
+            target,
+            f"no member has data: {told(members)}",
+            "Give the path of a snapshot on the worker in snapshot_file",
+        )
+    refuse_conflict(target, able)
+    return max(able, key=_ahead)
+
+
+def _ahead(member: MemberSeen) -> tuple[int, int, bool]:
+    """Entries of the log are numbered alike on all members, and each revision is one of them."""
+    revision = member.status.revision if member.status is not None else 0
+    return (member.committed, revision, member.status is not None)
+
+
+def disagree(one: MemberSeen, other: MemberSeen) -> bool:
+    """Whether two members hold other keys; one whose hash could not be taken counts as such.
+
+    Nothing is said of two that have let go of different old revisions.
+    """
+    if not one.hash or not other.hash:
+        return one.host != other.host
+    return one.compacted == other.compacted and one.hash != other.hash
+
+
+def refuse_conflict(target: str, able: Sequence[MemberSeen]) -> None:
+    """Refuse to choose between members that hold different data.
+
+    Raises:
+        Refused: their hashes differ at the revision that all have, or one has none there.
+    """
+    corrupt = [m.host for m in able if m.status and "CORRUPT" in " ".join(m.status.errors)]
+    serving = [member for member in able if member.status is not None]
+    if corrupt or any(disagree(one, other) for one in serving for other in serving):
+        seen = ", ".join(f"{m.host} {m.hash or 'none'} at {m.revision}" for m in serving)
+        why = f"alarm CORRUPT of {', '.join(corrupt)}; " if corrupt else ""
+        raise Refused(
+            target,
+            f"those that are left disagree about the data: {why}hashes {seen}",
+            "Find out which is right (`etcdctl get --consistency=s` on each, a backup), and give "
+            "up the others by name in lost",
+        )
+
+
+def refuse_unless_fit(target: str, member: MemberSeen, *, is_survivor: bool) -> None:
+    """Refuse a member that could not be rebuilt by this runbook.
+
+    Raises:
+        Refused: its etcd is too old, has nothing to restore with, or is set up by flags.
+    """
+    version = tuple(int(part) for part in member.version.split(".")[:2] if part.isdigit())
+    if version < OLDEST:
+        raise Refused(
+            target,
+            f"etcdctl on {member.host} is {member.version or 'not there'}; this knows 3.4 and "
+            "later",
+            "Install etcdctl of the version of the cluster there",
+        )
+    if is_survivor and not member.tool:
+        raise Refused(
+            target,
+            f"nothing on {member.host} restores a snapshot: etcdctl {member.version} does not",
+            "Install etcdutl of that version there",
+        )
+    flags = [flag for flag in member.settings.flags if flag.startswith("initial-")]
+    if flags or not member.settings.file:
+        raise Refused(
+            target,
+            f"etcd on {member.host} is told of its cluster by {', '.join(flags) or 'no file'}",
+            "Put that into an environment file of its unit, as ETCD_INITIAL_CLUSTER=…, and take "
+            "it from the command line",
+        )

@@ -1,0 +1,87 @@
+"""A member and its part in the rebuilding of the cluster: on which host, with which paths."""
+
+from dataclasses import dataclass
+
+from blocks.ssh_host import SshHost
+from recovery.walk import current_fence
+from tasks.etcd.evidence import MemberSeen
+from tasks.etcd.judging import Loss
+from tasks.etcd.settings import Settings
+from tasks.etcd.target import EtcdCluster
+
+
+@dataclass(frozen=True)
+class Part:
+    """One member of the cluster that is being rebuilt.
+
+    Attributes:
+        cluster: the cluster.
+        host: where the member runs.
+        member: as it was found.
+        initial_cluster: the members when this one joins, itself last, as etcd wants them.
+        survivor: the member that is asked to let it in; of that one itself, `None`.
+        former_id: of the member that it takes the place of, at the same address or another.
+        is_rebuilt: whether the cluster is begun anew; else it goes on.
+    """
+
+    cluster: EtcdCluster
+    host: SshHost
+    member: MemberSeen
+    initial_cluster: str
+    survivor: "Part | None" = None
+    former_id: int = 0
+    is_rebuilt: bool = True
+
+    @property
+    def label(self) -> str:
+        """The host, in the keys of steps."""
+        return self.host.label
+
+    @property
+    def settings(self) -> Settings:
+        """What the member is started with."""
+        return self.member.settings
+
+    @property
+    def data(self) -> str:
+        """What etcd keeps: the log, the snapshots and the database."""
+        return f"{self.settings.data}/member"
+
+    @property
+    def aside(self) -> str:
+        """Where its data is moved to: below its data directory, hence on the same file system."""
+        return f"{self.settings.data}/recover-{current_fence().recovery_id}"
+
+    @property
+    def copies(self) -> str:
+        """Where snapshot and former settings are kept on its host."""
+        return self.cluster.folder
+
+
+def survivor_of(cluster: EtcdCluster, loss: Loss) -> Part:
+    """The member that the new cluster begins with."""
+    member = loss.of(loss.survivor)
+    return Part(cluster, cluster.host(loss.survivor), member, _entry(member))
+
+
+def rejoining(cluster: EtcdCluster, loss: Loss) -> list[Part]:
+    """The members that join it, in the order in which they do."""
+    survivor = survivor_of(cluster, loss)
+    parts, listed = [], [survivor.initial_cluster]
+    for host in loss.rejoins:
+        member = loss.of(host)
+        listed.append(_entry(member))
+        parts.append(Part(cluster, cluster.host(host), member, ",".join(listed), survivor))
+    return parts
+
+
+def stopped(cluster: EtcdCluster, loss: Loss) -> list[Part]:
+    """The members that only have to be started."""
+    return [
+        Part(cluster, cluster.host(host), loss.of(host), _entry(loss.of(host)))
+        for host in loss.starts
+    ]
+
+
+def _entry(member: MemberSeen) -> str:
+    return f"{member.settings.name}={member.settings.peer_url}"

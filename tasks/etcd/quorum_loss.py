@@ -1,0 +1,46 @@
+"""The decision on which a recovery of quorum rests, and the reasons that are asked for again."""
+
+from recovery.errors import Refused
+from recovery.steps import decision
+from tasks.etcd.evidence import members_now, members_seen
+from tasks.etcd.judging import Loss, Terms, judge
+from tasks.etcd.parts import Part
+from tasks.etcd.target import EtcdCluster
+
+
+@decision
+def loss_found(cluster: EtcdCluster, terms: Terms) -> Loss:
+    """How every member stands, and what is done about it.
+
+    Raises:
+        Refused: nothing that is safe; says why, and what to do.
+        CommandFailed: a host has no systemd.
+        UnreadableOutput: a tool printed what we do not understand.
+
+    Runbook: docs/runbooks/etcd.md, steps 1 to 3.
+    """
+    return judge(cluster.label, members_seen(cluster), terms)
+
+
+def refuse_if_quorum_came_back(part: Part) -> None:
+    """Refuse to stop anything of a cluster that works again.
+
+    Raises:
+        Refused: a member answers a read that needs quorum.
+    """
+    seen = members_now(part.cluster)
+    first = part.survivor or part
+    if any(member.is_healthy for member in seen):
+        raise Refused(
+            part.cluster.label,
+            f"it has quorum again: {'; '.join(map(str, seen))}",
+            "Nothing was stopped. See `triage-etcd` for what is left to do",
+        )
+    now = next(member for member in seen if member.host == first.member.host)
+    before = first.member.status
+    if now.status is not None and before is not None and now.status.revision != before.revision:
+        raise Refused(
+            part.cluster.label,
+            f"{now.host} was at revision {before.revision}, and is at {now.status.revision}",
+            "Somebody has written since the snapshot: start this recovery again",
+        )

@@ -1,0 +1,184 @@
+"""Typed changes of an inventory, and the difference they make."""
+
+import difflib
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.kubespray.judging import document_of, member_names
+from tasks.kubespray.layout import (
+    BROKEN_CONTROL_PLANE,
+    BROKEN_ETCD,
+    CONTROL_PLANE,
+    ETCD,
+    MEMBER_NAME,
+    WORKERS,
+    Document,
+    Layout,
+    NewHost,
+)
+
+SECRET_VALUE = re.compile(
+    r"(?i)\b([a-z0-9_]*(?:pass|password|secret|token|passphrase)\w*(?<!_file)\s*[=:]\s*)"
+    r"(\"[^\"]*\"|'[^']*'|\S+)"
+)
+MASK = "•••"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What an inventory is to be changed to, in this order; groups that are not named stay.
+
+    Attributes:
+        pins: names in etcd, by host.
+        adds: hosts that come in.
+        groups: hosts of a group, in their order.
+        removes: hosts that leave it altogether.
+    """
+
+    pins: tuple[tuple[str, str], ...] = ()
+    adds: tuple[NewHost, ...] = ()
+    groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    removes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Change:
+    """An edit of one text: what it makes of it, by hash, and the lines that differ, masked."""
+
+    edit: Edit
+    before: str
+    after: str
+    diff: tuple[str, ...]
+
+    @property
+    def is_none(self) -> bool:
+        """Whether the file is already so."""
+        return self.before == self.after
+
+    def __str__(self) -> str:
+        """The difference, for people."""
+        return "\n".join(self.diff) or "nothing to change"
+
+
+def applied(text: str, path: str, edit: Edit) -> str:
+    """The text with the edit made."""
+    document = document_of(text, path)
+    _apply(document, edit)
+    return document.text()
+
+
+def change_of(text: str, path: str, edit: Edit) -> Change:
+    """What an edit would change."""
+    after = applied(text, path, edit)
+    lines = difflib.unified_diff(
+        text.splitlines(), after.splitlines(), path, path, lineterm="", n=1
+    )
+    return Change(edit, sha256(text), sha256(after), tuple(map(masked, lines)))
+
+
+def sha256(text: str) -> str:
+    """The hash of a file with this text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def masked(line: str) -> str:
+    """A line of an inventory without the values that look like secrets."""
+    return SECRET_VALUE.sub(rf"\g<1>{MASK}", line)
+
+
+def recovery_edit(
+    layout: Layout,
+    survivors: Sequence[str],
+    broken: Sequence[str],
+    new: Sequence[NewHost],
+    *,
+    comes_back: bool,
+) -> Edit:
+    """What recover-control-plane wants: names pinned, survivors first, the broken in their groups.
+
+    Args:
+        layout: the inventory.
+        survivors: hosts of etcd and the control plane that live, the best one first.
+        broken: hosts that are lost.
+        new: hosts that take their places.
+        comes_back: the broken hosts were installed anew and stay in their groups.
+    """
+    etcd, control_plane = layout.members(ETCD), layout.members(CONTROL_PLANE)
+    stay = [*survivors, *(host for host in broken if comes_back)]
+    names = [host.name for host in new]
+    is_etcd = any(host in etcd for host in broken)
+    is_control_plane = any(host in control_plane for host in broken)
+    return Edit(
+        pins=pins(layout, new if is_etcd else ()),
+        adds=_without_known(layout, new),
+        groups=(
+            (BROKEN_ETCD, tuple(host for host in broken if host in etcd)),
+            (BROKEN_CONTROL_PLANE, tuple(host for host in broken if host in control_plane)),
+            (
+                CONTROL_PLANE,
+                (*_in(stay, control_plane), *(names if is_control_plane else ())),
+            ),
+            # After it: where etcd is a group of that group, it needs no line of its own.
+            (ETCD, (*_in(stay, etcd), *(names if is_etcd else ()))),
+            *_workers(layout, broken, names, comes_back=comes_back),
+        ),
+    )
+
+
+def closing_edit(broken: Sequence[str], *, comes_back: bool) -> Edit:
+    """What is left to do once the control plane is whole: the broken groups are emptied."""
+    return Edit(
+        groups=((BROKEN_ETCD, ()), (BROKEN_CONTROL_PLANE, ())),
+        removes=() if comes_back else tuple(broken),
+    )
+
+
+def _workers(
+    layout: Layout, broken: Sequence[str], names: Sequence[str], *, comes_back: bool
+) -> list[tuple[str, tuple[str, ...]]]:
+    """The place of each lost host among the workers is taken by one that comes in."""
+    workers = layout.members(WORKERS)
+    if comes_back or not any(host in workers for host in broken):
+        return []
+    kept = [host for host in workers if host not in broken]
+    lost = len(workers) - len(kept)
+    return [
+        (WORKERS, tuple([*kept, *(name for name in names if name not in kept)][: len(kept) + lost]))
+    ]
+
+
+def pins(layout: Layout, new: Sequence[NewHost]) -> tuple[tuple[str, str], ...]:
+    """A name for every host of etcd: those that have one keep it, the others get a free one."""
+    names = member_names(layout)
+    taken = {*names.values(), *(dict(host.variables).get(MEMBER_NAME, "") for host in new)}
+    pinned = list(names.items())
+    number = 1
+    for host in new:
+        if host.name in names or dict(host.variables).get(MEMBER_NAME):
+            continue
+        while f"etcd{number}" in taken:
+            number += 1
+        taken.add(f"etcd{number}")
+        pinned.append((host.name, f"etcd{number}"))
+    return tuple(pinned)
+
+
+def _without_known(layout: Layout, new: Sequence[NewHost]) -> tuple[NewHost, ...]:
+    return tuple(host for host in new if host.name not in layout.hosts)
+
+
+def _in(hosts: Sequence[str], group: Sequence[str]) -> list[str]:
+    return [host for host in hosts if host in group]
+
+
+def _apply(document: Document, edit: Edit) -> None:
+    for host in edit.adds:
+        document.add_host(host.name, dict(host.variables))
+    for host_name, name in edit.pins:
+        document.set_variable(host_name, MEMBER_NAME, name)
+    for group, hosts in edit.groups:
+        document.set_group(group, hosts)
+    for gone in edit.removes:
+        document.remove_host(gone)

@@ -1,0 +1,84 @@
+"""Recoveries of a lab etcd, with a journal, a key and a work folder of their own."""
+
+import contextlib
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import flows.etcd  # noqa: F401 (declares the recoveries)
+from recovery.declare import OPTION_NAMES, RECOVERIES
+from recovery.journal.sqlite_store import SqliteJournal
+from recovery.launch import launch
+from recovery.run import Options
+from recovery.stage import PlainStage
+from tests.lab.etcd_hosts import COPIES, DATA
+from tests.lab.processes import LabError
+
+# Runs on the survivor: its data from before is in place or beside it, always, and once it is not
+# served any more there is a snapshot as well. Looked at in the order in which it is moved.
+GUARD = f"""
+inode=$(stat -c %i {DATA}/member/snap/db)
+is() {{ [ "$(stat -c %i "$1" 2>/dev/null)" = "$inode" ]; }}
+echo "watching $inode" >/root/copies
+while :; do
+  is {DATA}/member/snap/db || for one in {DATA}/recover-*/before/snap/db {DATA}/member/snap/db; do
+    ! is "$one" || continue 2
+  done && is {DATA}/member/snap/db || is {DATA}/recover-*/before/snap/db ||
+    echo "the data of the survivor is nowhere" >>/root/copies
+  if ! is {DATA}/member/snap/db; then
+    ls {COPIES}/etcd-*/snapshot.db >/dev/null 2>&1 || echo "there is no snapshot" >>/root/copies
+  fi
+  sleep 0.05
+done
+"""
+
+
+@dataclass
+class EtcdRuns:
+    """Runs recoveries of one lab etcd in this process, asking again at once."""
+
+    etcd: object
+    folder: Path
+
+    def __post_init__(self):
+        self.key = self.folder / "backup.key"
+        self.key.write_text(secrets.token_hex(32))
+        self.key.chmod(0o600)
+
+    def run(self, flow="recover-etcd-quorum", **given):
+        """Options of every recovery are told from its parameters by their name."""
+        os.environ["RECOVER_JOURNAL"] = str(self.folder / "journal.sqlite")
+        os.environ["RECOVER_WORK_DIR"] = str(self.folder / "work")
+        options = {name: given.pop(name) for name in list(given) if name in OPTION_NAMES}
+        if not {"plan_only", "approve"} & set(options):
+            options.setdefault("break_glass", "test")
+        declared = RECOVERIES[flow]
+        parameters = {name: default for name, (_, default) in declared.parameters.items()}
+        parameters |= {"hosts": self.etcd.hosts()}
+        if "backup_key_file" in parameters:
+            parameters["backup_key_file"] = str(self.key)
+        stage = PlainStage((0.2, 0.5, 1.0))
+        return launch(declared, {**parameters, **given}, Options(**options), stage, str(uuid4()))
+
+    def changes(self, recovery_id):
+        """The changing commands that were sent, in order."""
+        journal = SqliteJournal(self.folder / "journal.sqlite")
+        try:
+            events = journal.events(recovery_id)
+        finally:
+            journal.close()
+        return [e.body["command"] for e in events if e.kind == "command" and e.body["is_change"]]
+
+
+@contextlib.contextmanager
+def copies_watched(member):
+    """Watch on its host that the data of the survivor is never gone; raise where it was."""
+    member.host.write("root/watch.sh", GUARD)
+    member.host.run("systemd-run --quiet --unit=watch sh /root/watch.sh")
+    yield
+    member.host.run("systemctl stop watch")
+    seen = member.host.read_file("/root/copies").decode().splitlines()
+    if len(seen) != 1:
+        raise LabError(f"on {member.host}: {seen[:5]}")

@@ -1,0 +1,406 @@
+"""What is read of etcd, and what is judged from it: parsers and tables, without any etcd."""
+
+import struct
+
+import pytest
+
+from recovery.errors import BadInput, Refused, UnreadableOutput
+from tasks.etcd import etcdctl
+from tasks.etcd.defragmenting import judge_space, refuse_unless_room_was_made
+from tasks.etcd.etcdctl import Listed, Status
+from tasks.etcd.evidence import MemberSeen, MemberState, parse_on_disk
+from tasks.etcd.given import given_file, refuse_unless_hash_is_there
+from tasks.etcd.judging import Cure, Terms, judge
+from tasks.etcd.proving import parse_proof
+from tasks.etcd.replacing import judge_replacement
+from tasks.etcd.settings import Settings, settings_of
+from tasks.etcd.target import EtcdCluster
+from tasks.etcd.triage import finding_of
+from tasks.etcd.wal import LogEnd, parse_segment
+
+STATUS = (  # etcdctl 3.4.23, a member without quorum
+    '[{"Endpoint":"https://10.204.179.11:2379","Status":{"header":{"cluster_id":'
+    '17237436991929493444,"member_id":9372538179322589801,"revision":4,"raft_term":2},'
+    '"version":"3.4.23","dbSize":20480,"raftIndex":12,"raftTerm":2,"raftAppliedIndex":12,'
+    '"errors":["etcdserver: no leader"],"dbSizeInUse":16384}}]'
+)
+SHOWN = """Id=etcd.service
+LoadState=loaded
+ActiveState=active
+Environment=DAEMON_ARGS= ETCD_NAME=h1 ETCD_DATA_DIR=/var/lib/etcd/default
+EnvironmentFiles=/etc/default/etcd (ignore_errors=yes)
+ExecStart={ path=/usr/bin/etcd ; argv[]=/usr/bin/etcd $DAEMON_ARGS ; ignore_errors=no ; pid=0 }
+"""
+LINES = """file /etc/default/etcd
+ETCD_NAME=etcd1
+ETCD_INITIAL_ADVERTISE_PEER_URLS=https://10.0.0.1:2380
+ETCD_ADVERTISE_CLIENT_URLS="https://10.0.0.1:2379,https://10.1.0.1:2379"
+ETCD_INITIAL_CLUSTER=etcd1=https://10.0.0.1:2380,etcd2=https://10.0.0.2:2380
+ETCD_TRUSTED_CA_FILE=/etc/ssl/etcd/ssl/ca.pem
+ETCD_CERT_FILE=/etc/ssl/etcd/ssl/member-1.pem
+ETCD_KEY_FILE=/etc/ssl/etcd/ssl/member-1-key.pem
+ETCDCTL_CERT=/etc/ssl/etcd/ssl/admin-1.pem
+ETCDCTL_KEY=/etc/ssl/etcd/ssl/admin-1-key.pem
+"""
+
+
+def test_what_a_member_says_is_read_also_without_a_leader():
+    said = etcdctl.parse_status(STATUS)
+
+    assert (said.revision, said.raft_index, said.leader) == (4, 12, 0)
+    assert not said.is_leader
+    assert said.errors == ("etcdserver: no leader",)
+
+
+@pytest.mark.parametrize(
+    "parse", [etcdctl.parse_status, etcdctl.parse_members, etcdctl.parse_hash, parse_proof]
+)
+@pytest.mark.parametrize("printed", ["", "[]", "{}", '[{"Status":{}}]', "null", "Error: no"])
+def test_other_output_is_carried_in_the_error(parse, printed):
+    with pytest.raises(UnreadableOutput):
+        parse(printed)
+
+
+def test_other_output_of_the_look_at_a_disk_is_carried_in_the_error():
+    with pytest.raises(UnreadableOutput):
+        parse_on_disk("free=lots\n")
+
+
+def test_a_member_that_never_started_is_listed_without_a_name():
+    listed = etcdctl.parse_members(
+        '{"header":{},"members":[{"ID":255,"peerURLs":["https://10.0.0.2:2380"],"isLearner":true}]}'
+    )
+
+    assert listed == [Listed(255, "", "https://10.0.0.2:2380", "", is_learner=True)]
+    assert listed[0].hex_id == "ff"
+
+
+def test_settings_come_from_the_unit_its_files_and_the_flags_of_its_command_line():
+    settings = settings_of("h1", SHOWN, LINES)
+
+    assert settings.name == "etcd1"
+    assert settings.data == "/var/lib/etcd/default"
+    assert settings.client_url == "https://10.0.0.1:2379"
+    assert settings.authority == "/etc/ssl/etcd/ssl/ca.pem"
+    assert settings.certificate == "/etc/ssl/etcd/ssl/admin-1.pem"
+    assert settings.file == "/etc/default/etcd"
+    assert settings.program == "/usr/bin/etcd"
+    assert dict(settings.peers)["etcd2"] == "https://10.0.0.2:2380"
+    flagged = settings_of("h1", SHOWN, LINES + 'DAEMON_ARGS="--name other --data-dir=/data"\n')
+    assert (flagged.name, flagged.data) == ("other", "/data")
+    assert flagged.flags == ("name", "data-dir")
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [("ETCD_CONFIG_FILE=/etc/etcd.yml", "configuration file"), ("ETCD_WAL_DIR=/wal", "wal-dir")],
+)
+def test_settings_that_are_not_known_here_are_refused(line, why):
+    with pytest.raises(Refused, match=why):
+        settings_of("h1", SHOWN, f"{LINES}{line}\n")
+
+
+def test_lines_that_no_shell_could_read_are_carried_in_the_error():
+    with pytest.raises(UnreadableOutput):
+        settings_of("h1", SHOWN, 'file /etc/default/etcd\nETCD_NAME="open\n')
+
+
+def framed(kind, data):
+    """A record of etcd's log; as etcd writes it, padded to 8 bytes."""
+    message = bytes([0x08, kind, 0x10, 0, 0x1A, len(data)]) + data
+    padding = -len(message) % 8
+    header = len(message) | ((0x80 | padding) << 56 if padding else 0)
+    return struct.pack("<Q", header) + message + bytes(padding)
+
+
+def entry(index):
+    return framed(2, bytes([0x08, 0, 0x10, 2, 0x18, index, 0x22, 1, 65]))
+
+
+def state(committed):
+    return framed(3, bytes([0x08, 2, 0x10, 1, 0x18, committed]))
+
+
+NAME = "0000000000000001-0000000000000005.wal"
+
+
+@pytest.mark.parametrize(
+    ("content", "last", "committed"),
+    [
+        (state(3), 4, 3),
+        (state(4) + entry(5) + entry(6) + state(5), 6, 5),
+        (state(4) + entry(5) + entry(6) + state(6) + bytes(4096), 6, 6),
+        (state(4) + entry(5) + entry(6)[:-9], 5, 4),  # torn by a power cut
+        (state(4) + entry(6) + entry(5), 5, 4),  # a new leader has written over it
+    ],
+)
+def test_the_end_of_a_log_is_read_from_its_last_segment(content, last, committed):
+    assert parse_segment(NAME, content) == LogEnd(last, committed)
+
+
+def test_what_is_no_segment_of_a_log_is_no_log():
+    with pytest.raises(ValueError, match="no state"):
+        parse_segment(NAME, b"")
+
+
+def settings(number, **more):
+    peers = tuple((f"h{n}", f"https://h{n}:2380") for n in (1, 2, 3))
+    return Settings(
+        f"h{number}", "/d", f"https://h{number}:2380", f"https://h{number}:2379",
+        peers=peers, file="/etc/default/etcd", **more,
+    )  # fmt: skip
+
+
+def member(number, what=MemberState.SERVING, **more):
+    said = None
+    if what is MemberState.SERVING:
+        leader, revision = more.pop("leader", 0), more.pop("revision", 10)
+        errors, size = more.pop("errors", ()), more.pop("db_bytes", 0)
+        said = Status("3.4.23", 1, number, leader, revision, revision, 2, size, 0, False, errors)  # noqa: FBT003 (as the parser makes it)
+    if what in {MemberState.AWAY, MemberState.NO_UNIT}:
+        return MemberSeen(f"h{number}", what)
+    given = {"settings": settings(number), "version": "3.4.23", "tool": "etcdctl", "hash": 7}
+    return MemberSeen(f"h{number}", what, status=said, **(given | more))
+
+
+WELL = {"leader": 1, "is_healthy": True}
+NO_DATA, STOPPED, AWAY, SILENT = (
+    MemberState.NO_DATA, MemberState.STOPPED, MemberState.AWAY, MemberState.SILENT,
+)  # fmt: skip
+
+
+def test_a_cluster_that_is_well_is_left_alone():
+    assert judge("etcd", [member(n, **WELL) for n in (1, 2, 3)], Terms()).cure is Cure.NOTHING
+
+
+def test_members_that_are_stopped_are_started_where_that_is_enough():
+    loss = judge("etcd", [member(1), member(2, STOPPED), member(3, NO_DATA)], Terms())
+
+    assert (loss.cure, loss.starts, loss.survivor) == (Cure.START, ("h2",), "")
+
+
+def test_the_member_whose_log_is_committed_furthest_survives():
+    behind = member(1, revision=10)
+    ahead = member(2, STOPPED, log=LogEnd(15, 12))
+    five = [behind, ahead, *(member(n, NO_DATA) for n in (3, 4, 5))]
+
+    loss = judge("etcd", five, Terms())
+
+    assert (loss.cure, loss.survivor) == (Cure.REBUILD, "h2")
+    assert loss.rejoins == ("h1", "h3", "h4", "h5")
+    assert loss.may_be_lost == 3
+
+
+def test_a_person_may_choose_the_survivor_and_give_others_up():
+    five = [member(1, revision=9), member(2), *(member(n, NO_DATA) for n in (3, 4, 5))]
+
+    assert judge("etcd", five, Terms(survivor="h1")).survivor == "h1"
+    assert judge("etcd", five, Terms(lost=("h2",))).survivor == "h1"
+
+
+@pytest.mark.parametrize(
+    ("members", "terms", "why"),
+    [
+        ([member(1, **WELL), member(2, **WELL), member(3, NO_DATA)], Terms(), "has quorum"),
+        ([member(n, **WELL) for n in (1, 2, 3)], Terms(snapshot="/s"), "would lose what was"),
+        ([member(1), member(2, SILENT), member(3, NO_DATA)], Terms(), "elects no leader"),
+        ([member(1), member(2, AWAY), member(3, AWAY)], Terms(), "off:h2 off:h3"),
+        ([member(1)], Terms(), "not named: h2 at https://h2:2380, h3"),
+        ([member(n, NO_DATA) for n in (1, 2, 3)], Terms(), "no member has data"),
+        ([member(1), member(2, NO_DATA), member(3, NO_DATA)], Terms(snapshot="/s"), "with data"),
+        ([member(1), member(2, NO_DATA), member(3, NO_DATA)], Terms(survivor="h2"), "can be used"),
+        (
+            [member(1), member(2, hash=8), *(member(n, NO_DATA) for n in (3, 4, 5))],
+            Terms(),
+            "disagree about the data: hashes h1 7",
+        ),
+        (
+            [
+                member(1, errors=("memberID:1 alarm:CORRUPT",)),
+                *(member(n, NO_DATA) for n in (2, 3)),
+            ],
+            Terms(),
+            "alarm CORRUPT of h1",
+        ),
+        (
+            [member(1, tool=""), member(2, NO_DATA), member(3, NO_DATA)],
+            Terms(),
+            "nothing on h1 restores a snapshot",
+        ),
+        (
+            [member(1, version="3.3.8"), member(2, NO_DATA), member(3, NO_DATA)],
+            Terms(),
+            "this knows 3.4",
+        ),
+        (
+            [
+                member(1),
+                member(2, NO_DATA, settings=settings(2, flags=("initial-cluster",))),
+                member(3, NO_DATA),
+            ],
+            Terms(),
+            "told of its cluster by initial-cluster",
+        ),
+        (
+            [member(n, AWAY) for n in (1, 2, 3)],
+            Terms(accept=("off:h1", "off:h2", "off:h3"), snapshot="/s"),
+            "no host answers",
+        ),
+    ],
+)
+def test_what_is_not_safe_is_refused_with_its_reason(members, terms, why):
+    with pytest.raises(Refused) as refused:
+        judge("etcd", members, terms)
+
+    assert why in str(refused.value)
+
+
+def test_hashes_are_compared_where_the_same_old_revisions_are_gone():
+    five = [member(1, hash=7, compacted=3), member(2, hash=8, compacted=5, revision=12)]
+    five += [member(n, NO_DATA) for n in (3, 4, 5)]
+
+    assert judge("etcd", five, Terms()).survivor == "h2"
+
+
+def test_hosts_that_are_away_and_fewer_than_a_majority_need_no_word():
+    members = [member(1), member(2, NO_DATA), member(3, AWAY)]
+
+    loss = judge("etcd", members, Terms())
+
+    assert (loss.survivor, loss.rejoins, loss.away) == ("h1", ("h2",), ("h3",))
+
+
+def test_where_no_data_is_left_a_snapshot_begins_the_cluster_on_the_first_host():
+    members = [member(1, AWAY), member(2, NO_DATA), member(3, NO_DATA)]
+
+    loss = judge("etcd", members, Terms(snapshot="/s"))
+
+    assert (loss.survivor, loss.rejoins) == ("h2", ("h3",))
+
+
+CLUSTER = EtcdCluster("etcd", ())
+
+
+FIVE = tuple(
+    Listed(n, f"h{n}", f"https://h{n}:2380", f"https://h{n}:2379", is_learner=False)
+    for n in (1, 2, 3, 4, 5)
+)
+
+
+def well(number, **more):
+    listed = tuple(
+        Listed(n, f"h{n}", f"https://h{n}:2380", f"https://h{n}:2379", is_learner=False)
+        for n in (1, 2, 3)
+    )
+    return member(number, **{"leader": 1, "is_healthy": True, "listed": listed} | more)
+
+
+@pytest.mark.parametrize(
+    ("members", "recovery", "why"),
+    [
+        ([well(1), well(2), well(3)], "none", "healthy"),
+        ([well(1), well(2), member(3, NO_DATA)], "replace-etcd-member", "host=h3"),
+        ([well(1), well(2), member(3, AWAY)], "by hand", "Bring h3 up"),
+        ([well(1), well(2), member(3, STOPPED)], "by hand", "start it"),
+        ([well(1), well(2), well(3, hash=9)], "replace-etcd-member", "host=h3"),
+        ([well(1, errors=("alarm:NOSPACE",)), well(2), well(3)], "defragment-etcd", "grows"),
+        ([well(1, errors=("alarm:CORRUPT",)), well(2), well(3)], "by hand", "Compare keys"),
+        ([member(1), member(2, STOPPED), member(3, NO_DATA)], "recover-etcd-quorum", "starts h2"),
+        ([member(1), member(2, NO_DATA), member(3, NO_DATA)], "recover-etcd-quorum", "from h1"),
+        ([member(1), member(2, AWAY), member(3, AWAY)], "recover-etcd-quorum", "off:h2"),
+        ([member(1), member(2, SILENT), member(3, NO_DATA)], "by hand", "network"),
+    ],
+)
+def test_a_triage_names_the_recovery_to_run(members, recovery, why):
+    found = finding_of(CLUSTER, "/etc/etcd hosts.yaml", members)
+
+    assert found.recovery == recovery
+    assert why in f"{found.finding} {found.why} {found.command}"
+    assert ("'hosts=/etc/etcd hosts.yaml'" in found.command) == (
+        recovery not in {"none", "by hand"}
+    )
+    assert len(found.members) == len(members)
+
+
+def test_a_lost_member_is_replaced_on_its_own_host_or_on_another():
+    new = member(4, NO_DATA)
+
+    same = judge_replacement("etcd", [well(1), well(2), member(3, NO_DATA)], "h3", "h3", ())
+    other = judge_replacement("etcd", [well(1), well(2), member(3, AWAY), new], "h3", "h4", ())
+
+    assert (same.asked, same.listed.member_id, same.is_reachable) == ("h2", 3, True)
+    assert other.others == ("h1=https://h1:2380", "h2=https://h2:2380")
+    assert (other.listed.member_id, other.is_reachable) == (3, False)
+
+
+@pytest.mark.parametrize(
+    ("members", "lost", "by", "why"),
+    [
+        ([member(1), member(2, NO_DATA), member(3, NO_DATA)], "h3", "h3", "no quorum"),
+        ([well(1), member(2, AWAY), member(3, NO_DATA)], "h3", "h3", "only 1 of 3 members"),
+        ([well(1), well(2), well(3)], "h3", "h3", "accept healthy:h3"),
+        (
+            [*(well(n, listed=FIVE) for n in (1, 2, 3)), member(8, AWAY), member(9, AWAY)],
+            "h9",
+            "h9",
+            "nothing tells which of h4",
+        ),
+        ([well(1), well(2), member(3, AWAY)], "h3", "h3", "is to run there"),
+        ([well(1), well(2), member(3, NO_DATA)], "h3", "h2", "a member already"),
+        (
+            [well(1, listed=()), well(2, listed=()), member(3, NO_DATA)],
+            "h3",
+            "h3",
+            "no member lists",
+        ),
+    ],
+)
+def test_a_replacement_that_is_not_safe_is_refused(members, lost, by, why):
+    with pytest.raises(Refused) as refused:
+        judge_replacement("etcd", members, lost, by, ())
+
+    assert why in str(refused.value)
+
+
+def test_a_member_that_differs_from_the_others_is_replaced_though_it_is_healthy():
+    members = [well(1), well(2), well(3, hash=9)]
+
+    assert judge_replacement("etcd", members, "h3", "h3", ()).listed.member_id == 3
+    accepted = judge_replacement("etcd", [well(1), well(2), well(3)], "h3", "h3", ("healthy:h3",))
+    assert accepted.listed.member_id == 3
+
+
+def test_a_host_that_was_not_named_is_bad_input():
+    with pytest.raises(BadInput, match="h9"):
+        judge_replacement("etcd", [well(1), well(2), well(3)], "h9", "h9", ())
+
+
+def test_members_are_defragmented_with_the_leader_last_or_not_at_all():
+    members = [well(1), well(2), well(3)]
+
+    assert judge_space("etcd", members, is_ordered=False).order == ()
+    assert judge_space("etcd", members, is_ordered=True).order == ("h2", "h3", "h1")
+    with pytest.raises(Refused, match="h3 are down"):
+        judge_space("etcd", [well(1), well(2), member(3, STOPPED)], is_ordered=True)
+
+
+def test_an_alarm_is_not_disarmed_where_next_to_nothing_was_given_back():
+    members = [well(n, errors=("alarm:NOSPACE",), db_bytes=100) for n in (1, 2, 3)]
+    space = judge_space("etcd", members, is_ordered=False)
+
+    refuse_unless_room_was_made(CLUSTER, space, [50, 50, 50])
+    with pytest.raises(Refused, match="etcdctl compact 10"):
+        refuse_unless_room_was_made(CLUSTER, space, [95, 99, 120])
+
+
+def test_a_raw_copy_of_a_database_is_told_from_a_snapshot(tmp_path):
+    raw, whole = tmp_path / "db", tmp_path / "snapshot.db"
+    raw.write_bytes(bytes(4096))
+    whole.write_bytes(bytes(4096 + 32))
+
+    refuse_unless_hash_is_there(given_file(str(whole)), Terms())
+    refuse_unless_hash_is_there(given_file(str(raw)), Terms(accept=("no-hash",)))
+    with pytest.raises(Refused, match="no hash"):
+        refuse_unless_hash_is_there(given_file(str(raw)), Terms())
+    with pytest.raises(BadInput, match="snapshot_file"):
+        given_file(str(tmp_path / "gone"))

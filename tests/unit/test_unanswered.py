@@ -1,0 +1,149 @@
+"""Questions that nobody answered in time, as the watch tells of them."""
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from operate.alerts.calling_off import is_called_off
+from operate.alerts.prefect_runs import Standing
+from operate.approving import question_of
+from operate.orphans.command import exit_code_of
+from operate.orphans.watch import Watch
+from recovery.evidence.status import status_of
+from recovery.journal.consents import Asked
+from recovery.journal.events import Kind
+from recovery.journal.opening import open_journal
+
+RECOVERY, RUN_ID = "00000000c0de", "01900000-0000-7000-8000-00000000c0de"
+
+
+@pytest.fixture
+def journal(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECOVER_JOURNAL", str(tmp_path / "journal.sqlite"))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    journal = open_journal()
+    yield journal
+    journal.close()
+
+
+def told_by(looks=1):
+    """What two watches tell of, and what the last look saw."""
+    told = []
+    watches = [Watch({}, notify=lambda text, facts: told.append((text, facts))) for _ in "ab"]
+    for _ in range(looks):
+        seen = [watch.look() for watch in watches]
+    for watch in watches:
+        watch.close()
+    return told, seen
+
+
+def ask(journal, *, hours, n=1, **more):
+    """An attempt that asks, and ends with that."""
+    until = (datetime.now(UTC) + timedelta(hours=hours)).isoformat(timespec="seconds")
+    asked = Asked(key=f"approval-{n}", plan_hash="ab12", flow_run_id=RUN_ID, until=until, **more)
+    lease = journal.take_lease("db", RECOVERY, "host:7", 30.0)
+    if n == 1:
+        opened = {"flow": "mend", "target": "db", "parameters": {}, "flow_run_id": RUN_ID}
+        journal.append(RECOVERY, Kind.OPENED, opened, lease=lease)
+    started = {"flow_run_id": RUN_ID, "run_state_id": "s1", "worker": "host:7", "goes": "forward"}
+    for kind, body in (
+        (Kind.ATTEMPT_STARTED, started),
+        (Kind.ASKED, asked.as_plain()),
+        (Kind.ATTEMPT_ENDED, {"as": "needs-person", "error": "", "error_type": "NeedsPerson"}),
+    ):
+        journal.append(RECOVERY, kind, body, attempt=n, lease=lease)
+    journal.release_lease(lease)
+    return asked
+
+
+def test_it_is_told_once_by_whichever_watch_with_what_to_type(journal):
+    ask(journal, hours=-1)
+
+    told, seen = told_by(looks=3)
+    again, _ = told_by()
+
+    ((text, facts),) = told
+    assert "nobody answered whether plan ab12 of mend on db may go ahead" in text
+    assert f"`recover resume {RECOVERY}`" in text
+    assert (facts["occasion"], facts["run"]) == ("failed", RUN_ID)
+    assert again == []
+    kinds = [event.kind for event in journal.events(RECOVERY)]
+    assert kinds.count(Kind.UNANSWERED) == 1
+    assert exit_code_of(seen[0]) == 0
+
+
+def test_one_that_may_still_be_answered_is_not_told(journal):
+    ask(journal, hours=1)
+
+    assert told_by()[0] == []
+
+
+def test_one_for_which_no_run_waits_is_not_told(journal):
+    asked = Asked(key="approval-1", plan_hash="ab12", flow_run_id=RUN_ID)
+    ask(journal, hours=-1)
+    journal.append(RECOVERY, Kind.ASKED, asked.as_plain(), attempt=1)
+
+    assert told_by()[0] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (Kind.REJECTED, {"hash": "ab12", "by": "Ada", "reason": "not now"}),
+        (Kind.APPROVED, {"key": "approval-1", "hash": "ab12", "by": "Ada", "until": "2099-01-01"}),
+        (Kind.ATTEMPT_STARTED, {"flow_run_id": RUN_ID, "worker": "host:8", "goes": "forward"}),
+    ],
+)
+def test_one_that_was_answered_or_taken_up_is_not_told(journal, kind, body):
+    ask(journal, hours=-1)
+    journal.append(RECOVERY, kind, body, attempt=2)
+
+    assert [text for text, _ in told_by()[0] if "nobody answered" in text] == []
+
+
+def test_one_that_is_asked_anew_is_told_anew(journal):
+    ask(journal, hours=-2)
+    first, _ = told_by()
+    ask(journal, hours=-1, n=2, goes_back=True)
+
+    second, _ = told_by()
+
+    assert [len(first), len(second)] == [1, 1]
+    assert "the way back of mend" in second[0][0]
+    assert f"`recover undo {RECOVERY} --by NAME`" in second[0][0]
+
+
+def test_what_nobody_answered_is_asked_anew_by_a_resume(journal):
+    ask(journal, hours=-1)
+
+    shown = question_of(journal, RECOVERY)
+
+    resume = f"`recover resume {RECOVERY}`"
+    assert status_of(journal, RECOVERY)["next"] == f"nobody answered in time: {resume} asks anew"
+    assert (shown["why"], shown["next"]) == ("nobody answered in time", resume)
+
+
+def test_what_is_approved_is_not_asked_for_any_more(journal):
+    ask(journal, hours=1)
+    before = status_of(journal, RECOVERY)["next"]
+    given = {"hash": "ab12", "by": "Ada", "until": "2099-01-01T00:00:00+00:00", "how": "approved"}
+    journal.append(RECOVERY, Kind.APPROVED, {**given, "through": "command"})
+
+    shown = question_of(journal, RECOVERY)
+
+    resume = f"`recover resume {RECOVERY}`"
+    assert f"`recover approve {RECOVERY} --plan ab12 --by NAME`" in before
+    assert "it is approved and goes on by itself" in status_of(journal, RECOVERY)["next"]
+    assert (shown["given"], shown["why"]) == (["Ada"], "what was asked is approved")
+    assert shown["next"] == resume
+
+
+def test_the_question_of_a_run_that_was_called_off_is_taken_back(journal):
+    ask(journal, hours=1)
+    kept = SimpleNamespace(parameters={}, flow_run_id=RUN_ID)
+
+    assert is_called_off(kept, Standing("PAUSED", "Suspended", is_final=False))
+
+    assert "recover approve" not in status_of(journal, RECOVERY)["next"]
+    assert not question_of(journal, RECOVERY)["is_asked"]
