@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from blocks.ssh_host import SshHost
-from recovery.errors import Refused, UnreadableOutput
+from recovery.errors import Refused, Unreachable, UnreadableOutput
 from recovery.steps import probe
 from tasks.certificates.api import NOT_FOUND, OK, ApiAnswer, ask_api
 from tasks.certificates.cluster_config import CONFIG_MAP
@@ -21,6 +21,7 @@ from tasks.certificates.seen import ApiState
 from tasks.certificates.work import Node
 from tasks.kubeadm_nodes.order import Replacement
 
+SERVER_ERROR = 500
 INFO = "/api/v1/namespaces/kube-public/configmaps/cluster-info"
 OWN_LABELS = (  # of the kubelet, of kubeadm, of the cloud: they are made anew by themselves
     "kubernetes.io/hostname",
@@ -179,14 +180,16 @@ def node_now(host: SshHost, name: str) -> NodeObject | None:
     """The node of this name as it is now; none where there is none.
 
     Raises:
-        Refused: the API does not say.
-        Unreachable: the host gave no answer.
+        Refused: the API answers something else.
+        Unreachable: the host or its API gave no answer; asked again, it may.
     """
     answer = ask_api(host, {"node": f"{NODES}/{name}"})[0]["node"]
     if answer.status == NOT_FOUND:
         return None
+    said = answer.text.strip()[:200] or "no answer"
+    if not answer.status or answer.status >= SERVER_ERROR:
+        raise Unreachable(host.label, f"{NODES}/{name}", said)
     if answer.status != OK:
-        said = answer.text.strip()[:200] or "no answer"
         raise Refused(
             host.label,
             f"the API does not say whether there is a node {name}: {said}",

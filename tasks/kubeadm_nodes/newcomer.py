@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from blocks.ssh_host import SshHost
 from recovery.errors import Refused
 from recovery.steps import probe
+from tasks.certificates.catalogue import EtcdKind
 from tasks.certificates.judging import Reason
 from tasks.certificates.kubeadm import CONFIG_VERSIONS, Kubeadm, minor_of
 from tasks.certificates.look_lines import Lines, runtime_in
@@ -165,7 +166,7 @@ def refuse_unless_fit(
         *reasons_of_nodes(replacement, cluster),
         *reasons_against(newcomer, version),
         *(reasons_of_etcd(replacement, members) if replacement.is_control_plane else ()),
-        *reasons_of_survivors(survivors),
+        *reasons_of_survivors(replacement, cluster.acting, survivors),
     ]
     if reasons:
         remedies = dict.fromkeys(reason.remedy for reason in reasons)
@@ -215,11 +216,23 @@ def reasons_of_etcd(replacement: Replacement, members: Sequence[Member]) -> list
     return [Reason(f"{why}: {told(members)}", RECOVER_QUORUM)] if why else []
 
 
-def reasons_of_survivors(survivors: Sequence[Node]) -> list[Reason]:
-    """No kubectl where things are done."""
-    if any(one.seen.tools.get("kubectl") for one in survivors):
-        return []
-    return [Reason("there is no kubectl on the control-plane hosts", "Install it there")]
+def reasons_of_survivors(
+    replacement: Replacement, acting: Node, survivors: Sequence[Node]
+) -> list[Reason]:
+    """No kubectl where things are done; an etcd that is not kubeadm's."""
+    reasons = []
+    if not acting.seen.tools.get("kubectl"):
+        reasons.append(Reason(f"there is no kubectl on {acting.label}", "Install it there"))
+    foreign = [one.label for one in survivors if one.seen.etcd is not EtcdKind.STACKED]
+    if replacement.is_control_plane and foreign:
+        reasons.append(
+            Reason(
+                f"etcd is not kubeadm's on {', '.join(foreign)}",
+                "Replace its member by its own means, and the node through what keeps the cluster "
+                "(kubespray: its inventory)",
+            )
+        )
+    return reasons
 
 
 def refuse_to_join_beside_another_loss(replacement: Replacement) -> None:

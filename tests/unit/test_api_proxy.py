@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from recovery.errors import BadInput, Refused
+from recovery.errors import BadInput, NotVerified, Refused
 from recovery.verdict import Verdict
+from tasks.api_proxy import restarting
 from tasks.api_proxy.finding import (
     DueProxy,
     ProxyRestart,
@@ -20,6 +21,7 @@ from tasks.api_proxy.restarting import judge_restarted
 from tasks.certificates.seen import ApiState, Runtime, RuntimeKind
 from tests.lab.api_proxy import conf
 from tests.unit.certificates_seen import CRI, NoHost
+from tests.unit.test_certificates_acts import Told
 
 WELL = Proxy(
     "w1",
@@ -137,3 +139,26 @@ def test_a_restart_is_done_when_another_one_serves(was_well, fields, verdict):
 def test_no_time_at_all_is_no_time():
     with pytest.raises(BadInput, match="within_seconds"):
         within_of(0.5)
+
+
+def test_a_proxy_is_not_taken_down_once_no_api_server_answers_any_more(monkeypatch):
+    monkeypatch.setattr(restarting, "looked_at", lambda _: replace(WELL, servers=DEAD))
+    due = DueProxy("w1", CRI, ("old",), was_well=True, why="why")
+
+    with pytest.raises(Refused, match="no API server answers"):
+        restarting.refuse_unless_it_would_serve(ProxyRestart(NoHost(), due, 1))
+
+
+def test_a_proxy_that_does_not_serve_in_time_is_told(monkeypatch):
+    monkeypatch.setattr(restarting, "look_at_proxy", lambda _: replace(WELL, started_at=0.0))
+    due = DueProxy("w1", CRI, ("old",), was_well=False, why="why")
+
+    with pytest.raises(NotVerified, match="it does not run"):
+        restarting.restart_proxy.fn(ProxyRestart(Told(), due, 0.0))
+
+
+def test_a_proxy_that_was_left_alone_and_does_not_serve_ends_it(monkeypatch):
+    monkeypatch.setattr(restarting, "looked_at", lambda _: replace(WELL, unseen="no answer"))
+
+    with pytest.raises(NotVerified, match="no answer"):
+        restarting.proxy_serves.fn(NoHost())

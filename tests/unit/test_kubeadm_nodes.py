@@ -6,14 +6,17 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from recovery.errors import BadInput, UnreadableOutput
+from recovery.errors import BadInput, NotVerified, Refused, Unreachable, UnreadableOutput
 from recovery.secrecy.redaction import isolated_registry, redact
 from recovery.secrecy.secret import Secret
+from recovery.verdict import Verdict
 from tasks.certificates.api import OK, ApiAnswer
+from tasks.certificates.catalogue import EtcdKind
 from tasks.certificates.kubeadm import Kubeadm
 from tasks.certificates.quorum import Health, Member
-from tasks.certificates.seen import Runtime, RuntimeKind
-from tasks.kubeadm_nodes.cluster import Cluster, NodeObject, Taint, parse_info, parse_node
+from tasks.certificates.seen import ApiState, Runtime, RuntimeKind
+from tasks.kubeadm_nodes import cluster, joining, lost, membership, newcomer, removal
+from tasks.kubeadm_nodes.cluster import Cluster, NodeObject, Taint, node_now, parse_info, parse_node
 from tasks.kubeadm_nodes.joining import invitation_of, joining_of
 from tasks.kubeadm_nodes.lost import Lost
 from tasks.kubeadm_nodes.membership import why_no_join, why_not_removed
@@ -22,10 +25,13 @@ from tasks.kubeadm_nodes.newcomer import (
     reasons_against,
     reasons_of_etcd,
     reasons_of_nodes,
+    reasons_of_survivors,
 )
 from tasks.kubeadm_nodes.order import Replacement, replacement_of
 from tasks.kubeadm_nodes.removal import missing_in, patch_of
-from tests.unit.certificates_seen import CRI, NoHost, node_of
+from tests.unit.certificates_seen import CRI, NoHost, node_of, seen_host
+from tests.unit.test_certificates_acts import Told
+from tests.unit.test_certificates_look import encoded
 
 UP, DOWN, UNKNOWN = Health.HEALTHY, Health.UNHEALTHY, Health.UNKNOWN
 GPU = Taint("gpu", "yes", "NoExecute")
@@ -53,7 +59,7 @@ def members(*health, learner=None):
 
 
 @pytest.mark.parametrize(
-    ("health", "lost", "why"),
+    ("health", "gone", "why"),
     [
         ((UP, UP, DOWN), "3", ""),
         ((UP, UP, UNKNOWN), "3", ""),
@@ -69,8 +75,8 @@ def members(*health, learner=None):
         ((UP, UP), "", ""),
     ],
 )
-def test_a_member_is_removed_only_where_a_quorum_stands_before_and_after(health, lost, why):
-    found = why_not_removed(members(*health), lost)
+def test_a_member_is_removed_only_where_a_quorum_stands_before_and_after(health, gone, why):
+    found = why_not_removed(members(*health), gone)
 
     assert (why in found) if why else found == ""
 
@@ -128,11 +134,41 @@ def test_a_host_that_is_ready_is_taken():
 )
 def test_a_node_that_is_not_to_be_replaced_like_this_is_told_why(node, more, said):
     other = replace(NODE, name="cp9", uid="uid-9")
-    cluster = replace(CLUSTER, nodes=(replace(NODE, **node), other))
+    known = replace(CLUSTER, nodes=(replace(NODE, **node), other))
 
-    reasons = reasons_of_nodes(replace(WANTED, **more), cluster)
+    reasons = reasons_of_nodes(replace(WANTED, **more), known)
 
     assert any(said in f"{one.why}. {one.remedy}" for one in reasons)
+
+
+def test_without_kubectl_or_with_an_etcd_of_others_nothing_is_begun():
+    odd = node_of(seen_host(tools={}, etcd=EtcdKind.KUBESPRAY))
+
+    whys = [one.why for one in reasons_of_survivors(WANTED, odd, [odd])]
+
+    assert whys == ["there is no kubectl on root@cp1", "etcd is not kubeadm's on root@cp1"]
+    assert reasons_of_survivors(WANTED, node_of(), [node_of()]) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ("", Unreachable),
+        ("HTTP/1.0 503 No\r\n\r\netcd", Unreachable),
+        ("HTTP/1.0 403 No\r\n\r\nforbidden", Refused),
+    ],
+)
+def test_an_api_that_does_not_say_whether_a_node_is_there_says_not_that_it_is_gone(answer, error):
+    host = Told({"look": f"clock\t1.0\napi:node\thttp {encoded(answer)}\nclock\t1.1\n"})
+
+    with pytest.raises(error):
+        node_now(host, "cp3")
+
+
+def test_a_node_that_the_api_does_not_know_is_gone():
+    answer = encoded("HTTP/1.0 404 No\r\n\r\n{}")
+
+    assert node_now(Told({"look": f"clock\t1\napi:node\thttp {answer}\nclock\t1\n"}), "x") is None
 
 
 def test_of_labels_and_taints_only_those_that_somebody_gave_are_kept():
@@ -221,3 +257,88 @@ def test_bad_input_is_named(changes, field):
         replacement_of(**{**given, **changes}, is_control_plane=True)
 
     assert field in wrong.value.field
+
+
+LIVING = replace(WANTED, survivors=(NoHost("root@cp1"),), within_seconds=0.0)
+
+
+@pytest.mark.parametrize("now", [None, NODE, replace(NODE, uid="new")])
+def test_a_node_that_does_not_become_ready_is_told(monkeypatch, now):
+    monkeypatch.setattr(joining, "node_now", lambda *_: now)
+
+    with pytest.raises(NotVerified, match="the node cp3 to be Ready"):
+        joining.node_is_ready.fn(LIVING, LOST)
+
+
+@pytest.mark.parametrize(
+    ("now", "own", "verdict"),
+    [
+        (None, [], Verdict.NOT_DONE),
+        (NODE, [], Verdict.NOT_DONE),
+        (replace(NODE, uid="new"), members(UP, UP), Verdict.HALF_DONE),
+        (replace(NODE, uid="new"), members(UP, UP, UP, learner=3), Verdict.HALF_DONE),
+        (replace(NODE, uid="new"), members(UP, UP, DOWN), Verdict.HALF_DONE),
+        (replace(NODE, uid="new"), members(UP, UP, UP), Verdict.DONE),
+    ],
+)
+def test_a_control_plane_node_has_joined_when_its_member_votes(monkeypatch, now, own, verdict):
+    monkeypatch.setattr(joining, "node_now", lambda *_: now)
+    monkeypatch.setattr(joining, "members_seen", lambda _: own)
+
+    assert joining.is_joined(LIVING, LOST) is verdict
+
+
+@pytest.mark.parametrize("seen", [members(UP, DOWN), members(UP, UP, learner=2)])
+def test_an_etcd_that_is_not_whole_is_told(monkeypatch, seen):
+    monkeypatch.setattr(membership, "members_seen", lambda _: seen)
+
+    with pytest.raises(NotVerified, match="every member of etcd to be healthy and to vote"):
+        membership.etcd_is_whole.fn(LIVING)
+
+
+def test_the_quorum_is_asked_for_again_immediately_before(monkeypatch):
+    monkeypatch.setattr(membership, "members_seen", lambda _: members(UP, DOWN, DOWN))
+    monkeypatch.setattr(newcomer, "members_of", lambda _: members(UP, DOWN, DOWN))
+
+    with pytest.raises(Refused, match="no quorum"):
+        membership.refuse_to_lose_quorum(LIVING, LOST)
+    with pytest.raises(Refused, match="another member of etcd is missing: cp2"):
+        newcomer.refuse_to_join_beside_another_loss(LIVING)
+    monkeypatch.setattr(newcomer, "members_of", lambda _: [])
+    with pytest.raises(Refused, match="no member of etcd answers"):
+        newcomer.refuse_to_join_beside_another_loss(LIVING)
+
+
+@pytest.mark.parametrize(
+    ("seen", "verdict"),
+    [
+        (members(UP, UP), Verdict.DONE),
+        (members(UP, UP, DOWN), Verdict.NOT_DONE),
+        ([Member("root@cp1", "", "p1")], Verdict.UNKNOWN),
+    ],
+)
+def test_a_member_is_gone_only_by_a_list_of_members(monkeypatch, seen, verdict):
+    monkeypatch.setattr(membership, "members_seen", lambda _: seen)
+
+    assert membership.is_removed(LIVING, LOST) is verdict
+
+
+def test_a_node_that_has_come_back_is_not_deleted(monkeypatch):
+    monkeypatch.setattr(removal, "node_now", lambda *_: replace(NODE, is_ready=True))
+
+    with pytest.raises(Refused, match="is Ready again"):
+        removal.refuse_if_it_lives(LIVING, LOST)
+
+
+def test_a_node_that_nobody_knows_is_refused(monkeypatch):
+    monkeypatch.setattr(lost, "members_of", lambda _: members(UP, UP))
+
+    with pytest.raises(Refused, match="neither a node nor a member of etcd has that name"):
+        lost.lost_node.fn(replace(CLUSTER, nodes=()), LIVING)
+
+
+def test_without_an_api_server_nothing_is_asked():
+    silent = node_of(seen_host(api=ApiState.SILENT))
+
+    with pytest.raises(Refused, match="no API server of the hosts that were named answers"):
+        cluster.cluster_seen.fn([silent], LIVING)

@@ -6,12 +6,13 @@ from datetime import timedelta
 
 import pytest
 
-from recovery.errors import BadInput, Refused
+from recovery.errors import BadInput, NotVerified, Refused
 from recovery.verdict import Verdict
 from tasks.certificates.catalogue import Component
 from tasks.certificates.look_lines import Lines
 from tasks.certificates.reading import KeyState
 from tasks.certificates.seen import ApiState, Runtime, RuntimeKind
+from tasks.leaders import restarting
 from tasks.leaders.finding import Due, Restart, instances_due, within_of
 from tasks.leaders.instance import Health, Instance, Leader, parse_healthz
 from tasks.leaders.judging import reasons_against
@@ -29,6 +30,7 @@ from tests.unit.certificates_seen import (
     node_of,
     seen_host,
 )
+from tests.unit.test_certificates_acts import Told
 from tests.unit.test_certificates_look import encoded
 
 SCHEDULER = Component.SCHEDULER
@@ -172,3 +174,56 @@ def test_health_is_read_from_the_bare_answer(answer, health, said):
 def test_no_time_at_all_is_no_time():
     with pytest.raises(BadInput, match="within_seconds"):
         within_of(0)
+
+
+class Looked(Restart):
+    """A process that is seen as the test says, one look after the other."""
+
+    def look(self):
+        return self.seen.pop(0)
+
+
+def looked(*seen, host=None):
+    due = Due("cp1", "cp1", CRI, ("old",), was_well=False, why="why")
+    restart = Looked(host or NoHost(), due, SCHEDULER, 0.0)
+    object.__setattr__(restart, "seen", list(seen))
+    return restart
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"started_at": STARTED_AT + 60}, "it ended and was started again"),
+        ({"health": Health.SILENT}, "it runs, and is silent"),
+    ],
+)
+def test_one_that_does_not_stay_up_is_told(fields, said):
+    with pytest.raises(NotVerified, match=said):
+        restarting.stays_up.fn(looked(WELL, replace(WELL, **fields)), 0.0)
+
+
+def test_one_that_stays_up_is_told_by_its_answer():
+    assert restarting.stays_up.fn(looked(WELL, WELL), 0.0) == WELL.answer
+
+
+def test_a_lease_that_nobody_renews_is_told(monkeypatch):
+    monkeypatch.setattr(restarting, "leader_seen", lambda *_: STALE)
+
+    with pytest.raises(NotVerified, match="90 s ago"):
+        restarting.somebody_leads.fn([node_of()], SCHEDULER, 0.0)
+
+
+def test_one_that_was_left_alone_and_is_unwell_ends_it_with_what_mends_it(monkeypatch):
+    gone = replace(WELL, started_at=0.0, manifest="")
+    monkeypatch.setattr(restarting, "look_at_instance", lambda *_: gone)
+
+    with pytest.raises(NotVerified, match="kubeadm init phase control-plane scheduler"):
+        restarting.is_well.fn(node_of(), SCHEDULER)
+
+
+@pytest.mark.parametrize("exit_code", [3, 4])
+def test_no_pod_is_removed_that_nobody_starts_again(exit_code):
+    host = Told({"starts-again": "inactive"}, {"starts-again": exit_code})
+
+    with pytest.raises(Refused, match="nobody would start kube-scheduler again"):
+        restarting.refuse_unless_started_again(looked(host=host))
