@@ -169,7 +169,7 @@ def test_an_alert_from_before_what_is_remembered_starts_nothing(routes):
     assert decide(routes, old, NOW).kind is Kind.TOO_OLD
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(labels=st.dictionaries(st.text(), st.text()))
 def test_no_label_gets_further_than_into_comparisons(routes, labels):
     hostile = {**labels, "alertname": "RedisDown", "instance": "a:9121"}
