@@ -205,6 +205,7 @@ def test_a_run_is_suspended_with_its_plan_and_goes_on_when_the_form_is_answered(
     assert schema["properties"]["plan_hash"]["default"] == asked.plan_hash
     assert set(schema["required"]) == {"decision", "approver", "confirm"}
     assert run.removed == ["a.old"]
+    assert all(attempt.prefect_worker for attempt in run.history.attempts)
     (approval,) = run.history.approvals
     assert (approval.by, approval.how, approval.reason) == ("Ada", "approved", "they are old")
     assert approval.plan_hash == asked.plan_hash
