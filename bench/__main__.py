@@ -10,6 +10,7 @@ NAMES = (
     "migration",
     "ssh_50",
     "certificates",
+    "etcd_quorum",
     "kubernetes",
     "alerts",
 )

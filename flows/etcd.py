@@ -7,6 +7,7 @@ from recovery.declare import recovery
 from recovery.verdict import Danger
 from tasks.certificates.off_host import BackupKey
 from tasks.etcd import (
+    defragmenting,
     given,
     joining,
     off_host,
@@ -14,8 +15,10 @@ from tasks.etcd import (
     placing,
     proving,
     quorum_loss,
+    replacing,
     snapshot,
     standing_down,
+    triage,
 )
 from tasks.etcd.joining import Agreed
 from tasks.etcd.judging import Cure, Loss, Terms
@@ -27,7 +30,9 @@ from tasks.etcd.target import (
     etcd_cluster,
     etcd_hosts,
     etcd_target,
+    triage_target,
 )
+from tasks.etcd.triage import EtcdFinding
 
 RUNBOOK = "docs/runbooks/etcd.md"
 
@@ -83,7 +88,8 @@ def recover_etcd_quorum(  # noqa: PLR0913, PLR0917 (each is a field of the form)
         backup_key_file: File on the worker with 64 hex digits, to encrypt the snapshot with.
         survivor: Host whose data is to be used; empty: the one with the highest revision.
         lost: Hosts whose members are given up, though something is left of them.
-        accept: Names of what to accept, as the refusal prints them: off:HOST, revisions:NUMBER.
+        accept: Names of what to accept, as the refusal prints them: off:HOST, revisions:NUMBER,
+            no-hash.
         snapshot_file: Path on the worker of a snapshot to recover from, where no member has data.
         unit: The systemd unit of etcd on the hosts.
         off_host_copy: False leaves the snapshot on the host alone.
@@ -100,7 +106,7 @@ def recover_etcd_quorum(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     if loss.cure is Cure.START:
         return _start(cluster, loss)
     _keep(cluster, loss, terms, BackupKey(backup_key_file) if off_host_copy else None)
-    return _rebuild(cluster, loss)
+    return _rebuild(cluster, loss, terms)
 
 
 def _start(cluster: EtcdCluster, loss: Loss) -> QuorumRecovered:
@@ -116,7 +122,9 @@ def _keep(cluster: EtcdCluster, loss: Loss, terms: Terms, key: BackupKey | None)
     """Steps 4 to 6: a snapshot, off the host as well, and proven; nothing is stopped."""
     first = parts.survivor_of(cluster, loss)
     if terms.snapshot:
-        given.send_snapshot(first, given.given_file(terms.snapshot))
+        file = given.given_file(terms.snapshot)
+        given.refuse_unless_hash_is_there(file, terms)
+        given.send_snapshot(first, file)
     else:
         if key:
             off_host.refuse_unless_key_is_named(key)
@@ -127,14 +135,14 @@ def _keep(cluster: EtcdCluster, loss: Loss, terms: Terms, key: BackupKey | None)
     proving.refuse_if_older(first, terms, loss.highest)
 
 
-def _rebuild(cluster: EtcdCluster, loss: Loss) -> QuorumRecovered:
+def _rebuild(cluster: EtcdCluster, loss: Loss, terms: Terms) -> QuorumRecovered:
     """Steps 7 to 13: the old cluster out of the way, the survivor alone, then one by one."""
     first, others = parts.survivor_of(cluster, loss), parts.rejoining(cluster, loss)
     for part in others:
         standing_down.stand_down(part)
     placing.put_in_place(first)
     placing.start_survivor(first)
-    placing.holds_what_was_seen(first)
+    placing.holds_what_was_seen(first, terms)
     for part in others:
         joining.let_in(part)
         joining.start_joining(part)
@@ -142,3 +150,138 @@ def _rebuild(cluster: EtcdCluster, loss: Loss) -> QuorumRecovered:
     agreed = joining.all_agree([first, *others])
     kept = tuple(f"{part.label}:{part.aside}" for part in (first, *others))
     return QuorumRecovered(loss.saw, loss.cure, agreed, loss.may_be_lost, loss.away, kept)
+
+
+@dataclass(frozen=True)
+class MemberReplaced:
+    """What was found and what now holds; `kept` is where the data of before lies, if anywhere."""
+
+    found: str
+    host: str
+    now: Agreed
+    kept: str = ""
+
+
+@recovery(
+    runbook=RUNBOOK,
+    target=etcd_target,
+    parts=etcd_hosts,
+    answers=["etcdMembersDown"],
+    danger=Danger.DESTRUCTIVE,
+)
+def replace_etcd_member(  # noqa: PLR0913, PLR0917 (each is a field of the form)
+    hosts: HostsParameter,
+    host: str,
+    backup_key_file: str = "",
+    by: str = "",
+    accept: list[str] | None = None,
+    unit: str = UNIT,
+    off_host_copy: bool = True,  # noqa: FBT001, FBT002 (a field of the form)
+    copies_in: str = COPIES,
+) -> MemberReplaced:
+    """Take one lost member out of an etcd that has quorum, and let one join in its place.
+
+    A snapshot of a healthy member is taken, copied off its host and proven first. The new member
+    joins as a learner; the data of the old one is moved aside, never removed.
+
+    Args:
+        hosts: Those of all members, and that of the new one: inventory, file, or ssh:// URLs.
+        host: Host of the member that is replaced, as in hosts.
+        backup_key_file: File on the worker with 64 hex digits, to encrypt the snapshot with.
+        by: Host of the new member, with etcd installed and set up; empty: the same.
+        accept: Names of what to accept, as the refusal prints them: healthy:HOST.
+        unit: The systemd unit of etcd on the hosts.
+        off_host_copy: False leaves the snapshot on the host alone.
+        copies_in: Folder on the hosts for snapshot and former settings.
+
+    Runbook: docs/runbooks/etcd.md, steps 14 to 19.
+    """
+    cluster = etcd_cluster(hosts, unit, copies_in)
+    found = replacing.replacement_found(cluster, host, by, tuple(accept or ()))
+    first, new = replacing.asked_part(cluster, found), replacing.new_part(cluster, found)
+    key = BackupKey(backup_key_file) if off_host_copy else None
+    if key:
+        off_host.refuse_unless_key_is_named(key)
+    snapshot.take_snapshot(first)
+    if key:
+        off_host.copy_snapshot_off_host(first, key)
+    proving.prove_snapshot(first)
+    if found.listed is not None:
+        replacing.remove_member(first, found.listed)
+    if found.by != found.lost and found.is_reachable:
+        replacing.retire(replacing.old_part(cluster, found))
+    replacing.retire(new)
+    joining.let_in(new)
+    joining.start_joining(new)
+    joining.give_vote(new)
+    agreed = joining.all_agree(replacing.healthy_parts(cluster, found), replacing.away_of(found))
+    return MemberReplaced(found.saw, found.by, agreed, f"{new.label}:{new.aside}")
+
+
+@dataclass(frozen=True)
+class Defragmented:
+    """What was found, which members were defragmented in which order, and the bytes given back."""
+
+    found: str
+    hosts: tuple[str, ...] = ()
+    gained_bytes: int = 0
+    was_disarmed: bool = False
+
+
+@recovery(
+    runbook=RUNBOOK,
+    target=etcd_target,
+    parts=etcd_hosts,
+    answers=["etcdDatabaseQuotaLowSpace", "etcdDatabaseHighFragmentationRatio"],
+)
+def defragment_etcd(
+    hosts: HostsParameter,
+    all_members: bool = False,  # noqa: FBT001, FBT002 (a field of the form)
+    unit: str = UNIT,
+) -> Defragmented:
+    """Give back the space of deleted keys, member by member, the leader last; disarm the alarm.
+
+    Each member stands still meanwhile, and the next one waits until it serves again. Nothing is
+    done where less than half of a database is free, and no alarm is raised.
+
+    Args:
+        hosts: Those of all members: inventory, file, or ssh:// URLs.
+        all_members: Defragment them all, whether they need it or not.
+        unit: The systemd unit of etcd on the hosts.
+
+    Runbook: docs/runbooks/etcd.md, steps 20 to 22.
+    """
+    cluster = etcd_cluster(hosts, unit)
+    space = defragmenting.space_found(cluster, is_ordered=all_members)
+    parts_due = defragmenting.parts_of(cluster, space)
+    sizes = []
+    for part in parts_due:
+        defragmenting.defragment(part)
+        sizes.append(defragmenting.serves_again(part))
+    defragmenting.refuse_unless_room_was_made(cluster, space, sizes)
+    if space.has_alarm:
+        defragmenting.disarm(parts_due[-1])
+        defragmenting.prove_write(parts_due[-1])
+    gained = defragmenting.gained(space, sizes)
+    return Defragmented(space.saw, space.order, gained, space.has_alarm)
+
+
+@recovery(
+    runbook=RUNBOOK,
+    target=triage_target,
+    answers=["etcdMembersDown", "etcdHighNumberOfLeaderChanges", "etcdGRPCRequestsSlow"],
+    danger=Danger.READ,
+)
+def triage_etcd(hosts: HostsParameter, unit: str = UNIT) -> EtcdFinding:
+    """Look at every member of an etcd, say what is the matter, and name the recovery to run.
+
+    Changes nothing; works without quorum and with hosts away.
+
+    Args:
+        hosts: Those of all members, also of members that are gone: inventory, file, or ssh:// URLs.
+        unit: The systemd unit of etcd on the hosts.
+
+    Runbook: docs/runbooks/etcd.md, step 1 and the table of its diagnosis.
+    """
+    cluster = etcd_cluster(hosts, unit)
+    return triage.finding_of(cluster, hosts, triage.etcd_seen(cluster))

@@ -32,15 +32,15 @@ from tasks.workloads import scaling, waiting
 
 @dataclass(frozen=True)
 class Moved:
-    """What a move did: tables that differed and are equal now, and the cells compared to know it.
+    """What a move did: tables that were moved, and the cells that were compared and are equal.
 
     Nothing to move is no table and no cell. The dashboards are those imported from files. What is
     left to a person is to have Grafana run on MySQL, since nothing here changes what it is
     configured for, or to see that it does.
     """
 
-    tables_that_differed: int
-    cells_compared: int
+    tables_moved: int
+    cells_found_equal: int
     dashboard_files_imported: int
     left_to_person: list[str]
 

@@ -5,9 +5,17 @@ from dataclasses import dataclass
 from blocks.inventory import HostsParameter
 from recovery.declare import recovery
 from recovery.verdict import Danger
-from tasks.kubespray import editing, nodes, playbooks, reading, recovering, snapshots
+from tasks.kubespray import (
+    editing,
+    nodes,
+    orders,
+    playbooks,
+    reading,
+    recovering,
+    replacing,
+    snapshots,
+)
 from tasks.kubespray.nodes import Whole
-from tasks.kubespray.orders import recover_playbook, recovery_wish
 from tasks.kubespray.recovering import Finding
 from tasks.kubespray.target import kubespray, kubespray_parts, kubespray_target
 
@@ -28,7 +36,7 @@ class Recovered:
     runbook=RUNBOOK,
     target=kubespray_target,
     parts=kubespray_parts,
-    answers=["KubeAPIDown", "etcdInsufficientMembers"],
+    answers=["etcdInsufficientMembers"],
     danger=Danger.DESTRUCTIVE,
 )
 def recover_control_plane(  # noqa: PLR0913, PLR0917 (each is a field of the form)
@@ -67,8 +75,8 @@ def recover_control_plane(  # noqa: PLR0913, PLR0917 (each is a field of the for
     Runbook: docs/runbooks/kubespray.md, steps 1 to 10.
     """
     order = kubespray(project, inventory, hosts, deploy_host, ansible_playbook)
-    wish = recovery_wish(broken, new, etcd_snapshot, comes_back=comes_back)
-    playbook = recover_playbook(wish, etcd_retries, within_minutes)
+    wish = orders.recovery_wish(broken, new, etcd_snapshot, comes_back=comes_back)
+    playbook = orders.recover_playbook(wish, etcd_retries, within_minutes)
     with order.machine.session():
         found = reading.inventory_found(order, version)
         due = recovering.recovery_due(order, found, wish)
@@ -80,9 +88,135 @@ def recover_control_plane(  # noqa: PLR0913, PLR0917 (each is a field of the for
         snapshots.keep_snapshot(order, found, due)
         editing.save_inventory(order, due.change, "before the playbook")
         editing.edit_inventory(order, due.change, "before the playbook")
+        playbooks.run_playbook(order, orders.control_plane_facts_playbook(within_minutes))
         playbooks.run_playbook(order, playbook)
         now = nodes.is_whole(order, found.layout, due.members, due.nodes, due.gone, 600)
         editing.edit_inventory(order, due.closing, "after the playbook")
         return Recovered(
             due.finding, now, editing.copy_of(order, due.change), snapshots.snapshot_path()
         )
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """What was found and what now holds. `inventory` is where the former one is kept."""
+
+    finding: str
+    now: Whole
+    inventory: str = ""
+
+
+@recovery(
+    runbook=RUNBOOK,
+    target=kubespray_target,
+    parts=kubespray_parts,
+    answers=(),
+    danger=Danger.DESTRUCTIVE,
+)
+def replace_worker_node(  # noqa: PLR0913, PLR0917 (each is a field of the form)
+    project: str,
+    inventory: str,
+    hosts: HostsParameter,
+    old: str,
+    new: str,
+    old_is_gone: bool = False,  # noqa: FBT001, FBT002 (a field of the form)
+    deploy_host: HostsParameter = "",
+    ansible_playbook: str = "ansible-playbook",
+    version: str = "",
+    within_minutes: int = 240,
+) -> Replaced:
+    """Replace a worker: the new one joins and is Ready before the old one is drained and removed.
+
+    Args:
+        project: Folder of the kubespray checkout, on the machine that runs the playbooks.
+        inventory: Path of the inventory file there, ini or YAML.
+        hosts: Inventory block, file, or ssh:// URLs of hosts of the control plane.
+        old: Name of the worker in the inventory.
+        new: The host that takes its place, as a line: node9 ansible_host=10.0.0.9.
+        old_is_gone: It does not answer any more: it is neither drained nor reset.
+        deploy_host: Where the checkout is, over SSH; empty: on the worker itself.
+        ansible_playbook: The program, or its absolute path.
+        version: Tag that the cluster was built with; empty: not compared.
+        within_minutes: How long each playbook may take.
+
+    Runbook: docs/runbooks/kubespray.md, steps 1 and 11 to 16.
+    """
+    order = kubespray(project, inventory, hosts, deploy_host, ansible_playbook)
+    wish = orders.replacement_wish(old, new, is_gone=old_is_gone)
+    with order.machine.session():
+        found = reading.inventory_found(order, version)
+        due = replacing.worker_due(order, found, wish)
+        if due.finding is Finding.BROKEN:
+            replacing.refuse_unless_as_said(order, found, wish)
+            editing.save_inventory(order, due.first, "before")
+            editing.edit_inventory(order, due.first, "with both")
+            playbooks.run_playbook(order, orders.facts_playbook(wish, within_minutes))
+            playbooks.run_playbook(order, orders.scale_playbook(wish, within_minutes))
+            nodes.is_whole(order, found.layout, (), due.nodes, (), 600)
+            playbooks.run_playbook(order, orders.remove_playbook(wish, due, within_minutes))
+        now = nodes.is_whole(order, found.layout, (), due.nodes, (wish.old,), 600)
+        editing.edit_inventory(order, due.second, "without the old")
+        return Replaced(due.finding, now, editing.copy_of(order, due.first))
+
+
+@recovery(
+    runbook=RUNBOOK,
+    target=kubespray_target,
+    parts=kubespray_parts,
+    answers=["etcdMembersDown"],
+    danger=Danger.DESTRUCTIVE,
+)
+def replace_control_plane_node(  # noqa: PLR0913, PLR0917 (each is a field of the form)
+    project: str,
+    inventory: str,
+    hosts: HostsParameter,
+    old: str,
+    new: str,
+    old_is_gone: bool = False,  # noqa: FBT001, FBT002 (a field of the form)
+    etcd_retries: int = 10,
+    deploy_host: HostsParameter = "",
+    ansible_playbook: str = "ansible-playbook",
+    version: str = "",
+    within_minutes: int = 240,
+) -> Replaced:
+    """Replace a host of the control plane or of etcd while the others keep the quorum.
+
+    One that lives stays until the new one is a healthy member and Ready; one that is gone leaves
+    first. The first of its group is moved back before.
+
+    Args:
+        project: Folder of the kubespray checkout, on the machine that runs the playbooks.
+        inventory: Path of the inventory file there, ini or YAML.
+        hosts: Inventory block, file, or ssh:// URLs of all other hosts of etcd.
+        old: Name of the host in the inventory.
+        new: The host that takes its place, as a line: node9 ansible_host=10.0.0.9.
+        old_is_gone: It does not answer any more: it is neither drained nor reset.
+        etcd_retries: How often a role asks etcd before it gives up.
+        deploy_host: Where the checkout is, over SSH; empty: on the worker itself.
+        ansible_playbook: The program, or its absolute path.
+        version: Tag that the cluster was built with; empty: not compared.
+        within_minutes: How long each playbook may take.
+
+    Runbook: docs/runbooks/kubespray.md, steps 1 and 11 to 16.
+    """
+    order = kubespray(project, inventory, hosts, deploy_host, ansible_playbook)
+    wish = orders.replacement_wish(old, new, is_gone=old_is_gone)
+    with order.machine.session():
+        found = reading.inventory_found(order, version)
+        due = replacing.control_plane_due(order, found, wish)
+        if due.finding is Finding.BROKEN:
+            replacing.refuse_unless_as_said(order, found, wish)
+            editing.save_inventory(order, due.first, "before")
+            editing.edit_inventory(order, due.first, "names pinned")
+            if not wish.is_gone:
+                joining = orders.joining_playbook(due, etcd_retries, within_minutes)
+                playbooks.run_playbook(order, joining)
+                meanwhile = due.members_with(wish.old)
+                nodes.is_whole(order, found.layout, meanwhile, due.nodes, (), 600)
+            replacing.refuse_unless_quorum_stands(order, found, due, wish)
+            playbooks.run_playbook(order, orders.remove_playbook(wish, due, within_minutes))
+            editing.edit_inventory(order, due.second, "without the old")
+            ending = orders.settling_playbook(etcd_retries, within_minutes)
+            playbooks.run_playbook(order, ending)
+        now = nodes.is_whole(order, found.layout, due.members, due.nodes, (wish.old,), 600)
+        return Replaced(due.finding, now, editing.copy_of(order, due.first))

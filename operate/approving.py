@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from operate.waking import wake
-from recovery.approval.approvers import Count, Rule, approvers, counted, known_as
+from recovery.approval.approvers import Count, approvers, count_of, known_as
 from recovery.approval.proof import code_for, key_line
 from recovery.approval.seeking import until_of_new
 from recovery.errors import BadInput, Refused
@@ -17,7 +17,6 @@ from recovery.journal.store import Journal
 from recovery.notices.notice import Notice, Occasion
 from recovery.notices.sending import notify, wait_until_sent
 from recovery.secrecy.secret import Secret
-from recovery.verdict import Danger
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,20 @@ def question_of(journal: Journal, recovery_id: str) -> dict[str, Any]:
     is_open = asked is not None and _is_open(history, asked)
     plan_hash = asked.plan_hash if asked is not None else history.plan.get("hash", "")
     plan = (asked.plan if asked is not None else {}) or history.plans.get(plan_hash, {})
-    count = _count(history, asked, plan_hash)
+    count = count_of(history, asked, plan_hash)
+    why, following = "nothing is asked now", ""
+    if asked is not None and is_open:
+        why, following = asked.why, f"`recover approve {recovery_id} --plan {plan_hash} --by NAME`"
+        if not count.missing:
+            why, following = "what was asked is approved", _resumed(history, asked)
+        elif asked.is_over:
+            why, following = "nobody answered in time", _resumed(history, asked)
     return {
         "id": recovery_id,
         "flow": history.flow,
         "target": history.target,
         "is_asked": is_open,
-        "why": asked.why if asked is not None and is_open else "nothing is asked now",
+        "why": why,
         "plan_hash": plan_hash,
         "goes_back": asked.goes_back if asked is not None else False,
         "requested_by": history.requested_by,
@@ -53,7 +59,7 @@ def question_of(journal: Journal, recovery_id: str) -> dict[str, Any]:
         "missing": count.missing if is_open else 0,
         "until": asked.until if asked is not None else "",
         "plan": plan,
-        "next": f"`recover approve {recovery_id} --plan {plan_hash} --by NAME`" if is_open else "",
+        "next": following,
     }
 
 
@@ -77,7 +83,7 @@ def say(journal: Journal, recovery_id: str, consent: Consent) -> dict[str, Any]:
         told = f"{by} rejected plan {consent.plan_hash}"
     else:
         told = f"{by} approved plan {consent.plan_hash}"
-        if by not in _count(history, asked, consent.plan_hash).persons or code:
+        if by not in count_of(history, asked, consent.plan_hash).persons or code:
             body = {
                 "hash": consent.plan_hash,
                 "by": by,
@@ -90,7 +96,7 @@ def say(journal: Journal, recovery_id: str, consent: Consent) -> dict[str, Any]:
             }
             journal.append(recovery_id, Kind.APPROVED, body)
     history = _history_of(journal, recovery_id)
-    count = _count(history, asked, consent.plan_hash)
+    count = count_of(history, asked, consent.plan_hash)
     _tell(journal, history, consent, told)
     return {
         "id": recovery_id,
@@ -134,13 +140,7 @@ def _goes_on(history: History, consent: Consent, count: Count, by: str) -> dict[
     """What becomes of it now: the run that waits is woken, or what to type."""
     recovery_id = history.recovery_id
     more = f"`recover approve {recovery_id} --plan {consent.plan_hash} --by NAME` by another person"
-    asked = history.consents.asked
-    goes_back = asked is not None and asked.goes_back
-    usual = (
-        f"`recover undo {recovery_id} --by NAME`"
-        if goes_back
-        else f"`recover resume {recovery_id}`"
-    )
+    usual = _resumed(history, history.consents.asked)
     if count.missing and not consent.rejects:
         return {"run": "", "next": more}
     waiting = history.consents.waiting(consent.plan_hash)
@@ -156,6 +156,13 @@ def _goes_on(history: History, consent: Consent, count: Count, by: str) -> dict[
     else:
         following = next((one.next for one in woken if one.next), usual)
     return {"run": "; ".join(told), "next": following}
+
+
+def _resumed(history: History, asked: Asked | None) -> str:
+    """What goes on with it where no run does by itself."""
+    if asked is not None and asked.goes_back:
+        return f"`recover undo {history.recovery_id} --by NAME`"
+    return f"`recover resume {history.recovery_id}`"
 
 
 def _history_of(journal: Journal, recovery_id: str) -> History:
@@ -188,16 +195,6 @@ def _refuse_unless_asked(history: History, asked: Asked | None, plan_hash: str) 
             f"recovery {history.recovery_id} has come to its end ({last})",
             "There is nothing left to consent to",
         )
-
-
-def _rule(asked: Asked | None) -> Rule:
-    needs, of = (asked.needs, asked.of) if asked is not None else (1, ())
-    return Rule(danger=Danger.DESTRUCTIVE, needs=needs, of=of)
-
-
-def _count(history: History, asked: Asked | None, plan_hash: str) -> Count:
-    standing = history.consents.standing(plan_hash)
-    return counted(_rule(asked), standing, history.requested_by)
 
 
 def _known(asked: Asked | None, by: str) -> str:

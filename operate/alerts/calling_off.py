@@ -2,8 +2,20 @@
 
 from operate.alerts.kept import Kept
 from operate.alerts.prefect_runs import Standing
+from recovery.journal.events import Kind
+from recovery.journal.history import read_history
 from recovery.journal.opening import open_journal
+from recovery.journal.store import Journal
 from recovery.run import recovery_id_of
+
+
+def _take_back_question(journal: Journal, recovery_id: str, flow_run_id: str) -> None:
+    history = read_history(journal.events(recovery_id))
+    asked = history.consents.open_question(flow_run_id) if history is not None else None
+    if asked is not None:
+        body = {"key": asked.key, "hash": asked.plan_hash, "by": "the receiver of alerts"}
+        why = "its alert was resolved, and its run is cancelled"
+        journal.append(recovery_id, Kind.DISREGARDED, {**body, "why": why})
 
 
 def is_called_off(kept: Kept, standing: Standing) -> bool:
@@ -23,6 +35,9 @@ def is_called_off(kept: Kept, standing: Standing) -> bool:
         events = journal.events(recovery_id)
         if not events:
             return standing.type != "RUNNING"
-        return journal.withdraw(events[0].body.get("target", ""), recovery_id)
+        if not journal.withdraw(events[0].body.get("target", ""), recovery_id):
+            return False
+        _take_back_question(journal, recovery_id, kept.flow_run_id)
+        return True
     finally:
         journal.close()

@@ -112,7 +112,7 @@ def list_(
         from operate.alerts.telling import listed
 
         rows = listed(store, state, limit)
-        to.give(rows, lambda console: show_alerts(console, rows))
+        to.give(rows, lambda console: show_alerts(console, rows, state))
 
 
 @alerts_app.command()
@@ -139,7 +139,7 @@ def release(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Let an alert that was left to a person start its run after all."""
+    """Let an alert start its run that was left to a person, cools down or is flapping."""
     from operate.endings import answering
 
     with answering(as_json=as_json, debug=debug, next_command="recover alerts list") as to:

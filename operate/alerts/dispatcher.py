@@ -8,21 +8,25 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from operate.alerts.calling_off import is_called_off
-from operate.alerts.guards import NEITHER, WELL, AskPerson, Hold, Join, may_start
-from operate.alerts.kept import Kept, State
+from operate.alerts.guards import AskPerson, Hold, Join, may_start
+from operate.alerts.kept import NEITHER, WELL, Kept, State
 from operate.alerts.notices import Notice, Notifier
 from operate.alerts.prefect_runs import Runs, Standing, Submission
 from operate.alerts.routes import Routes
-from operate.alerts.routing import REMEMBERED, Kind, decide
+from operate.alerts.routing import REMEMBERED, REQUESTER, Kind, decide
 from operate.alerts.store import AlertStore
 from operate.alerts.watchdog import Watch
 from recovery.errors import BadInput, RecoveryError
+from recovery.run import recovery_id_of
 from recovery.secrecy.redaction import redact
 
 LOOKS_EVERY_SECONDS = 2.0
 WAITS_AT_MOST_SECONDS = 30.0
 DEPLOYED_AGAIN_SECONDS = 60.0
 TIDIES_EVERY_SECONDS = 3600.0
+SEES_AGAIN_SECONDS = 30.0
+BEGUN_AGAIN_MAX = 7 * 86_400.0  # a run that ended longer ago, s, is not looked at again
+CANCELS = ("CANCELLING", "CANCELLED")
 NOT_ROUTED_MAX = 20_000
 PAGE = 100
 logger = logging.getLogger("recovery.alerts")
@@ -44,7 +48,8 @@ class Dispatcher:
         self.news = threading.Event()
         self._is_ended = threading.Event()
         self._watch = Watch(self.store, self.routes.watchdog, self.notifier, self.clock())
-        self._tidied_at = 0.0
+        self._tidied_at = self._seen_again_at = 0.0
+        self._is_first_pass = True
 
     def run(self) -> None:
         """Work until `end` is called; the server may be away for as long as it likes."""
@@ -80,8 +85,12 @@ class Dispatcher:
         """
         if not self.store.is_alone():
             return  # another receiver starts the runs; this one takes over when it ends
+        if self._is_first_pass:  # the file of routes may have changed since it was weighed
+            self.store.weigh_anew()
+            self._is_first_pass = False
         self._watch.look(self.clock())
         self._settle_reserved()
+        self._see_again()
         self._follow()
         after = 0
         while page := self.store.due(self.clock(), after, PAGE):
@@ -163,7 +172,9 @@ class Dispatcher:
             standing = standings.get(kept.flow_run_id, Standing("", "Deleted", is_final=True))
             is_wanted = standing.is_final or self._is_wanted(kept)
             if not is_wanted and is_called_off(kept, standing):
-                self.runs.cancel(kept.flow_run_id)
+                who = kept.parameters.get(REQUESTER) or "its alert"
+                why = f"{who} was resolved before anything was done; *Retry* asks anew"
+                self.runs.cancel(kept.flow_run_id, why)
                 reason = "it was resolved before its run had acted: cancelled"
                 self.store.call_off(kept.flow_run_id, reason)
                 logger.info("flow run %s was cancelled: %s", kept.flow_run_id, reason)
@@ -171,7 +182,21 @@ class Dispatcher:
                 self._note(kept, standing)
 
     def _is_wanted(self, kept: Kept) -> bool:
+        if kept.ended_at:
+            return True  # a person has begun it again: that is no longer up to the alert
         return any(one.is_firing for one in self.store.alerts_of(kept.flow_run_id))
+
+    def _see_again(self) -> None:
+        """Follow the runs once more that had ended and were begun again, as by *Retry*."""
+        now = self.clock()
+        if now - self._seen_again_at < SEES_AGAIN_SECONDS:
+            return
+        self._seen_again_at = now
+        ended = {kept.flow_run_id: kept for kept in self.store.ended_unwell(now - BEGUN_AGAIN_MAX)}
+        standings = self.runs.standings(list(ended)) if ended else {}
+        for flow_run_id, standing in standings.items():
+            if not _is_as_known(ended[flow_run_id], standing):
+                self.store.take_up(flow_run_id, "somebody began its run again", now)
 
     def _note(self, kept: Kept, standing: Standing) -> None:
         outcome = standing.name if standing.is_final else ""
@@ -180,14 +205,24 @@ class Dispatcher:
             text = f"flow run {kept.flow_run_id} ended as {outcome}; `recover status` says more"
             self._tell(kept, f"{kept.work}: {outcome}", text)
         elif standing.type == "PAUSED" and kept.run_state != "PAUSED":
-            text = f"flow run {kept.flow_run_id} waits for an answer in the Prefect UI"
+            text = (
+                f"flow run {kept.flow_run_id} waits for an answer in the Prefect UI, or by "
+                f"`recover approve {recovery_id_of(kept.flow_run_id)}`"
+            )
             self._tell(kept, f"{kept.work} asks a person", text)
 
     def _tell(self, kept: Kept, subject: str, text: str) -> None:
-        self.notifier.tell(Notice(subject, f"{text} (route {kept.route})", kept.severity))
+        told = f"{text} (route {kept.route})"
+        self.notifier.tell(Notice(subject, told, kept.severity, kept.flow_run_id))
 
     def _tidy(self) -> None:
         now = self.clock()
         if now - self._tidied_at > TIDIES_EVERY_SECONDS:
             self._tidied_at = now
             self.store.forget(now - REMEMBERED.total_seconds(), NOT_ROUTED_MAX)
+
+
+def _is_as_known(kept: Kept, standing: Standing) -> bool:
+    if kept.state is State.CANCELLED:
+        return standing.type in CANCELS
+    return standing.is_final and standing.name == kept.outcome

@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from operate.alerts.kept import Kept, State
+from operate.alerts.kept import NEITHER, WELL, Kept, State
 from operate.alerts.routes import Guard, Limits, Routes
-from operate.alerts.routing import Decision
+from operate.alerts.routing import Decision, repairs
 from operate.alerts.store import AlertStore
 
 ASKS_AGAIN_SECONDS = 15.0
 HOUR_SECONDS = 3600.0
-WELL = ("Recovered", "Planned", "Completed", "Undone")
-NEITHER = ("Cancelled", "Deleted")
+COOL_DOWN, FLAPPING = "cool-down", "flapping"
+RELEASABLE = (COOL_DOWN, FLAPPING)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def may_start(
         if until := window.open_until(kept.labels, moment):
             return Hold(f"maintenance {window.name} until {until:%F %R} UTC", until.timestamp())
     runs = store.runs_on(work, now - max(guard.strikes_within_seconds, guard.cool_down_seconds))
-    alike = [run for run in runs if dict(run.parameters) == dict(decision.parameters)]
+    alike = [run for run in runs if repairs(run.parameters) == repairs(decision.parameters)]
     for run in runs:
         if run.state is State.STARTED:
             reason = f"busy: another run of {work} is on its way"
@@ -65,11 +65,30 @@ def may_start(
         return held
     if reason := _struck_out(runs, guard, kept, now):
         return AskPerson(reason)
-    last = runs[0].started_at if runs else 0.0
-    if last + guard.cool_down_seconds > now and kept.released_at < last:
-        reason = f"cool-down: {work} was started {now - last:.0f} s ago"
-        return Hold(reason, last + guard.cool_down_seconds)
+    if held := _cooling_down(runs, guard, kept, now):
+        return held
     return _within_limits(store, routes.limits, work, now)
+
+
+def is_releasable(kept: Kept) -> bool:
+    """Whether a person may let it go on: it was left to one, cools down, or is flapping.
+
+    Limits, maintenance and another run on the target are about more than this alert.
+    """
+    if kept.state is State.WAITING:
+        return kept.reason.partition(":")[0] in RELEASABLE
+    return kept.state is State.NEEDS_PERSON
+
+
+def _cooling_down(runs: list[Kept], guard: Guard, kept: Kept, now: float) -> Hold | None:
+    """Hold it for what was started lately; a run that was called off has done nothing."""
+    begun = (run.started_at for run in runs if run.state is not State.CANCELLED)
+    last = next(begun, 0.0)  # latest first
+    until = last + guard.cool_down_seconds
+    if until <= now or kept.released_at >= last:
+        return None
+    at, to = (datetime.fromtimestamp(one, UTC) for one in (last, until))
+    return Hold(f"{COOL_DOWN}: a run was started at {at:%T}; it waits until {to:%T} UTC", until)
 
 
 def _flapping(store: AlertStore, guard: Guard, kept: Kept, now: float) -> Hold | None:
@@ -80,8 +99,8 @@ def _flapping(store: AlertStore, guard: Guard, kept: Kept, now: float) -> Hold |
     if episodes < guard.flap_episodes or steady_at <= now:
         return None
     reason = (
-        f"flapping: {episodes} episodes within {guard.flap_within_seconds} s; it starts something "
-        f"once it has fired for {guard.flap_steady_seconds} s"
+        f"{FLAPPING}: {episodes} episodes within {guard.flap_within_seconds} s; it starts "
+        f"something if it fires until {datetime.fromtimestamp(steady_at, UTC):%T} UTC"
     )
     return Hold(reason, steady_at, tells=True)
 

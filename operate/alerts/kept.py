@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Protocol, Self
 
-from operate.alerts.payload import Alert
+from operate.alerts.payload import Alert, written
 
 
 class State(StrEnum):
@@ -24,6 +25,14 @@ class State(StrEnum):
     NOT_ROUTED = "not-routed"
 
 
+ASKS_PERSON = "asks-person"
+STANDS = (*State, ASKS_PERSON)
+STANDS_SQL = (
+    f"case when state = '{State.STARTED}' and run_state = 'PAUSED' "
+    f"then '{ASKS_PERSON}' else state end"
+)
+WELL = ("Recovered", "Planned", "Completed", "Undone")
+NEITHER = ("Cancelled", "Deleted")
 WITHOUT_RUN = (State.CANCELLED, State.RESOLVED, State.NOT_ROUTED)
 
 
@@ -50,7 +59,12 @@ class Database(Protocol):
 
 @dataclass(frozen=True)
 class Kept:
-    """One alert as it is remembered. Moments are seconds since 1970, 0 where there was none."""
+    """One alert as it is remembered. Moments are seconds since 1970, 0 where there was none.
+
+    Attributes:
+        ended_at: when its run ended, the last time; a run that has ended and goes on was begun
+            again by a person.
+    """
 
     seq: int
     fingerprint: str
@@ -93,6 +107,17 @@ class Kept:
     def alert(self) -> Alert:
         """The alert as it was read."""
         return Alert(self.fingerprint, self.starts_at, self.is_firing, self.labels)
+
+    @property
+    def began_at(self) -> str:
+        """When the episode began; not after it was heard of, whatever its sender's clock says."""
+        return min(self.starts_at, written(datetime.fromtimestamp(self.received_at, UTC)))
+
+    @property
+    def stands(self) -> str:
+        """Where it stands, as it is shown: a run that waits for an answer asks a person."""
+        is_asking = self.state is State.STARTED and self.run_state == "PAUSED"
+        return ASKS_PERSON if is_asking else str(self.state)
 
     @property
     def idempotency_key(self) -> str:

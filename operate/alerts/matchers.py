@@ -18,6 +18,7 @@ WRITTEN = re.compile(
     rf"(?P<operator>=~|!~|!=|=)\s*(?P<value>{QUOTED}|[^\"\s,{{}}][^\",{{}}]*?|)\s*"
 )
 ESCAPED = re.compile(r"\\(.)")
+LITERAL = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 PATTERNS = ("=~", "!~")
 
 
@@ -38,6 +39,13 @@ class Matcher:
         else:
             is_so = seen == self.value
         return is_so != self.operator.startswith("!")
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The values it names one by one, as the file spells them; none where it is wider."""
+        values = self.value.split("|") if self.operator == "=~" else [self.value]
+        is_literal = all(LITERAL.fullmatch(value) for value in values)
+        return tuple(values) if is_literal and self.operator in ("=", "=~") else ()
 
     def __str__(self) -> str:
         """Write it as in the file."""

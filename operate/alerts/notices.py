@@ -14,11 +14,19 @@ logger = logging.getLogger("recovery.alerts")
 
 @dataclass(frozen=True)
 class Notice:
-    """What a person is told. `severity` is that of the route, or `critical` for our own alarms."""
+    """What a person is told.
+
+    Attributes:
+        subject: about what.
+        text: what happened.
+        severity: that of the route, or `critical` for our own alarms.
+        flow_run_id: the run it is about, for a link to the UI.
+    """
 
     subject: str
     text: str
     severity: str = "warning"
+    flow_run_id: str = ""
 
 
 class Notifier(Protocol):
@@ -34,5 +42,9 @@ class PeopleNotifier:
     def tell(self, notice: Notice) -> None:
         """See Notifier."""
         level = logging.ERROR if notice.severity == "critical" else logging.WARNING
-        logger.log(level, "%s: %s", redact(notice.subject), redact(notice.text))
-        notify(Sent(Occasion.ALARM, f"{notice.subject}: {notice.text}"))
+        sent = Sent(
+            Occasion.ALARM, f"{notice.subject}: {notice.text}", flow_run_id=notice.flow_run_id
+        )
+        link = f"; see {sent.link}" if sent.link else ""
+        logger.log(level, "%s: %s%s", redact(notice.subject), redact(notice.text), redact(link))
+        notify(sent)

@@ -120,14 +120,14 @@ def _alert(one: Any, group: Mapping[str, Any], now: datetime) -> Alert:
     is_firing = _is_firing(one, group, ends_at is not None and ends_at <= now)
     return Alert(
         fingerprint=_fingerprint(one, labels),
-        starts_at=_written(starts_at),
+        starts_at=written(starts_at),
         is_firing=is_firing,
         labels=labels,
-        ends_at="" if is_firing else _written(min(ends_at or now, now)),
+        ends_at="" if is_firing else written(min(ends_at or now, now)),
     )
 
 
-def _written(moment: datetime) -> str:
+def written(moment: datetime) -> str:
     """Write a moment so that texts are in the order of the moments."""
     return moment.isoformat(timespec="microseconds")
 

@@ -16,7 +16,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import Cancelling
+from prefect.states import Cancelled, Cancelling
 
 from operate.server import api_url
 from recovery.errors import BadInput, Unreachable
@@ -69,8 +69,8 @@ class Runs(Protocol):
     def standings(self, ids: Sequence[str]) -> dict[str, Standing]:
         """How far these runs are, by id; runs that are gone are left out."""
 
-    def cancel(self, flow_run_id: str) -> None:
-        """Cancel a run; nothing happens where it has ended or is gone."""
+    def cancel(self, flow_run_id: str, why: str) -> None:
+        """Cancel a run, and say there why; nothing happens where it has ended or is gone."""
 
 
 class PrefectRuns:
@@ -170,11 +170,14 @@ class PrefectRuns:
             raise self._away("reading runs", error) from error
         return {str(run.id): _standing(run.state) for run in found}
 
-    def cancel(self, flow_run_id: str) -> None:
-        """See Runs."""
+    def cancel(self, flow_run_id: str, why: str) -> None:
+        """See Runs. Where nothing runs, the server cancels at once and leaves the message out."""
         client = self._asked()
         try:
-            client.set_flow_run_state(UUID(flow_run_id), Cancelling())
+            cancelling: State[Any] = Cancelling(message=why)
+            state = client.set_flow_run_state(UUID(flow_run_id), cancelling).state
+            if state is not None and state.is_cancelled() and not state.message:
+                client.set_flow_run_state(UUID(flow_run_id), Cancelled(message=why))
         except ObjectNotFound:
             return
         except httpx.HTTPError as error:

@@ -9,9 +9,11 @@ from typing import Any
 from operate.alerts.matchers import all_fit
 from operate.alerts.payload import Alert
 from operate.alerts.routes import Guard, Mode, Route, Routes, Target
+from recovery.approval.approvers import asked_by_alert
 from recovery.values import shortly
 
 REMEMBERED = timedelta(days=90)
+REQUESTER = "requested_by"
 
 
 class Kind(StrEnum):
@@ -87,10 +89,21 @@ def _on_route(route: Route, alert: Alert, reasons: list[str], now: datetime) -> 
     if datetime.fromisoformat(alert.starts_at) < now.astimezone(UTC) - REMEMBERED:
         days = f"it began more than {REMEMBERED.days} days ago, which is not remembered"
         return Decision(Kind.TOO_OLD, [*reasons, days], route, target)
-    parameters = {**route.parameters, **target.parameters}
+    parameters = {**route.parameters, **target.parameters, REQUESTER: requester(route, alert)}
     if route.mode is Mode.TRIAGE:
         parameters["plan_only"] = True
         reasons.append(f"triage: {route.flow} is walked, and changes nothing")
     else:
         reasons.append(f"{route.flow} is started, with no consent to a plan")
     return Decision(Kind.RUN, reasons, route, target, parameters)
+
+
+def requester(route: Route, alert: Alert) -> str:
+    """Who asks for the recovery, in words of the file: the label itself goes nowhere."""
+    named = [value for one in route.matchers if one.label == "alertname" for value in one.named]
+    return asked_by_alert(next((one for one in named if one == alert.name), ""), route.name)
+
+
+def repairs(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run is given to repair, whoever asks for it: what is alike in it shares a run."""
+    return {name: value for name, value in parameters.items() if name != REQUESTER}

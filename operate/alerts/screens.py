@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from operate.alerts.kept import ASKS_PERSON
+
 
 def show_rehearsal(console: Console, told: Mapping[str, Any]) -> None:
     """Show what each alert of a payload would do, and why."""
@@ -26,18 +28,17 @@ def show_rehearsal(console: Console, told: Mapping[str, Any]) -> None:
         console.print(Text(f"note: {remark}", style="yellow"))
 
 
-def show_alerts(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Show alerts as a table, latest first."""
+def show_alerts(console: Console, rows: Sequence[Mapping[str, Any]], state: str = "") -> None:
+    """Show alerts as a table, latest first. `state` is what was asked for, if anything."""
     if not rows:
-        console.print("no alert was heard of")
+        console.print(f"no alert is in state {state}" if state else "no alert was heard of")
         return
     table = Table(box=None, pad_edge=False)
-    for heading in ("alert", "fingerprint", "since", "state", "on", "why"):
+    for heading in ("alert", "fingerprint", "since", "state", "on", "recovery", "why"):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        why = f"{row['reason']} {row['outcome'] and '→ ' + row['outcome']}"
         cells = (row["name"], row["fingerprint"], row["starts_at"][:19], row["state"], row["work"])
-        table.add_row(*(Text(_shown(cell)) for cell in (*cells, why)))
+        table.add_row(*(Text(_shown(cell)) for cell in (*cells, row["recovery_id"], _why(row))))
     console.print(table)
 
 
@@ -47,12 +48,22 @@ def show_status(console: Console, told: Mapping[str, Any]) -> None:
         console.print(Text(f"{name}: {told[name]}"))
     counts = ", ".join(f"{n} {state}" for state, n in sorted(told["alerts"].items()))
     console.print(Text(f"alerts: {counts or 'none was heard of'}"))
-    console.print(Text(f"runs on their way: {told['running']} of at most {told['running_max']}"))
+    asking = f"; {told['asking']} more wait for a person" * bool(told["asking"])
+    running = f"{told['running']} of at most {told['running_max']}{asking}"
+    console.print(Text(f"runs on their way: {running}"))
     heard = told["watchdog_heard_at"] or "never"
     silent = " (silent for too long)" if told["watchdog_is_silent"] else ""
     console.print(Text(f"watchdog last heard: {heard}{silent}"))
     for remark in told["remarks"]:
         console.print(Text(f"note: {remark}", style="yellow"))
+
+
+def _why(row: Mapping[str, Any]) -> str:
+    """Why it stands there, and where to look on."""
+    if row["state"] == ASKS_PERSON:
+        return f"it waits for an answer: recover approve {row['recovery_id']}"
+    run = f" (flow run {row['flow_run_id']})" * bool(row["flow_run_id"] and not row["recovery_id"])
+    return f"{row['reason']}{run}" + f" → {row['outcome']}" * bool(row["outcome"])
 
 
 def _shown(text: str) -> str:

@@ -8,19 +8,16 @@ reserved with everything that will be sent, then confirmed by the id of its flow
 import json
 from collections.abc import Mapping, Sequence
 
-from operate.alerts.kept import COLUMNS, WITHOUT_RUN, Database, Kept, State
+from operate.alerts.kept import WITHOUT_RUN, Kept, State
+from operate.alerts.looks import AlertLooks
 from operate.alerts.payload import Alert
 from operate.alerts.routing import Decision, Kind
 
 LATE_SECONDS = 900.0
 
 
-class AlertStore:
+class AlertStore(AlertLooks):
     """Alerts in a database. Instances are safe to share between threads."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self.url = database.url
 
     def receive(self, read: Sequence[tuple[Alert, Decision]], now: float) -> list[State]:
         """Keep what was read, each alert once per episode; on disk when this returns.
@@ -78,16 +75,16 @@ class AlertStore:
 
         Of two Prometheus that see the same, Alertmanager takes the earlier beginning, also later
         on: what fires since before an episode that goes on is that episode, and what ended after
-        its beginning is its end.
+        its beginning is its end. The end of one that is known is also that of those before it.
         """
-        if self.find(alert.fingerprint, alert.starts_at) is not None:
+        is_known = self.find(alert.fingerprint, alert.starts_at) is not None
+        if is_known and alert.is_firing:
             return []
-        began = "starts_at > :at" if alert.is_firing else "starts_at <= :at"
-        return self._kept(
-            f"fingerprint = :fingerprint and is_firing = 1 and {began}",
-            fingerprint=alert.fingerprint,
-            at=alert.starts_at if alert.is_firing else alert.ends_at,
-        )
+        going_on = self._kept("fingerprint = :id and is_firing = 1", id=alert.fingerprint)
+        if alert.is_firing:
+            return [kept for kept in going_on if kept.began_at > alert.starts_at]
+        until = alert.starts_at if is_known else alert.ends_at
+        return [kept for kept in going_on if kept.began_at <= until]
 
     def _note_repeat(self, known: Kept, now: float) -> None:
         self._database.execute(
@@ -137,67 +134,6 @@ class AlertStore:
         """Whether this process is the one of all receivers that starts runs, from now on."""
         return self._database.is_alone()
 
-    def find(self, fingerprint: str, starts_at: str) -> Kept | None:
-        """Return one alert, if it is known."""
-        found = self._kept(
-            "fingerprint = :fingerprint and starts_at = :starts_at",
-            fingerprint=fingerprint,
-            starts_at=starts_at,
-        )
-        return found[0] if found else None
-
-    def due(self, now: float, after: int = 0, limit: int = 100) -> list[Kept]:
-        """Alerts that wait and need not wait longer, in the order they came."""
-        where = "state = :state and not_before <= :now and seq > :after"
-        values = {"state": State.WAITING, "now": now, "after": after}
-        return self._kept(where, f"seq limit {limit:d}", **values)
-
-    def reserved(self, limit: int = 100) -> list[Kept]:
-        """Alerts whose run was to be started, and that nobody has confirmed."""
-        return self._kept("state = :state", f"seq limit {limit:d}", state=State.RESERVED)
-
-    def running(self, limit: int = 200) -> list[Kept]:
-        """Alerts whose run has not ended, as far as is known; those looked at last come last."""
-        return self._kept("state = :state", f"looked_at, seq limit {limit:d}", state=State.STARTED)
-
-    def alerts_of(self, flow_run_id: str) -> list[Kept]:
-        """Every alert that shares a run."""
-        return self._kept("flow_run_id = :id", id=flow_run_id)
-
-    def runs_on(self, work: str, since: float) -> list[Kept]:
-        """The runs on one target by one flow, latest first; those they were shared with, not."""
-        return self._kept(
-            "work = :work and state <> :joined and (started_at >= :since or state = :started)",
-            "started_at desc limit 50",
-            work=work,
-            since=since,
-            joined=State.JOINED,
-            started=State.STARTED,
-        )
-
-    def episodes(self, fingerprint: str, since: float) -> int:
-        """How many episodes of an alert were heard of since then."""
-        return self._count(
-            "fingerprint = :fingerprint and received_at >= :since",
-            fingerprint=fingerprint,
-            since=since,
-        )
-
-    def busy(self) -> int:
-        """How many runs are on their way; one that waits for a person is not."""
-        return self._count(
-            "state in (:reserved, :started) and run_state <> 'PAUSED'",
-            reserved=State.RESERVED,
-            started=State.STARTED,
-        )
-
-    def works_since(self, since: float) -> set[str]:
-        """What runs were started on since then."""
-        rows = self._database.read(
-            "select distinct work from recover_alerts where started_at >= :since", since=since
-        )
-        return {row["work"] for row in rows}
-
     def reserve(self, kept: Kept, deployment: str, decision: Decision, now: float) -> bool:
         """Write down what is about to be sent; false where somebody else was first."""
         if decision.route is None:
@@ -236,7 +172,8 @@ class AlertStore:
         """Let an alert share the run that another one has started on the same target."""
         self._change(
             kept.seq,
-            "state = :state, reason = :reason, flow_run_id = :id, started_at = :at",
+            "state = :state, reason = :reason, flow_run_id = :id, started_at = :at, "
+            "reserved_at = 0",
             state=State.JOINED,
             reason=f"shares the run of {leader.fingerprint}",
             id=leader.flow_run_id,
@@ -256,19 +193,36 @@ class AlertStore:
         )
 
     def hold(self, kept: Kept, reason: str, until: float) -> None:
-        """Let an alert wait, and say for what."""
-        self._change(kept.seq, "reason = :reason, not_before = :until", reason=reason, until=until)
+        """Let an alert wait, and say for what, unless it was released since it was read."""
+        self._change(
+            kept.seq,
+            "reason = :reason, not_before = :until",
+            "released_at = :released_at",
+            reason=reason,
+            until=until,
+            released_at=kept.released_at,
+        )
+
+    def weigh_anew(self) -> None:
+        """Let whatever waits be due now: what it waits for may be set otherwise."""
+        with self._database.writing():
+            self._database.execute(
+                "update recover_alerts set not_before = 0 where state = :state",
+                state=State.WAITING,
+            )
 
     def settle(self, kept: Kept, state: State, reason: str) -> None:
         """Bring an alert to an end, and say why."""
         self._change(kept.seq, "state = :state, reason = :reason", state=state, reason=reason)
 
-    def release(self, kept: Kept, by: str, now: float) -> None:
-        """Let an alert that was left to a person wait for its run again."""
-        self._change(
+    def release(self, kept: Kept, by: str, now: float) -> bool:
+        """Let an alert that a person lets go on be due now; false where it has gone on itself."""
+        return self._change(
             kept.seq,
             "state = :state, reason = :reason, not_before = 0, released_at = :now",
+            "state = :was and is_firing = 1",
             state=State.WAITING,
+            was=kept.state,
             reason=f"released by {by}",
             now=now,
         )
@@ -289,6 +243,23 @@ class AlertStore:
                 started=State.STARTED,
                 joined=State.JOINED,
                 id=flow_run_id,
+            )
+
+    def take_up(self, flow_run_id: str, reason: str, now: float) -> None:
+        """Note that a run goes on that had ended. `ended_at` stays: see Kept."""
+        with self._database.writing():
+            self._database.execute(
+                """update recover_alerts set reason = :reason, outcome = '', run_state = '',
+                     state = case when reserved_at > 0 then :started else :joined end,
+                     ended_at = case when ended_at > 0 then ended_at else :now end
+                   where flow_run_id = :id and state in (:ended, :cancelled)""",
+                reason=reason,
+                started=State.STARTED,
+                joined=State.JOINED,
+                now=now,
+                id=flow_run_id,
+                ended=State.ENDED,
+                cancelled=State.CANCELLED,
             )
 
     def call_off(self, flow_run_id: str, reason: str) -> None:
@@ -314,21 +285,6 @@ class AlertStore:
                 at=at,
             )
 
-    def last_beat(self, name: str) -> float:
-        """When it was last heard of; 0 where it never was."""
-        rows = self._database.read("select at from recover_alert_beats where name = :n", n=name)
-        return float(rows[0]["at"]) if rows else 0.0
-
-    def latest(self, limit: int, state: str = "") -> list[Kept]:
-        """The alerts heard of last, those of one state where it is given."""
-        where = "state = :state" if state else "1 = 1"
-        return self._kept(where, f"seq desc limit {limit:d}", **({"state": state} if state else {}))
-
-    def counts(self) -> dict[str, int]:
-        """How many alerts stand in each state."""
-        rows = self._database.read("select state, count(*) as n from recover_alerts group by state")
-        return {row["state"]: row["n"] for row in rows}
-
     def forget(self, before: float, idle_max: int) -> None:
         """Forget ended alerts not heard of since then, and the oldest of too many without route."""
         with self._database.writing():
@@ -352,24 +308,11 @@ class AlertStore:
         """Close it; it is not used afterwards."""
         self._database.close()
 
-    def _change(self, seq: int, changes: str, **values: object) -> None:
+    def _change(self, seq: int, changes: str, where: str = "1 = 1", **values: object) -> bool:
         with self._database.writing():
-            self._database.execute(
-                f"update recover_alerts set {changes} where seq = :seq",  # noqa: S608 (ours)
+            changed = self._database.execute(
+                f"update recover_alerts set {changes} where seq = :seq and {where}",  # noqa: S608
                 seq=seq,
                 **values,
             )
-
-    def _count(self, where: str, **values: object) -> int:
-        rows = self._database.read(
-            f"select count(*) as n from recover_alerts where {where}",  # noqa: S608 (ours)
-            **values,
-        )
-        return int(rows[0]["n"])
-
-    def _kept(self, where: str, order: str = "seq", **values: object) -> list[Kept]:
-        rows = self._database.read(
-            f"select {COLUMNS} from recover_alerts where {where} order by {order}",  # noqa: S608
-            **values,
-        )
-        return [Kept.of(row) for row in rows]
+        return changed == 1

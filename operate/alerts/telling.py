@@ -2,13 +2,14 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from operate.alerts.kept import Kept, State
+from operate.alerts.guards import is_releasable
+from operate.alerts.kept import ASKS_PERSON, STANDS, Kept, State
 from operate.alerts.opening import open_alerts
 from operate.alerts.payload import Alert, read_payload
 from operate.alerts.routes import Routes
@@ -17,6 +18,7 @@ from operate.alerts.routing import Kind, decide
 from operate.alerts.store import AlertStore
 from operate.alerts.watchdog import HEARD
 from recovery.errors import BadInput
+from recovery.run import recovery_id_of
 
 
 def rehearsal(file: Path, routes_file: Path | None) -> dict[str, Any]:
@@ -74,10 +76,10 @@ def listed(store: str, state: str, limit: int) -> list[dict[str, Any]]:
     Raises:
         BadInput: there is no such state.
     """
-    if state and state not in set(State):
-        raise BadInput("--state", f"there is no {state!r}", f"There are: {', '.join(State)}")
+    if state and state not in STANDS:
+        raise BadInput("--state", f"there is no {state!r}", f"There are: {', '.join(STANDS)}")
     with _opened(store) as alerts:
-        return [_plain(kept) for kept in alerts.latest(limit, state)]
+        return [_plain(kept, alerts) for kept in alerts.latest(limit, state)]
 
 
 def status_of(store: str, routes_file: Path | None) -> dict[str, Any]:
@@ -95,6 +97,7 @@ def status_of(store: str, routes_file: Path | None) -> dict[str, Any]:
         "routes": str(routes.file),
         "alerts": counts,
         "running": busy,
+        "asking": counts.get(ASKS_PERSON, 0),
         "running_max": routes.limits.concurrent_recoveries,
         "watchdog_heard_at": _moment(heard_at),
         "watchdog_is_silent": bool(limit) and silent > limit,
@@ -103,26 +106,34 @@ def status_of(store: str, routes_file: Path | None) -> dict[str, Any]:
 
 
 def released(store: str, fingerprint: str, by: str) -> list[dict[str, Any]]:
-    """Let alerts that were left to a person wait for their run.
+    """Let alerts go on that were left to a person, or that only their own past holds back.
 
     Raises:
-        BadInput: nobody is named, or no such alert was left to a person.
+        BadInput: nobody is named, or there is no such alert that a person can let go on.
     """
     if not by.strip():
         raise BadInput("--by", "nobody is named", "Add --by NAME")
     with _opened(store) as alerts:
-        left = [
+        named = [
             kept
-            for kept in alerts.latest(1000, State.NEEDS_PERSON)
+            for state in (State.NEEDS_PERSON, State.WAITING)
+            for kept in alerts.latest(1000, state)
             if fingerprint and kept.fingerprint.startswith(fingerprint)
         ]
-        if not left:
-            seen = f"no alert {fingerprint!r} is left to a person"
-            raise BadInput("FINGERPRINT", seen, "See `recover alerts list --state needs-person`")
-        for kept in left:
-            alerts.release(kept, by, time.time())
-        found = [alerts.find(kept.fingerprint, kept.starts_at) for kept in left]
-    return [_plain(kept) for kept in found if kept is not None]
+        let_go = [
+            kept for kept in named if is_releasable(kept) and alerts.release(kept, by, time.time())
+        ]
+        if not let_go:
+            raise BadInput("FINGERPRINT", _why_not(fingerprint, named), "See `recover alerts list`")
+        found = [alerts.find(kept.fingerprint, kept.starts_at) for kept in let_go]
+        return [_plain(kept, alerts) for kept in found if kept is not None]
+
+
+def _why_not(fingerprint: str, named: Sequence[Kept]) -> str:
+    if not named:
+        return f"no alert {fingerprint!r} waits or is left to a person"
+    told = "; ".join(dict.fromkeys(kept.reason or "its turn has not come" for kept in named))
+    return f"nobody can hurry what alert {fingerprint!r} waits for ({told})"
 
 
 @contextmanager
@@ -134,17 +145,24 @@ def _opened(store: str) -> Iterator[AlertStore]:
         alerts.close()
 
 
-def _plain(kept: Kept) -> dict[str, Any]:
+def _recovery_of(kept: Kept, alerts: AlertStore) -> str:
+    """The id of the recovery of its run; a walk that only plans is none."""
+    is_triage = any(one.parameters.get("plan_only") for one in alerts.alerts_of(kept.flow_run_id))
+    return "" if is_triage or not kept.flow_run_id else recovery_id_of(kept.flow_run_id)
+
+
+def _plain(kept: Kept, alerts: AlertStore) -> dict[str, Any]:
     return {
         "name": kept.alert.name,
         "fingerprint": kept.fingerprint,
         "starts_at": kept.starts_at,
         "status": "firing" if kept.is_firing else "resolved",
-        "state": str(kept.state),
+        "state": kept.stands,
         "reason": kept.reason,
         "route": kept.route,
         "work": kept.work,
         "severity": kept.severity,
+        "recovery_id": _recovery_of(kept, alerts),
         "flow_run_id": kept.flow_run_id,
         "outcome": kept.outcome,
         "repeats": kept.repeats,

@@ -24,6 +24,7 @@ def show_stack(console: Console, told: Mapping[str, Any]) -> None:
         ("UI", told["ui"]),
         ("API", f"PREFECT_API_URL={told['api']}"),
         ("journal", f"RECOVER_JOURNAL={told['journal']}"),
+        ("alert routes", told.get("alert_routes", "")),
         ("recoveries", f"{told['deployments']} deployments"),
         ("logs, database", told["home"]),
     ):

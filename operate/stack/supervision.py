@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import yaml
 
+from operate.alerts.routes_file import default_file
 from operate.stack.child import Child, Health
 from operate.stack.claim import claimed, is_claimed, tell, up_already
 from operate.stack.descendants import end_descendants, reap, take_over_orphans
@@ -80,6 +81,7 @@ class Stack:
             "ui": self.place.ui_url,
             "api": self.place.api_url,
             "journal": _without_password(self.place.journal),
+            "alert_routes": str(default_file().absolute()),
             "deployments": len(deployments["deployments"]),
             "processes": [
                 {

@@ -1,6 +1,7 @@
 """Who may consent to what, and how many it takes: a data file, read on the worker."""
 
 import os
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from recovery.approval.proof import is_proven
 from recovery.errors import BadInput
-from recovery.journal.consents import Approval
+from recovery.journal.consents import Approval, Asked
+from recovery.journal.history import History
 from recovery.verdict import Danger
 
 NAME = "RECOVER_APPROVERS"
 ANSWER_WITHIN_HOURS = 24.0
 NAME_CHARS_MAX = 100
+ALERT = re.compile(r"alert( .*)? \(route .*\)", re.DOTALL)
 
 
 class Approver(BaseModel):
@@ -67,6 +70,8 @@ class Approvers(BaseModel):
             raise ValueError("approvers: two names differ by nothing but case or blanks")
         if any(not same(name) or len(name) > NAME_CHARS_MAX for name in self.approvers):
             raise ValueError(f"approvers: a name is empty or longer than {NAME_CHARS_MAX}")
+        if alerts := [name for name in self.approvers if is_alert(name)]:
+            raise ValueError(f"approvers: {alerts[0]} is how an alert is named, and no person")
         for number, rule in enumerate(self.rules):
             if unknown := [name for name in rule.of if name not in self.approvers]:
                 raise ValueError(f"rules.{number}.of: {', '.join(unknown)} is no approver")
@@ -114,8 +119,25 @@ def same(name: str) -> str:
     return " ".join(name.split()).casefold()
 
 
+def asked_by_alert(alert: str, route: str) -> str:
+    """How an alert is named that asks for a recovery; no person can have such a name.
+
+    Args:
+        alert: its name; empty: not known.
+        route: the route that it came by.
+    """
+    return f"alert {alert} (route {route})" if alert else f"alert (route {route})"
+
+
+def is_alert(name: str) -> bool:
+    """Whether a name is that of an alert: it consents to nothing."""
+    return ALERT.fullmatch(same(name)) is not None
+
+
 def known_as(name: str, of: Sequence[str]) -> str:
     """The name as the file spells it; empty where it is not among those who may."""
+    if is_alert(name):
+        return ""
     if not of:
         return " ".join(name.split())
     return next((one for one in of if same(one) == same(name)), "")
@@ -136,6 +158,13 @@ class Count:
     told: tuple[str, ...]
 
 
+def count_of(history: History, asked: Asked | None, plan_hash: str) -> Count:
+    """How far a plan is consented to, by what was asked for and what was said; proofs aside."""
+    needs, of = (asked.needs, asked.of) if asked is not None else (1, ())
+    rule = Rule(danger=Danger.DESTRUCTIVE, needs=needs, of=of)
+    return counted(rule, history.consents.standing(plan_hash), history.requested_by)
+
+
 def counted(
     rule: Rule,
     standing: Sequence[Approval],
@@ -145,7 +174,8 @@ def counted(
     """Count distinct persons who may consent.
 
     Where the requester does not suffice and is not known, any one person may be the requester: two
-    persons are then the least.
+    persons are then the least. The same where an alert asked: whoever can send one, or set it off,
+    may be the one who consents.
 
     Args:
         rule: what it takes.
@@ -164,9 +194,10 @@ def counted(
     missing = max(0, rule.needs - len(persons))
     if not rule.requester_suffices and not missing:
         others = [name for name in persons if same(name) != same(requester)]
-        if not requester and len(persons) == 1:
+        if (not requester or is_alert(requester)) and len(persons) == 1:
             missing = 1
-            told.append("who asked for it is not known, so a second person is needed")
+            who = f"{requester} is no person" if requester else "who asked for it is not known"
+            told.append(f"{who}, so a second person is needed")
         elif not others:
             missing = 1
             told.append(f"{requester} asked for it, so another one must consent too")

@@ -113,7 +113,8 @@ class PrefectForm:
 def _form_of(question: Question) -> type[RunInput]:
     """The form, with the plan above its fields; nothing that counts has an answer filled in."""
     asked = question.asked
-    persons: Any = Literal[asked.of] if asked.of else str
+    # No Literal: of one name it would be a constant, which the UI shows as a field nobody can fill.
+    persons: Any = {"enum": list(asked.of)} if asked.of else None
     fields: dict[str, Any] = {
         "plan_hash": (
             str,
@@ -130,7 +131,14 @@ def _form_of(question: Question) -> type[RunInput]:
                 description="look-again is for consent that was given by `recover approve`.",
             ),
         ),
-        "approver": (persons, Field(title="Your name", description="It is kept in the journal.")),
+        "approver": (
+            str,
+            Field(
+                title="Your name",
+                description="It is kept in the journal.",
+                json_schema_extra=persons,
+            ),
+        ),
         "confirm": (
             str,
             Field(

@@ -195,6 +195,7 @@ class Evidence:
         plan: the latest plan that was journaled.
         flaws: where the journal is not the chain that was written.
         told_at: the moment of its last event.
+        requested_by: who asked for it, a person or an alert; empty: not known.
     """
 
     status: dict[str, Any]
@@ -205,6 +206,7 @@ class Evidence:
     plan: dict[str, Any]
     flaws: list[str]
     told_at: datetime
+    requested_by: str = ""
 
     @property
     def working_seconds(self) -> float:

@@ -160,6 +160,8 @@ def _write_head(page: _Page, evidence: Evidence) -> None:
     broken = f"**broken in {len(evidence.flaws)} places: nothing here is proof**"
     page.add(
         f"- Recovery {code(status['id'])}, opened {clock_of(status['opened_at'])}",
+        f"- Asked for by {inline(evidence.requested_by or 'nobody known')}"
+        + (f", as flow run {code(evidence.attempts[0].flow_run_id)}" if evidence.attempts else ""),
         f"- Steps where they should be: {evidence.steps_done} of {len(status['steps'])} recorded",
         f"- Time: {duration(evidence.working_seconds)} working, "
         f"{duration(evidence.gap_seconds('waiting'))} waiting, "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from recovery.approval.approvers import count_of
 from recovery.errors import BadInput
 from recovery.evidence.found import found_in
 from recovery.journal.events import Event, Kind, flaws
@@ -308,6 +309,11 @@ def _next_for_person(reading: Reading) -> str:
             )
     asked = history.consents.open_question()
     if asked is not None and asked.until:
+        resume = f"`recover resume {recovery_id}`"
+        if not count_of(history, asked, asked.plan_hash).missing:
+            return f"it is approved and goes on by itself; where its run waits no more, {resume}"
+        if asked.is_over:
+            return f"nobody answered in time: {resume} asks anew"
         return (
             f"read what is asked (`recover approve {recovery_id}`), then answer in the UI or "
             f"`recover approve {recovery_id} --plan {asked.plan_hash} --by NAME`"

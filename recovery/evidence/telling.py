@@ -91,7 +91,9 @@ class _Telling:
         last = self.reading.events[-1].moment
         gaps = self._gaps(attempts, last)
         steps = self._steps(status)
-        return Evidence(status, attempts, gaps, steps, self.people, plan, self.reading.flaws, last)
+        who = harmless(self.reading.history.requested_by)
+        flaws = self.reading.flaws
+        return Evidence(status, attempts, gaps, steps, self.people, plan, flaws, last, who)
 
     # -- events ----------------------------------------------------------------------------------
 

@@ -78,6 +78,11 @@ class Asked:
     plan: dict[str, Any] = field(default_factory=dict)
     seq: int = 0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its run has stopped waiting."""
+        return bool(self.until) and datetime.fromisoformat(self.until) <= now()
+
     def as_plain(self) -> dict[str, Any]:
         """As it is journaled."""
         plain = {name: value for name, value in vars(self).items() if name != "seq"}

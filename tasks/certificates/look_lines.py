@@ -140,7 +140,7 @@ def seen_in(
         kubelet=kubelet,
         served=tuple(served_in(lines, name) for name in SERVED),
         started_at=started_in(lines),
-        runtime=_runtime(lines),
+        runtime=runtime_in(lines),
         api=api_state(lines.text("ready")),
         server=admin.server if admin else "",
         address=_flag(apiserver, "advertise-address"),
@@ -326,7 +326,8 @@ def _etcd_kind(lines: Lines, manifests: dict[str, str]) -> EtcdKind:
     return EtcdKind.KUBESPRAY if is_kubespray else EtcdKind.EXTERNAL
 
 
-def _runtime(lines: Lines) -> Runtime:
+def runtime_in(lines: Lines) -> Runtime:
+    """What containers are restarted with: by what the kubelet is told, and what is there."""
     tools = lines.under("tool")
     told_of = lines.text("kubelet-flags") + lines.text("kubelet-config")
     found = re.search(r"(?:endpoint=|Endpoint: *)[\"']?([^\s\"']+)", told_of)

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -40,12 +40,16 @@ class Member:
         client: the address on which it serves, `10.0.0.10:2379`; empty before it ever started.
         peer: the address on which the others reach it.
         health: what it says of itself.
+        id: its number in the cluster; empty where only its address is known.
+        is_learner: it has no vote yet.
     """
 
     name: str
     client: str
     peer: str
     health: Health = Health.UNKNOWN
+    id: str = ""
+    is_learner: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,8 @@ def parse_members(answer: str) -> list[Member]:
                 str(entry.get("name") or ""),
                 _first_address(entry.get("clientURLs")),
                 _first_address(entry["peerURLs"]),
+                id=str(entry.get("ID") or entry.get("id") or ""),
+                is_learner=bool(entry.get("isLearner")),
             )
             for entry in (read if isinstance(read, list) else read["members"])
         ]
@@ -171,7 +177,7 @@ def members_of(hosts: Sequence[Host]) -> list[Member]:
         words = [word for member in rest for word in ("health", member.client)]
         (lines,) = ask_all(hosts[:1], *words)
         asked |= {m.peer: parse_health(lines.text(f"health:{m.client}")) for m in rest}
-    return [Member(m.name, m.client, m.peer, asked.get(m.peer, Health.UNKNOWN)) for m in members]
+    return [replace(m, health=asked.get(m.peer, Health.UNKNOWN)) for m in members]
 
 
 @probe

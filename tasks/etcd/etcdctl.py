@@ -12,6 +12,7 @@ DIAL_SECONDS = 3
 ASK_SECONDS = 5
 POLL_SECONDS = 2  # a first connection to one that begins to listen may hang
 SLACK_SECONDS = 10
+NO_KEY = "recover/none"  # what is read to see whether reads are answered
 EXIT_CODES = (0, 1, 2, 3, 4, 5, 124, 128, 137)
 UNANSWERED = (
     "context deadline exceeded",
@@ -47,6 +48,17 @@ class Status:
     def is_leader(self) -> bool:
         """Whether it leads."""
         return self.leader == self.member_id != 0
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """A hash of keys, and up to where old revisions of them are gone.
+
+    Those of two members can be compared where they have let go of the same.
+    """
+
+    hash: int
+    compacted: int
 
 
 @dataclass(frozen=True)
@@ -124,19 +136,20 @@ def members(host: SshHost, settings: Settings) -> list[Listed]:
     return parse_members(ask(host, settings, "member", "list", "-w", "json"))
 
 
-def hash_at(host: SshHost, settings: Settings, revision: int) -> int:
+def hash_at(host: SshHost, settings: Settings, revision: int) -> Hashed:
     """The hash of all keys up to a revision; equal where data is equal. Errors as of `ask`."""
     words = ("endpoint", "hashkv", f"--rev={revision}", "-w", "json")
     return parse_hash(ask(host, settings, *words))
 
 
 def is_healthy(host: SshHost, settings: Settings, within_seconds: int = ASK_SECONDS) -> bool:
-    """Whether a member answers a read that needs quorum, and no alarm is raised.
+    """Whether a member answers a read that needs quorum; a full database does so, too.
 
     Raises:
         Unreachable: the host gave no answer.
     """
-    command = argv(settings, "endpoint", "health", within_seconds=within_seconds)
+    words = ("get", NO_KEY, "--keys-only")
+    command = argv(settings, *words, within_seconds=within_seconds)
     seconds = ASK_SECONDS + DIAL_SECONDS + 2 * SLACK_SECONDS
     answer = host.read(command, within_seconds=seconds, accept=EXIT_CODES, as_root=True)
     return answer.exit_code == 0
@@ -199,7 +212,7 @@ def parse_members(printed: str) -> list[Listed]:
         raise UnreadableOutput("etcdctl member list", printed) from error
 
 
-def parse_hash(printed: str) -> int:
+def parse_hash(printed: str) -> Hashed:
     """Read what `etcdctl endpoint hashkv -w json` prints of one endpoint (3.4 to 3.6).
 
         [{"Endpoint":"…","HashKV":{"header":{…},"hash":2453312,"compact_revision":3}}]
@@ -209,7 +222,7 @@ def parse_hash(printed: str) -> int:
     """
     try:
         said = json.loads(printed)[0]["HashKV"]
-        return int(said.get("hash", 0))
+        return Hashed(int(said.get("hash", 0)), int(said.get("compact_revision", 0)))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UnreadableOutput("etcdctl endpoint hashkv", printed) from error
 

@@ -67,6 +67,7 @@ class MemberSeen:
         listed: the members that it lists, where it does.
         revision: up to which the hash was taken; the lowest of those that serve.
         hash: of all keys up to there.
+        compacted: up to where old revisions are gone; hashes can be compared where that is equal.
         log: where its log on the disk ends; `None` where there is a leader, or it was not read.
     """
 
@@ -84,6 +85,7 @@ class MemberSeen:
     listed: tuple[Listed, ...] = ()
     revision: int = 0
     hash: int = 0
+    compacted: int = 0
     log: LogEnd | None = None
 
     def __str__(self) -> str:
@@ -208,7 +210,7 @@ def _hashed(host: SshHost, seen: MemberSeen, revision: int) -> MemberSeen:
         found = etcdctl.hash_at(host, seen.settings, revision)
     except (Unreachable, CommandFailed):  # compacted past it, or damaged: it is not compared
         return seen
-    return replace(seen, revision=revision, hash=found)
+    return replace(seen, revision=revision, hash=found.hash, compacted=found.compacted)
 
 
 def parse_on_disk(printed: str) -> MemberSeen:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recovery.errors import BadInput, Refused
-from recovery.steps import act, decision
+from recovery.steps import act, decision, probe
 from recovery.verdict import Verdict
+from tasks.etcd.judging import Terms
 from tasks.etcd.parts import Part
 from tasks.etcd.snapshot import FILE, SUMS, is_taken
 
@@ -55,6 +56,24 @@ def given_file(path: str) -> GivenFile:
             "Restore it by hand, as steps 6 to 9 of docs/runbooks/etcd.md say",
         )
     return GivenFile(path, sha256, size)
+
+
+@probe
+def refuse_unless_hash_is_there(file: GivenFile, terms: Terms) -> None:
+    """Refuse a file of which nothing can tell whether it is whole.
+
+    Raises:
+        Refused: etcd has appended no hash, and nobody accepted that by name.
+
+    Runbook: docs/runbooks/etcd.md, step 4.
+    """
+    if not file.has_hash and NO_HASH not in terms.accept:
+        raise Refused(
+            "this worker",
+            f"{file.path} has no hash of etcd's at its end: it is a raw copy of a database, or was "
+            "cut off",
+            f"Take one by `etcdctl snapshot save`; to use this one, accept it by name: {NO_HASH}",
+        )
 
 
 def _sums(file: GivenFile) -> bytes:

@@ -25,7 +25,8 @@ CHANGE_SECONDS = 60.0
 NOT_CONNECTED = "unhealthy cluster"
 NOT_IN_SYNC = "in sync with leader"
 # Data without a log is what etcd has begun in an empty place before it was let in.
-CLEAR = """set -eu
+CLEAR = """# move aside what etcd began before it was let in
+set -eu
 data=$1 aside=$2
 [ -e "$data" ] || exit 0
 [ -z "$(ls "$data"/wal/*.wal 2>/dev/null)" ] || exit 0
@@ -35,7 +36,8 @@ mkdir -p "$aside"
 mv -T "$data" "$to"
 """
 # The id of a member is known only once it is listed.
-PROMOTE = """set -eu
+PROMOTE = """# give the member at this address its vote
+set -eu
 url=$1
 shift
 id=$("$@" member list | awk -F", " -v url="$url" "\\$4 == url { print \\$1 }")
@@ -45,16 +47,17 @@ exec "$@" member promote "$id"
 
 
 def listed(part: Part) -> Listed | None:
-    """How the new cluster lists a member, by its peer address; `None` where it does not.
+    """How the cluster lists a member, by its peer address; `None` where it does not.
 
     Raises:
         Unreachable: the survivor gave no answer.
     """
     first = _first(part)
-    if is_placed(first) is not Verdict.DONE:
+    if first.is_rebuilt and is_placed(first) is not Verdict.DONE:
         return None
     found = etcdctl.members(first.host, first.settings)
-    return next((one for one in found if one.peer_url == part.settings.peer_url), None)
+    url, former = part.settings.peer_url, part.former_id
+    return next((one for one in found if one.peer_url == url and one.member_id != former), None)
 
 
 def _first(part: Part) -> Part:
@@ -232,8 +235,13 @@ class Agreed:
 
 
 @verify
-def all_agree(parts: Sequence[Part], within_seconds: float = JOIN_SECONDS) -> Agreed:
+def all_agree(parts: Sequence[Part], away: int = 0, within_seconds: float = JOIN_SECONDS) -> Agreed:
     """What the members hold, once all are healthy, vote, and have the same keys.
+
+    Args:
+        parts: the members that are asked; the first of them lists all.
+        away: how many more are listed, and cannot be asked.
+        within_seconds: how long that may take.
 
     Raises:
         NotVerified: not in time; says who differs.
@@ -245,12 +253,15 @@ def all_agree(parts: Sequence[Part], within_seconds: float = JOIN_SECONDS) -> Ag
     ends = time.monotonic() + within_seconds
     while True:
         known = etcdctl.members(first.host, first.settings)
-        learners = [one.name for one in known if one.is_learner or not one.client_url]
+        learners = [one.name or one.peer_url for one in known if one.is_learner]
         said = [etcdctl.status(part.host, part.settings) for part in parts]
         revision = min(one.revision for one in said)
-        hashes = {part.label: etcdctl.hash_at(part.host, part.settings, revision) for part in parts}
+        hashes = {
+            part.label: etcdctl.hash_at(part.host, part.settings, revision).hash for part in parts
+        }
         ill = [part.label for part in parts if not etcdctl.is_healthy(part.host, part.settings)]
-        if len(known) == len(parts) and not learners and not ill and len({*hashes.values()}) == 1:
+        are_all = len(known) == len(parts) + away and not learners and not ill
+        if are_all and len({*hashes.values()}) == 1:
             return Agreed(len(known), revision, hashes[first.label])
         if time.monotonic() > ends:
             raise NotVerified(

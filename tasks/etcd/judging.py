@@ -90,7 +90,7 @@ def judge(target: str, members: Sequence[MemberSeen], terms: Terms) -> Loss:
     """
     saw = told(members)
     if any(member.is_healthy for member in members):
-        return _with_quorum(target, members, saw)
+        return _with_quorum(target, members, terms, saw)
     refuse_unless_all_named(target, members)
     able = [member for member in members if member.has_data and member.host not in terms.lost]
     if terms.snapshot and able:
@@ -117,8 +117,14 @@ def judge(target: str, members: Sequence[MemberSeen], terms: Terms) -> Loss:
     )
 
 
-def _with_quorum(target: str, members: Sequence[MemberSeen], saw: str) -> Loss:
+def _with_quorum(target: str, members: Sequence[MemberSeen], terms: Terms, saw: str) -> Loss:
     ill = [member for member in members if not member.is_healthy]
+    if terms.snapshot:
+        raise Refused(
+            target,
+            f"it has quorum, and would lose what was written since {terms.snapshot}: {saw}",
+            "Stop its members first, if it is to go back all the same, and give them up in lost",
+        )
     if not ill:
         return Loss(Cure.NOTHING, saw, tuple(members))
     raise Refused(
@@ -227,6 +233,16 @@ def _ahead(member: MemberSeen) -> tuple[int, int, bool]:
     return (member.committed, revision, member.status is not None)
 
 
+def disagree(one: MemberSeen, other: MemberSeen) -> bool:
+    """Whether two members hold other keys; one whose hash could not be taken counts as such.
+
+    Nothing is said of two that have let go of different old revisions.
+    """
+    if not one.hash or not other.hash:
+        return one.host != other.host
+    return one.compacted == other.compacted and one.hash != other.hash
+
+
 def refuse_conflict(target: str, able: Sequence[MemberSeen]) -> None:
     """Refuse to choose between members that hold different data.
 
@@ -235,8 +251,7 @@ def refuse_conflict(target: str, able: Sequence[MemberSeen]) -> None:
     """
     corrupt = [m.host for m in able if m.status and "CORRUPT" in " ".join(m.status.errors)]
     serving = [member for member in able if member.status is not None]
-    hashes = {member.hash for member in serving}
-    if corrupt or len(hashes) > 1:
+    if corrupt or any(disagree(one, other) for one in serving for other in serving):
         seen = ", ".join(f"{m.host} {m.hash or 'none'} at {m.revision}" for m in serving)
         why = f"alarm CORRUPT of {', '.join(corrupt)}; " if corrupt else ""
         raise Refused(

@@ -19,7 +19,9 @@ class Part:
         host: where the member runs.
         member: as it was found.
         initial_cluster: the members when this one joins, itself last, as etcd wants them.
-        survivor: the member that the new cluster begins with; of the survivor itself, `None`.
+        survivor: the member that is asked to let it in; of that one itself, `None`.
+        former_id: of the member that it takes the place of, at the same address or another.
+        is_rebuilt: whether the cluster is begun anew; else it goes on.
     """
 
     cluster: EtcdCluster
@@ -27,6 +29,8 @@ class Part:
     member: MemberSeen
     initial_cluster: str
     survivor: "Part | None" = None
+    former_id: int = 0
+    is_rebuilt: bool = True
 
     @property
     def label(self) -> str:

@@ -6,15 +6,17 @@ The former data is moved beside it, in one step of the file system, and stays th
 import time
 from collections.abc import Iterable
 
-from recovery.errors import NotVerified, Refused, Unreachable
+from recovery.errors import NotVerified, Refused
 from recovery.steps import act, undo, verify
 from recovery.verdict import Danger, Verdict
 from recovery.walk import current_fence
 from tasks.etcd import etcdctl
+from tasks.etcd.judging import Terms
 from tasks.etcd.parts import Part
 from tasks.etcd.proving import MARK
 from tasks.etcd.quorum_loss import refuse_if_quorum_came_back
 from tasks.etcd.standing_down import (
+    EMPTIED,
     STOP_SECONDS,
     change,
     lines,
@@ -23,11 +25,19 @@ from tasks.etcd.standing_down import (
     stood,
     stop_argv,
 )
+from tasks.services import unit_status
 
 SERVES_SECONDS = 120.0
+SETTLES_SECONDS = 5.0  # what is damaged has failed by then
+RESTARTS_MAX = 3  # more of them, one after the other, is a crash loop
+LOGGED = (
+    'journalctl -u "$1" -n 60 -o cat --no-pager | '
+    'grep -aE "panic|fatal|corrupt|crc|invalid|error:" | tail -n 2 | cut -c 1-300'
+)
 PAUSE_SECONDS = 0.5
 # What etcd may have begun in an empty place, had the host booted in between, is moved aside too.
-PLACE = f"""set -eu
+PLACE = f"""# move the data aside, and what was restored in its place
+set -eu
 data=$1 aside=$2 mark=$3
 [ "$(cat "$data/{MARK}" 2>/dev/null)" != "$mark" ] || exit 0
 [ "$(cat "$aside/restored/member/{MARK}")" = "$mark" ]
@@ -36,6 +46,7 @@ if [ -e "$data" ]; then
   while [ -e "$to" ]; do to=$aside/before.$n n=$((n + 1)); done
   mv -T "$data" "$to"
 fi
+: >"$aside/{EMPTIED}"
 mv -T "$aside/restored/member" "$data"
 sync -f "$data"
 """
@@ -181,8 +192,10 @@ def start_survivor(part: Part) -> None:
 
 
 @verify
-def holds_what_was_seen(part: Part) -> int:
+def holds_what_was_seen(part: Part, terms: Terms) -> int:
     """The revision of the survivor, once it holds all that was seen of it before.
+
+    Where a snapshot was given, what it is at was accepted before anything was stopped.
 
     Raises:
         NotVerified: its keys are not those that were hashed, or its revision went back.
@@ -191,7 +204,7 @@ def holds_what_was_seen(part: Part) -> int:
     Runbook: docs/runbooks/etcd.md, step 9.
     """
     now, before = etcdctl.status(part.host, part.settings), part.member
-    if before.status is None:
+    if before.status is None or terms.snapshot:
         return now.revision
     if now.revision < before.status.revision:
         raise NotVerified(
@@ -200,13 +213,14 @@ def holds_what_was_seen(part: Part) -> int:
             f"revision {now.revision}",
             "Stop what writes to it; `recover undo` puts back what was there",
         )
-    if before.hash:
+    # One that was put ahead by its restore has let go of all revisions before.
+    if before.hash and not before.can_bump:
         found = etcdctl.hash_at(part.host, part.settings, before.revision)
-        if found != before.hash:
+        if found.compacted == before.compacted and found.hash != before.hash:
             raise NotVerified(
                 part.label,
                 f"the keys of before, hash {before.hash} up to revision {before.revision}",
-                f"hash {found}",
+                f"hash {found.hash}",
                 "Stop what writes to it; `recover undo` puts back what was there",
             )
     return now.revision
@@ -226,12 +240,37 @@ def start_stopped(part: Part) -> None:
     Done twice, the second does nothing.
 
     Raises:
+        Refused: it fails at once; says how to go on without it.
         CommandFailed: its host said no.
         Unreachable: no answer.
 
     Runbook: docs/runbooks/etcd.md, step 3.
     """
     begin(part)
+    ends = time.monotonic() + SETTLES_SECONDS
+    while not is_up(part) and time.monotonic() < ends:
+        refuse_if_it_fails(part)
+        time.sleep(PAUSE_SECONDS)
+
+
+def refuse_if_it_fails(part: Part) -> None:
+    """Refuse to wait for a member that has failed, or fails again and again.
+
+    Raises:
+        Refused: it does; carries what it logged, and says how to go on without it.
+        Unreachable: no answer.
+    """
+    status = unit_status(part.host, part.cluster.unit)
+    if not status.is_at_rest and status.restarts < RESTARTS_MAX:
+        return
+    argv = ["sh", "-c", LOGGED, "logged", part.cluster.unit]
+    logged = part.host.read(argv, as_root=True).stdout.strip()
+    raise Refused(
+        part.cluster.label,
+        f"{part.label} was started and fails: {status}. {logged}",
+        f"See `journalctl -u {part.cluster.unit}` there. Where its data is damaged, begin a new "
+        f"recovery with lost=[{part.member.host}]",
+    )
 
 
 @verify
@@ -239,19 +278,23 @@ def has_quorum(parts: list[Part], within_seconds: float = SERVES_SECONDS) -> str
     """That the members which were started answer reads that need quorum.
 
     Raises:
-        Refused: one of them failed to start; says how to go on without it.
+        Refused: one of them fails; says how to go on without it.
         NotVerified: not in time.
 
     Runbook: docs/runbooks/etcd.md, step 3.
     """
     for part in parts:
-        try:
-            wait_until_healthy(part, within_seconds)
-        except (NotVerified, Unreachable) as error:
-            raise Refused(
-                part.cluster.label,
-                f"{part.label} was started and gives no answer: {error}",
-                f"See `journalctl -u {part.cluster.unit}` there. Where its data is damaged, begin "
-                f"a new recovery with lost=[{part.member.host}]",
-            ) from error
+        ends = time.monotonic() + within_seconds
+        while not (is_up(part) and etcdctl.is_healthy(part.host, part.settings)):
+            refuse_if_it_fails(part)
+            if time.monotonic() > ends:
+                raise NotVerified(
+                    part.cluster.label,
+                    f"quorum within {within_seconds:g} s",
+                    f"that {part.label} was started and gives no answer",
+                    f"See `journalctl -u {part.cluster.unit}` there: do the members reach each "
+                    f"other? Where its data is damaged, begin a new recovery with "
+                    f"lost=[{part.member.host}]",
+                )
+            time.sleep(PAUSE_SECONDS)
     return f"{len(parts)} started"

@@ -21,7 +21,8 @@ PROVE_SECONDS = 1800.0
 PROOF = "proof.json"
 MARK = "recovered-by"  # in the data that was restored: tells it from all other
 BUMP = ("--bump-revision", "1000000000", "--mark-compacted")
-PROVE = f"""set -eu
+PROVE = f"""# restore the snapshot beside the data, and walk over it
+set -eu
 umask 077
 from=$1 aside=$2 data=$3 tool=$4 mark=$5
 shift 5
@@ -35,7 +36,8 @@ rm -rf "$aside/restored"
 checked=
 [ "$(($(stat -c %s "$from/{FILE}") % 512))" = 32 ] || checked=--skip-hash-check
 "$tool" snapshot restore "$from/{FILE}" $checked --data-dir "$aside/restored" "$@"
-timeout 600 "$tool" snapshot status "$aside/restored/member/snap/db" -w json >"$from/{PROOF}.new"
+timeout 600 "$tool" snapshot status "$aside/restored/member/snap/db" -w json >/dev/null
+timeout 600 "$tool" snapshot status "$from/{FILE}" -w json >"$from/{PROOF}.new"
 echo "$mark" >"$aside/restored/member/{MARK}"
 near=$data
 [ -e "$near" ] || near=$(dirname "$data")
@@ -45,6 +47,12 @@ mv "$from/{PROOF}.new" "$from/{PROOF}"
 sync -f "$from"
 cat "$from/{PROOF}"
 """
+# Where nothing is put in place, what was restored goes again.
+AND_GO = """
+rm -rf "$aside/restored"
+rmdir "$aside"
+"""
+IS_TRIED = f'[ -e "$1/{PROOF}" ]'
 IS_PROVEN = f'[ -e "$1/{PROOF}" ] && [ -e "$2/restored/member/{MARK}" ]'
 
 
@@ -52,8 +60,9 @@ def proving(part: Part) -> DetachedCommand:
     """What restores it, on the host, whatever becomes of the connection."""
     settings, mark = part.settings, current_fence().recovery_id
     bump = BUMP if part.member.can_bump else ()
+    script = PROVE if part.is_rebuilt else PROVE + AND_GO
     argv = (
-        *("sh", "-c", PROVE, "prove", part.copies, part.aside, part.data, part.member.tool, mark),
+        *("sh", "-c", script, "prove", part.copies, part.aside, part.data, part.member.tool, mark),
         *("--name", settings.name, "--initial-cluster", part.initial_cluster),
         *("--initial-advertise-peer-urls", settings.peer_url),
         *("--initial-cluster-token", f"recover-{mark}", *bump),
@@ -67,8 +76,9 @@ def prove_commands(part: Part) -> Iterable[str]:
 
 
 def is_proven(part: Part) -> Verdict:
-    """Whether it is restored beside the data, and was walked over."""
-    argv = ["sh", "-c", IS_PROVEN, "is-proven", part.copies, part.aside]
+    """Whether it was restored and walked over, and lies beside the data where it is to."""
+    script = IS_PROVEN if part.is_rebuilt else IS_TRIED
+    argv = ["sh", "-c", script, "is-proven", part.copies, part.aside]
     answer = part.host.read(argv, accept=(0, 1), as_root=True)
     return Verdict.of(answer.exit_code == 0)
 

@@ -14,7 +14,8 @@ TAKE_SECONDS = 1800
 ROOM_BYTES = 64 * 1024 * 1024
 FILE = "snapshot.db"
 SUMS = "SHA256SUMS"
-TAKE = f"""set -eu
+TAKE = f"""# take a snapshot, and note its SHA-256
+set -eu
 umask 077
 to=$1
 shift
@@ -31,7 +32,8 @@ cat {SUMS}
 """
 # A member that serves nobody is copied, and its copy is run alone on sockets in a folder of root's:
 # its log is replayed up to what it knows to be committed, which a copy of the database has not.
-TAKE_FROM_FILES = f"""set -eu
+TAKE_FROM_FILES = f"""# copy the data, run the copy apart, take a snapshot of it
+set -eu
 umask 077
 to=$1 data=$2 etcd=$3 name=$4
 run=$to/run

@@ -14,10 +14,12 @@ from tasks.etcd.parts import Part
 from tasks.etcd.quorum_loss import refuse_if_quorum_came_back
 
 SETTINGS = "settings-before"
+EMPTIED = "emptied"  # a mark: nothing of before is in place any more
 STOP_SECONDS = 150.0
 MOVE_SECONDS = 60.0
 # Keeps comments, order, owner and mode; a name that is not there yet is written at the end.
-SET = """set -eu
+SET = """# set these in the environment file; the former one is kept
+set -eu
 umask 077
 file=$1 keep=$2
 shift 2
@@ -36,37 +38,48 @@ sync -f "$file.recover"
 mv "$file.recover" "$file"
 sync -f "$file"
 """
-PUT_SETTINGS_BACK = """set -eu
-[ -e "$2" ] || exit 0
-cp -p "$2" "$1.recover"
-sync -f "$1.recover"
-mv "$1.recover" "$1"
-"""
 # Never over what lies there: a second one gets a number.
-MOVE = """set -eu
+MOVE = f"""# move the data aside
+set -eu
 data=$1 aside=$2
-[ -e "$data" ] || exit 0
 umask 077
 mkdir -p "$aside"
-to=$aside/before n=1
-while [ -e "$to" ]; do to=$aside/before.$n n=$((n + 1)); done
-mv -T "$data" "$to"
+if [ -e "$data" ]; then
+  to=$aside/before n=1
+  while [ -e "$to" ]; do to=$aside/before.$n n=$((n + 1)); done
+  mv -T "$data" "$to"
+fi
+: >"$aside/{EMPTIED}"
 sync -f "$aside"
 """
-MOVE_BACK = """set -eu
-data=$1 aside=$2
-[ -e "$aside/before" ] || exit 0
-to=$aside/after n=1
-while [ -e "$to" ]; do to=$aside/after.$n n=$((n + 1)); done
-[ ! -e "$data" ] || mv -T "$data" "$to"
-mv -T "$aside/before" "$data"
-sync -f "$aside"
+# What is in place once it was emptied is of the new cluster. A member that had no data is not
+# started again, nor set up as it was: two of them with `new` would begin an empty cluster.
+GO_BACK = f"""# move the data of before back, with its settings, and start it
+set -eu
+data=$1 aside=$2 file=$3 keep=$4 unit=$5
+if [ -e "$aside/{EMPTIED}" ]; then
+  to=$aside/after n=1
+  while [ -e "$to" ]; do to=$aside/after.$n n=$((n + 1)); done
+  [ ! -e "$data" ] || mv -T "$data" "$to"
+  rm "$aside/{EMPTIED}"
+fi
+[ -e "$data" ] || [ ! -e "$aside/before" ] || mv -T "$aside/before" "$data"
+[ -e "$data" ] || exit 0
+sync -f "$data"
+if [ -e "$keep" ]; then
+  cp -p "$keep" "$file.recover"
+  sync -f "$file.recover"
+  mv "$file.recover" "$file"
+fi
+systemctl reset-failed "$unit" 2>/dev/null || :
+exec systemctl --no-ask-password start --no-block -- "$unit"
 """
-LOOK = """
+LOOK = f"""
 systemctl show -p ActiveState -p MainPID -- "$1"
 [ ! -e "$2" ] || echo data=there
 [ ! -e "$3/before" ] || echo before=there
-! { grep -qxF "$5" "$4" && grep -qxF "$6" "$4"; } || echo set=yes
+[ ! -e "$3/{EMPTIED}" ] || echo emptied=yes
+! {{ grep -qxF "$5" "$4" && grep -qxF "$6" "$4"; }} || echo set=yes
 """
 
 
@@ -77,7 +90,13 @@ class Stood:
     is_at_rest: bool
     has_data: bool
     has_former: bool
+    was_emptied: bool
     is_set: bool
+
+    @property
+    def is_out_of_the_way(self) -> bool:
+        """Whether it is stopped, was emptied here, and would not begin a cluster of its own."""
+        return self.is_at_rest and self.is_set and self.was_emptied and not self.has_data
 
 
 def wanted_settings(part: Part) -> tuple[str, str]:
@@ -122,14 +141,14 @@ def stood(part: Part) -> Stood:
         said.get("ActiveState") in {"inactive", "failed"} and said.get("MainPID") == "0",
         "data" in said,
         "before" in said,
+        "emptied" in said,
         "set" in said,
     )
 
 
 def is_stood_down(part: Part) -> Verdict:
     """Whether it is stopped, has no data in place, and would not begin a cluster of its own."""
-    now = stood(part)
-    return Verdict.of(now.is_at_rest and now.is_set and not now.has_data)
+    return Verdict.of(stood(part).is_out_of_the_way)
 
 
 def stand_down_commands(part: Part) -> Iterable[str]:
@@ -143,11 +162,34 @@ def refuse_unless_old_has_no_quorum(part: Part) -> None:
         refuse_if_quorum_came_back(part)
 
 
+def put_out_of_the_way(part: Part) -> None:
+    """Set a member up to join, stop it, and move its data aside.
+
+    Raises:
+        NotVerified: it did not stop.
+        CommandFailed: its host said no.
+        Unreachable: no answer.
+    """
+    with part.host.session():
+        change(part, set_argv(part))
+        change(part, stop_argv(part), STOP_SECONDS)
+        if not stood(part).is_at_rest:
+            raise NotVerified(
+                part.label,
+                f"{part.cluster.unit} to be stopped",
+                "that it runs",
+                f"See `systemctl status {part.cluster.unit}` there: what starts it again? Then "
+                "resume",
+            )
+        change(part, move_argv(part))
+
+
 @undo
 def stand_up(part: Part) -> None:
     """Put settings and data of a member back as they were, and start it.
 
-    What it has got since is moved aside as well, and stays. Where nothing was moved, it is started.
+    What it has got since is moved aside as well, and stays. One that had no data has none again,
+    and is not started: it would begin a cluster of its own. Done twice, the second does nothing.
 
     Raises:
         CommandFailed: its host said no.
@@ -155,12 +197,10 @@ def stand_up(part: Part) -> None:
 
     Runbook: docs/runbooks/etcd.md, way back.
     """
-    unit = part.cluster.unit
     change(part, stop_argv(part), STOP_SECONDS)
-    keep = f"{part.copies}/{SETTINGS}"
-    change(part, ["sh", "-c", PUT_SETTINGS_BACK, "put-back", part.settings.file, keep])
-    change(part, ["sh", "-c", MOVE_BACK, "move-back", part.data, part.aside])
-    change(part, ["systemctl", "--no-ask-password", "start", "--no-block", "--", unit])
+    keep, file = f"{part.copies}/{SETTINGS}", part.settings.file
+    argv = ["sh", "-c", GO_BACK, "go-back", part.data, part.aside, file, keep, part.cluster.unit]
+    change(part, argv)
 
 
 @act(
@@ -185,15 +225,4 @@ def stand_down(part: Part) -> None:
 
     Runbook: docs/runbooks/etcd.md, step 7.
     """
-    with part.host.session():
-        change(part, set_argv(part))
-        change(part, stop_argv(part), STOP_SECONDS)
-        if not stood(part).is_at_rest:
-            raise NotVerified(
-                part.label,
-                f"{part.cluster.unit} to be stopped",
-                "that it runs",
-                f"See `systemctl status {part.cluster.unit}` there: what starts it again? Then "
-                "resume",
-            )
-        change(part, move_argv(part))
+    put_out_of_the_way(part)

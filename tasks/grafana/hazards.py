@@ -218,6 +218,11 @@ MADE_BY_PEOPLE = {
 MADE_BY_FIRST_START = {"user": {b"admin"}, "org": {b"Main Org."}}
 
 
+def as_text(cell: object) -> bytes:
+    """A cell as both sides can say it: SQLite gives numbers, the stream of MySQL their digits."""
+    return cell if isinstance(cell, bytes) else str(cell).encode()
+
+
 def _replaced_rows(
     source: sqlite3.Connection, session: MysqlSession, pair: TablePair
 ) -> list[Hazard]:
@@ -227,13 +232,13 @@ def _replaced_rows(
         return []
     table = quote_sqlite(pair.source.name)
     kept = {
-        cell
+        as_text(cell)
         for (cell,) in source.execute(f"SELECT DISTINCT {quote_sqlite(column)} FROM {table}")  # noqa: S608
     } | MADE_BY_FIRST_START.get(pair.name, set())
     lost = [
         cell
         for (cell,) in session.stream(f"SELECT `{column}` FROM `{pair.name}`")  # noqa: S608
-        if cell is not None and cell not in kept
+        if cell is not None and as_text(cell) not in kept
     ]
     if not lost:
         return []

@@ -20,7 +20,7 @@ from tasks.kubespray.layout import (
 )
 
 SECRET_VALUE = re.compile(
-    r"(?i)\b([a-z0-9_]*(?:pass|password|secret|token|private_key|passphrase)\w*\s*[=:]\s*)"
+    r"(?i)\b([a-z0-9_]*(?:pass|password|secret|token|passphrase)\w*(?<!_file)\s*[=:]\s*)"
     r"(\"[^\"]*\"|'[^']*'|\S+)"
 )
 MASK = "•••"
@@ -111,7 +111,7 @@ def recovery_edit(
     is_etcd = any(host in etcd for host in broken)
     is_control_plane = any(host in control_plane for host in broken)
     return Edit(
-        pins=_pins(layout, new if is_etcd else ()),
+        pins=pins(layout, new if is_etcd else ()),
         adds=_without_known(layout, new),
         groups=(
             (BROKEN_ETCD, tuple(host for host in broken if host in etcd)),
@@ -149,11 +149,11 @@ def _workers(
     ]
 
 
-def _pins(layout: Layout, new: Sequence[NewHost]) -> tuple[tuple[str, str], ...]:
+def pins(layout: Layout, new: Sequence[NewHost]) -> tuple[tuple[str, str], ...]:
     """A name for every host of etcd: those that have one keep it, the others get a free one."""
     names = member_names(layout)
     taken = {*names.values(), *(dict(host.variables).get(MEMBER_NAME, "") for host in new)}
-    pins = list(names.items())
+    pinned = list(names.items())
     number = 1
     for host in new:
         if host.name in names or dict(host.variables).get(MEMBER_NAME):
@@ -161,8 +161,8 @@ def _pins(layout: Layout, new: Sequence[NewHost]) -> tuple[tuple[str, str], ...]
         while f"etcd{number}" in taken:
             number += 1
         taken.add(f"etcd{number}")
-        pins.append((host.name, f"etcd{number}"))
-    return tuple(pins)
+        pinned.append((host.name, f"etcd{number}"))
+    return tuple(pinned)
 
 
 def _without_known(layout: Layout, new: Sequence[NewHost]) -> tuple[NewHost, ...]:

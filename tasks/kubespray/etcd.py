@@ -30,7 +30,9 @@ ask() {{
   timeout 20 "$@" 2>/dev/null || :
 }}
 ask version etcdctl version
-ask health sh -c 'etcdctl --command-timeout=5s endpoint health >/dev/null 2>&1 && echo yes'
+ask health sh -c 'etcdctl --command-timeout=5s endpoint health >&2 && echo yes'
+ask told sh -c 'etcdctl --command-timeout=5s endpoint health'
+ask cluster sh -c 'etcdctl --command-timeout=5s endpoint health --cluster >&2 && echo yes'
 ask members etcdctl --command-timeout=5s member list -w json
 ask status etcdctl --command-timeout=5s endpoint status -w json
 ask certificates sh -c 'ls "$(dirname "${{ETCDCTL_CERT:-/nowhere/x}}")"'
@@ -53,6 +55,9 @@ class Asked:
     Attributes:
         host: its name in the inventory.
         is_healthy: it answers a read that needs a quorum.
+        are_all_healthy: every member does, asked from there.
+        tells_on_stdout: its etcdctl says that one is healthy where the role looks for it; up to 3.4
+            it says so among the errors.
         revision: of what it holds; -1 where it did not say.
         members: all members, where it could list them.
         version: of etcdctl there, as `3.5.9`; empty where it is not there.
@@ -65,6 +70,8 @@ class Asked:
     members: tuple[Member, ...] = ()
     version: str = ""
     certificates: tuple[str, ...] = ()
+    are_all_healthy: bool = False
+    tells_on_stdout: bool = True
 
     @property
     def can_restore(self) -> bool:
@@ -164,6 +171,8 @@ def parse_asked(host: str, printed: str) -> Asked:
             ),
             ".".join(version.groups()) if version else "",
             tuple(said.get("certificates", "").split()),
+            said.get("cluster") == "yes",
+            "is healthy" in said.get("told", "") or said.get("health") != "yes",
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UnreadableOutput("etcdctl", printed) from error

@@ -5,10 +5,10 @@ import time
 from dataclasses import dataclass
 
 from blocks.ssh_host import SshHost
-from recovery.errors import CommandFailed, NotVerified, RecoveryError, Unreachable, UnreadableOutput
+from recovery.errors import CommandFailed, NotVerified, Unreachable, UnreadableOutput
 from recovery.steps import verify
 from tasks.kubespray import etcd
-from tasks.kubespray.layout import CONTROL_PLANE, Layout
+from tasks.kubespray.layout import CONTROL_PLANE, ETCD, Layout
 from tasks.kubespray.target import Kubespray
 
 PAUSE_SECONDS = 2.0
@@ -124,27 +124,30 @@ def why_not_whole(
     """What is missing; empty: nothing.
 
     Raises:
-        CommandFailed: nobody answers.
+        CommandFailed: the API does not answer.
+        Unreachable: a host does not answer.
     """
-    hosts = [(name, order.host_of(name, layout)) for name in layout.hosts]
-    control_plane = layout.members(CONTROL_PLANE)
-    errors: list[str] = []
-    for name, host in hosts:
+    hosts = {name: order.host_of(name, layout) for name in layout.hosts if name not in gone}
+    are_nodes_asked = False
+    for name, host in hosts.items():
         if host is None:
             continue
-        try:
-            if members and (why := _etcd_missing(etcd.ask(host, name), members)):
+        if members and name in layout.members(ETCD):
+            why = _etcd_missing(etcd.ask(host, name), members)
+            if why:
                 return why
-            if name in control_plane:
-                return _nodes_missing(nodes_of(host), ready, gone)
-        except RecoveryError as error:
-            errors.append(f"{name}: {error}")
-    return "; ".join(errors) or "no host of the control plane was named in hosts"
+        if name in layout.members(CONTROL_PLANE) and not are_nodes_asked:
+            if why := _nodes_missing(nodes_of(host), ready, gone):
+                return why
+            are_nodes_asked = True
+    return "" if are_nodes_asked else "no host of the control plane was named in hosts"
 
 
 def _etcd_missing(asked: etcd.Asked, members: tuple[str, ...]) -> str:
     if not asked.is_healthy:
         return f"etcd on {asked.host} is not healthy"
+    if not asked.are_all_healthy:
+        return f"a member is not healthy, asked on {asked.host}"
     names = sorted(member.name or "(never started)" for member in asked.members)
     if names != sorted(members):
         return f"etcd has the members {' '.join(names)}"

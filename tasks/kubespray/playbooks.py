@@ -7,11 +7,12 @@ import json
 import shlex
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from blocks.ssh_detached import DetachedCommand, DetachedState, UnitGone
 from recovery.errors import CommandFailed, NotVerified, Refused
 from recovery.steps import act
+from recovery.verdict import Danger
 from recovery.walk import step_logger
 from tasks.kubespray.callback import PLUGIN, SOURCE, Progress
 from tasks.kubespray.edits import sha256
@@ -33,19 +34,19 @@ cd "$project"
 [ -z "$HOME_OF_LOGIN" ] || export HOME=$HOME_OF_LOGIN
 unset HOME_OF_LOGIN
 export LC_ALL=C.UTF-8 ANSIBLE_NOCOLOR=1 ANSIBLE_FORCE_COLOR=0 PYTHONUNBUFFERED=1
-export ANSIBLE_CALLBACK_PLUGINS="$kept/plugins" ANSIBLE_CALLBACKS_ENABLED=PLUGIN
+export ANSIBLE_CALLBACK_PLUGINS="$kept/plugins" ANSIBLE_CALLBACKS_ENABLED=@plugin@
 export RECOVER_EVENTS="$kept/$name.events"
 rm -f "$RECOVER_EVENTS" "$kept/$name.succeeded"
 flock -n -E 75 "$project" "$@" >"$kept/$name.log" 2>&1
 : >"$kept/$name.succeeded"
-""".replace("PLUGIN", PLUGIN)
+""".replace("@plugin@", PLUGIN)
 PUT = """set -eu
 umask 077
 mkdir -p "$1/plugins"
-base64 -d >"$1/plugins/PLUGIN.new"
-[ "$(sha256sum <"$1/plugins/PLUGIN.new" | cut -d " " -f 1)" = "$2" ]
-mv "$1/plugins/PLUGIN.new" "$1/plugins/PLUGIN.py"
-""".replace("PLUGIN", PLUGIN)
+base64 -d >"$1/plugins/@plugin@.new"
+[ "$(sha256sum <"$1/plugins/@plugin@.new" | cut -d " " -f 1)" = "$2" ]
+mv "$1/plugins/@plugin@.new" "$1/plugins/@plugin@.py"
+""".replace("@plugin@", PLUGIN)
 # Whole lines only, up to so many bytes: what is cut comes with the next look.
 FOLLOW = 'tail -c "+$(($2 + 1))" "$1" 2>/dev/null | head -c "$3" || :'
 LOG_TAIL = 'tail -n 25 "$1" 2>/dev/null || :'
@@ -105,9 +106,10 @@ def command_of(order: Kubespray, playbook: Playbook) -> DetachedCommand:
 
 
 def run_commands(order: Kubespray, playbook: Playbook) -> list[str]:
-    """What puts the plugin there, and what starts and settles the run."""
+    """The playbook in one line, what puts the plugin there, what starts and settles the run."""
+    told = f"# in {order.project}: {shlex.join(playbook.argv(order))}"
     put = order.machine.line(_put_argv(order))
-    return [put, *order.machine.detached_lines(command_of(order, playbook))]
+    return [told, put, *order.machine.detached_lines(command_of(order, playbook))]
 
 
 def has_succeeded(order: Kubespray, playbook: Playbook) -> bool:
@@ -148,7 +150,8 @@ def refuse_unless_understood(order: Kubespray, playbook: Playbook) -> None:
     if _is_begun(order, playbook):
         return
     script = 'cd "$1" && shift && LC_ALL=C.UTF-8 exec "$@" --syntax-check'
-    argv = ["sh", "-c", script, "syntax", order.project, *playbook.argv(order)]
+    unlimited = replace(playbook, limit="")  # in a plan, a host that comes in is not there yet
+    argv = ["sh", "-c", script, "syntax", order.project, *unlimited.argv(order)]
     answer = order.machine.read(argv, within_seconds=300, accept=tuple(range(256)))
     if answer.exit_code:
         raise Refused(
@@ -170,6 +173,7 @@ def running_now(order: Kubespray) -> list[str]:
     refuse_if=(refuse_unless_alone, refuse_unless_understood),
     each=("playbook",),
     redo_stale=False,
+    danger=Danger.DESTRUCTIVE,
 )
 def run_playbook(order: Kubespray, playbook: Playbook) -> None:
     """Run a playbook to its end, or go on following one that an earlier attempt has started.
@@ -230,7 +234,7 @@ def _follow(order: Kubespray, playbook: Playbook, command: DetachedCommand) -> P
                 f"See {order.kept}/{playbook.name}.log there; resuming waits for it again",
             )
         time.sleep(pause)
-        pause = min(POLL_SECONDS_MAX, pause * 1.3)
+        pause = min(POLL_SECONDS_MAX, pause * 1.1)
 
 
 def _take_events(

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from recovery.errors import BadInput, CommandFailed, Refused, UnreadableOutput
 from recovery.steps import decision
@@ -22,9 +21,6 @@ from tasks.kubespray.target import Kubespray
 
 KEPT_VARIABLES = (*ADDRESSES, MEMBER_NAME)
 ETCD_TYPE = "etcd_deployment_type"
-ETCD_TYPES = ("host", "docker", "kubeadm")
-CONNECTION_LOCAL = "ansible_connection"
-NO_TAG = "unknown"
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ def inventory_found(order: Kubespray, version: str = "") -> Found:
     """
     text = text_of(order)
     written = judging.document_of(text, order.inventory).layout()
-    seen = effective(order)
+    seen, etcd_type = effective(order)
     layout = _merged(written, seen)
     judging.refuse_malformed(layout)
     for group in (CONTROL_PLANE, ETCD, WORKERS):
@@ -105,11 +101,14 @@ def inventory_found(order: Kubespray, version: str = "") -> Found:
             f"the checkout is at {described}, and the cluster was built with {version}",
             f"`git checkout {version}` there: another tag upgrades Kubernetes in the same run",
         )
-    return Found(edits.sha256(text), layout, _etcd_type(order), order.machine.label, described)
+    return Found(edits.sha256(text), layout, etcd_type, order.machine.label, described)
 
 
-def effective(order: Kubespray) -> Layout:
+def effective(order: Kubespray) -> tuple[Layout, str]:
     """Hosts and groups as Ansible reads them, with the few variables that are needed.
+
+    Returns:
+        The inventory, and how etcd is deployed; empty where nothing says so.
 
     Raises:
         BadInput: Ansible cannot read the inventory, or is not there.
@@ -118,7 +117,7 @@ def effective(order: Kubespray) -> Layout:
     return parse_inventory_list(_listed(order))
 
 
-def parse_inventory_list(printed: str) -> Layout:
+def parse_inventory_list(printed: str) -> tuple[Layout, str]:
     """Read what `ansible-inventory --list` prints (2.9 to 2.19).
 
         {"_meta": {"hostvars": {"node1": {"ip": "10.0.0.1"}}}, "all": {"children": ["etcd"]},
@@ -147,7 +146,8 @@ def parse_inventory_list(printed: str) -> Layout:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         # What it printed may hold passwords: only its beginning is told, which is the first group.
         raise UnreadableOutput("ansible-inventory --list", printed[:40]) from error
-    return Layout(variables, groups)
+    types = {str(own[ETCD_TYPE]) for own in said.values() if ETCD_TYPE in own}
+    return Layout(variables, groups), types.pop() if len(types) == 1 else ""
 
 
 def version_of(order: Kubespray) -> str:
@@ -180,17 +180,6 @@ def _listed(order: Kubespray) -> str:
             if is_missing
             else "Correct what Ansible does not understand",
         ) from error
-
-
-def _etcd_type(order: Kubespray) -> str:
-    """How etcd is deployed, by the variables of the inventory; empty where none says so."""
-    try:
-        said: Mapping[str, Any] = json.loads(_listed(order))["_meta"]["hostvars"]
-    except (ValueError, LookupError) as error:
-        raise UnreadableOutput("ansible-inventory --list", "") from error
-    named = {str(own[ETCD_TYPE]) for own in said.values() if ETCD_TYPE in own}
-    known = [one for one in ETCD_TYPES if one in named]
-    return known[0] if len(named) == 1 and known else ""
 
 
 def _merged(written: Layout, seen: Layout) -> Layout:

@@ -39,7 +39,10 @@ class Meant:
 
     @property
     def counts_as_healthy(self) -> int:
-        """How many addresses of the group the role will find healthy."""
+        """How many addresses of the group the role will find healthy, with etcdctl of the first."""
+        first = self.etcd.of(next(iter(self.layout.members(ETCD)), ""))
+        if first is not None and not first.tells_on_stdout:
+            return 0
         return len([host for host in self.layout.members(ETCD) if host in self.etcd.healthy])
 
     @property
@@ -85,8 +88,7 @@ def _quorum(meant: Meant) -> Iterable[Trap]:
             "quorum-test",
             f"etcd has quorum, and the role would count {healthy} healthy of {size} and take it "
             "for lost: it would delete the data of the first host and restore a snapshot over it",
-            "Name fewer new hosts at a time; or, where etcd has been restored already, let "
-            "`replace-control-plane-node` add the hosts to it one by one",
+            _quorum_remedy(meant),
         )
     if not meant.etcd.has_quorum and meant.role_sees_quorum:
         yield Trap(
@@ -94,6 +96,19 @@ def _quorum(meant: Meant) -> Iterable[Trap]:
             "etcd has no quorum, and the role would take it for whole",
             "Recover etcd first with `recover-etcd-quorum`, then go on here",
         )
+
+
+def _quorum_remedy(meant: Meant) -> str:
+    first = meant.etcd.of(next(iter(meant.layout.members(ETCD)), ""))
+    if first is not None and not first.tells_on_stdout:
+        return (
+            f"etcdctl {first.version} of {first.host} tells of the healthy among its errors, where "
+            "the role does not look: put one of 3.5 in its place, which speaks to older etcd too"
+        )
+    return (
+        "Name fewer new hosts at a time; or let `replace-control-plane-node` replace them one by "
+        "one (old_is_gone), which does without that role"
+    )
 
 
 def _restore(meant: Meant) -> Iterable[Trap]:

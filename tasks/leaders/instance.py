@@ -15,10 +15,9 @@ from tasks.certificates.look_lines import Lines, started_in
 from tasks.certificates.look_script import look_argv
 from tasks.certificates.proof import ENDPOINTS, LEASES, leader_of
 from tasks.certificates.seen import FileSeen, Runtime, RuntimeKind
+from tasks.static_pods import list_argv
 
 WITHIN_SECONDS = 45.0
-LIST_CRI = '"$1" --runtime-endpoint "$2" pods --namespace kube-system --name "^$3\\$" -q'
-LIST_DOCKER = '"$1" ps -aq --no-trunc --filter "name=k8s_POD_$3_kube-system_"'
 
 
 class Health(StrEnum):
@@ -92,14 +91,6 @@ class Instance:
         return "" if self.component in names else f"it has no container {self.component}"
 
 
-def pods_argv(runtime: Runtime, pod: str) -> list[str]:
-    """What prints the ids of a static pod, one a line."""
-    if runtime.kind is RuntimeKind.DOCKER:
-        return ["sh", "-c", LIST_DOCKER, "list-static-pod", runtime.client, "", pod]
-    listing = [runtime.client, runtime.endpoint, pod.replace(".", r"\.")]
-    return ["sh", "-c", LIST_CRI, "list-static-pod", *listing]
-
-
 def look_at_instance(
     host: Host, component: Component, runtime: Runtime, node_name: str
 ) -> Instance:
@@ -115,7 +106,7 @@ def look_at_instance(
         answer = host.read(look_argv(*requests), within_seconds=WITHIN_SECONDS, as_root=True)
         pods: Sequence[str] = ()
         if runtime.kind is not RuntimeKind.NONE:
-            listed = pods_argv(runtime, f"{component}-{node_name}")
+            listed = list_argv(runtime, f"{component}-{node_name}")
             pods = host.read(listed, within_seconds=WITHIN_SECONDS, as_root=True).whole().split()
     return instance_in(Lines(answer.whole()), component, pods)
 

@@ -9,41 +9,23 @@ from recovery.steps import act, verify
 from recovery.verdict import Verdict
 from tasks.certificates.catalogue import Component
 from tasks.certificates.restart import STARTS_AGAIN
-from tasks.certificates.seen import RuntimeKind
 from tasks.certificates.work import Node
 from tasks.leaders.finding import Restart
 from tasks.leaders.instance import Instance, leader_seen, look_at_instance
 from tasks.leaders.judging import MANIFESTS, reasons_against
+from tasks.static_pods import remove_argv
 
 PAUSE_SECONDS = 1.0
 STAYS_SECONDS = 6.0
 COMMAND_SECONDS = 120.0
 LEADS_WITHIN_SECONDS = 120.0
-# Only pods that were seen when it was decided: one made since is never removed, however often this
-# is sent.
-REMOVE_CRI = (
-    'client=$1; endpoint=$2; shift 2; for pod; do "$client" --runtime-endpoint "$endpoint" pods -q '
-    '| grep -qx "$pod" || continue; "$client" --runtime-endpoint "$endpoint" rmp -f "$pod" || '
-    "exit 5; done"
-)
-REMOVE_DOCKER = (
-    'client=$1; shift; for pod; do "$client" ps -aq --no-trunc | grep -qx "$pod" || continue; '
-    '"$client" rm -f "$pod" || exit 5; done'
-)
-
-
-def remove_argv(restart: Restart) -> list[str]:
-    """What removes the pods that were found; the kubelet makes one anew from the manifest."""
-    runtime, pods = restart.due.runtime, restart.due.pods
-    if runtime.kind is RuntimeKind.DOCKER:
-        return ["sh", "-c", REMOVE_DOCKER, "remove-static-pod", runtime.client, *pods]
-    call = [runtime.client, runtime.endpoint, *pods]
-    return ["sh", "-c", REMOVE_CRI, "remove-static-pod", *call]
 
 
 def remove_commands(restart: Restart) -> Iterable[str]:
     """What restarts it."""
-    return [restart.host.command_line(remove_argv(restart), as_root=True)]
+    return [
+        restart.host.command_line(remove_argv(restart.due.runtime, restart.due.pods), as_root=True)
+    ]
 
 
 def is_restarted(restart: Restart) -> Verdict:
@@ -94,7 +76,11 @@ def restart_instance(restart: Restart) -> None:
     Runbook: docs/runbooks/control-plane-leaders.md, step 4.
     """
     with restart.host.session():
-        restart.host.change(remove_argv(restart), within_seconds=COMMAND_SECONDS, as_root=True)
+        restart.host.change(
+            remove_argv(restart.due.runtime, restart.due.pods),
+            within_seconds=COMMAND_SECONDS,
+            as_root=True,
+        )
         wait_until_well(restart)
 
 

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import JournaledWorld, flaws_of, kill_points, sampled, shards
+from tests.faults.conftest import IS_WHOLE, JournaledWorld, flaws_of, kill_points, shards
 from tests.lab.hosts import lab_hosts
 from tests.lab.kubespray_cluster import FILES, KEYS, UNITS, KubesprayCluster
 from tests.lab.session import started_or_skipped
 
 NAMES = ["node1", "node2", "node3", "node4"]
 SHARDS = shards(8, in_a_sample=1)
-POINTS = 2  # of each shard in an ordinary run; all of them with FAULTS=all
 REASON = "fault test"
 
 
@@ -58,7 +57,7 @@ class World(JournaledWorld):
         assert self.cluster.member_names(two) == ["etcd2", "etcd3", "etcd4"], at
         assert self.cluster.keys(four) == KEYS, at
         assert self.cluster.nodes(two) == ["node2", "node3", "node4"], at
-        assert self.cluster.runs() == ["recover-control-plane", "cluster"], at
+        assert self.cluster.runs() == ["facts", "recover-control-plane", "cluster"], at
         text = self.cluster.inventory.read_text()
         assert "node1" not in text, at
         assert flaws_of(self) == [], at
@@ -80,6 +79,19 @@ def make_world(lab):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def points_of(make_world, runs, shard):
+    """Where to kill: in a sample, once while a playbook runs."""
+    if not IS_WHOLE:
+        return [(48, "after")]
+    undisturbed = make_world()
+    whole = undisturbed.run(runs)
+    assert whole.answer["state"] == "recovered", whole.answer
+    undisturbed.assert_whole("undisturbed")
+    looks = [n for n, (kind, step, *_) in enumerate(whole.events, 1) if is_look(kind, step)]
+    points = [*kill_points(whole.events), *((n, "after") for n in looks)]
+    return sorted(set(points))[shard :: len(SHARDS)]
+
+
 def is_look(kind, step):
     """Whether an event is one of those while the playbook runs."""
     return kind == "command" and step.startswith("run_playbook")
@@ -93,20 +105,10 @@ def test_a_worker_killed_at_any_event_runs_the_playbook_once(make_world, runs, s
     Method: kill -9 the worker before and after an event of the journal, so also while the playbook
     runs; resume in another process, which adopts it; count at etcd and in the playbook's own notes.
     """
-    undisturbed = make_world()
-    whole = undisturbed.run(runs)
-    assert whole.answer["state"] == "recovered", whole.answer
-    undisturbed.assert_whole("undisturbed")
-    points = kill_points(whole.events)[shard :: len(SHARDS)]
-    looks = [n for n, (kind, step, *_) in enumerate(whole.events, 1) if is_look(kind, step)]
-    assert points
-    assert looks
-
-    some = sampled(points, POINTS - 1, f"kubespray{shard}")
-    for point in [(looks[(shard + 1) * len(looks) // (len(SHARDS) + 1)], "after"), *some]:
+    for point in points_of(make_world, runs, shard):
         world = make_world()
         killed = world.run(runs, kill=point)
-        at = (point, whole.events[point[0] - 1])
+        at = (point, killed.events[-1:])
         is_past = killed.exit_code == 0  # it looked less often this time, and ended before that
         assert is_past or killed.exit_code == -9, (at, killed)
         resumed = killed if is_past else world.resume(runs)

@@ -14,7 +14,7 @@ from tests.lab.control_plane import control_planes
 from tests.lab.hosts import LabHost
 from tests.lab.session import started_or_skipped
 
-POINTS = 2  # of an ordinary run; all of them with FAULTS=all
+POINTS = 1  # of an ordinary run; all of them with FAULTS=all
 SCHEDULER = "kube-scheduler"
 
 

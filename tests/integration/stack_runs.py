@@ -24,7 +24,7 @@ FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 class RunningStack:
     """`recover up`, with a home and a journal below one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
         self.home = folder / "up"
         self.port, self.alerts_port = free_port(), free_port()
         self.ui = f"http://127.0.0.1:{self.port}"
@@ -35,6 +35,7 @@ class RunningStack:
             RECOVER_LEASE_SECONDS="10",
             PREFECT_API_URL="http://127.0.0.1:1/api",  # of somebody else: it must not count
             PREFECT_PROFILE="of-somebody-else",
+            **environment,
         )
         self._keep_migrated()
         with self.errors.open("wb") as errors:
@@ -148,9 +149,9 @@ class RunningStack:
 
 
 @contextlib.contextmanager
-def running_stack(folder: Path):
+def running_stack(folder: Path, **environment: str):
     """Run a stack until the end of the block, everything of it up at its beginning."""
-    stack = RunningStack(folder)
+    stack = RunningStack(folder, **environment)
     try:
         stack.first = stack.wait_until_up()
         yield stack

@@ -4,12 +4,13 @@ import contextlib
 import os
 import sqlite3
 import threading
+from datetime import UTC, datetime
 
 import pytest
 
 from operate.alerts.kept import State
 from operate.alerts.opening import open_alerts
-from operate.alerts.payload import Alert
+from operate.alerts.payload import Alert, written
 from operate.alerts.routes import Route, Target
 from operate.alerts.routing import Decision, Kind
 from recovery.errors import BadInput
@@ -35,7 +36,7 @@ def store(url):
         yield opened
 
 
-FIRST, SECOND, THIRD = (f"2026-03-0{n}T00:00:00+00:00" for n in (1, 2, 3))
+FIRST, SECOND, THIRD, AHEAD = (written(datetime.fromtimestamp(n, UTC)) for n in (1, 2, 3, 9e4))
 
 
 def alert(fingerprint="f", episode=FIRST, *, is_firing=True, ends_at=THIRD, **labels):
@@ -90,6 +91,39 @@ def test_the_late_end_of_an_earlier_episode_does_not_end_a_later_one(store):
     assert [kept.is_firing for kept in store.latest(10)] == [False, True]
 
 
+def test_a_beginning_ahead_of_the_clock_counts_from_when_it_was_heard(store):
+    heard, later = (written(datetime.fromtimestamp(n, UTC)) for n in (1000, 1500))
+    receive(store, alert(episode=AHEAD), now=1000)
+    receive(store, alert(episode=AHEAD), now=1200)
+    assert [(kept.began_at, kept.repeats) for kept in store.latest(10)] == [(heard, 1)]
+
+    receive(store, alert(episode=later), now=1500)
+    assert [kept.starts_at for kept in store.latest(10)] == [later, AHEAD]
+    receive(store, alert(episode=later, is_firing=False, ends_at=later), now=1600)
+
+    assert not [kept for kept in store.latest(10) if kept.is_firing]
+
+
+@pytest.mark.parametrize("ended", [AHEAD, SECOND])
+def test_an_end_ends_an_episode_that_was_said_to_begin_ahead_of_the_clock(store, ended):
+    receive(store, alert(episode=AHEAD), now=1000)
+
+    end = written(datetime.fromtimestamp(1100, UTC))
+    receive(store, alert(episode=ended, is_firing=False, ends_at=end), now=1100)
+
+    (kept,) = store.latest(10)
+    assert (kept.is_firing, kept.state) == (False, State.CANCELLED)
+
+
+def test_the_end_of_an_episode_told_once_more_ends_no_later_one(store):
+    receive(store, alert(episode=FIRST), alert(episode=FIRST, is_firing=False))
+    receive(store, alert(episode=SECOND))
+
+    receive(store, alert(episode=FIRST, is_firing=False, ends_at=THIRD))
+
+    assert [kept.is_firing for kept in store.latest(10)] == [True, False]
+
+
 def test_what_waits_comes_in_the_order_it_came(store):
     receive(store, *(alert(one) for one in "cabd"))
 
@@ -105,6 +139,36 @@ def test_what_is_held_is_not_due_before_its_time(store):
     assert store.due(1500)[0].reason == "maintenance"
 
 
+def test_what_is_weighed_anew_is_due_at_once(store):
+    receive(store, alert())
+    store.hold(store.due(1000)[0], "cool-down: x", 1500.0)
+
+    store.weigh_anew()
+
+    assert store.due(1001)
+
+
+def test_a_release_is_not_lost_to_who_holds_the_alert_meanwhile(store):
+    receive(store, alert())
+    (seen,) = store.due(1000)
+
+    assert store.release(seen, "Ada", 1001.0)
+    store.hold(seen, "cool-down: x", 1500.0)
+
+    (kept,) = store.due(1002)
+    assert (kept.reason, kept.released_at) == ("released by Ada", 1001.0)
+
+
+def test_what_has_gone_on_itself_is_not_released(store):
+    receive(store, alert())
+    (seen,) = store.due(1000)
+    store.reserve(seen, "d", RUN, 1001.0)
+
+    assert not store.release(seen, "Ada", 1002.0)
+
+    assert store.latest(1)[0].state is State.RESERVED
+
+
 def test_a_reservation_holds_all_that_is_sent_and_is_made_once(store):
     receive(store, alert())
     (kept,) = store.due(1000)
@@ -115,7 +179,7 @@ def test_a_reservation_holds_all_that_is_sent_and_is_made_once(store):
     assert made == [True, False]
     assert (reserved.flow, reserved.deployment) == ("recover-redis", "d")
     assert reserved.parameters == {"host": "ssh://a", "port": 6379}
-    assert reserved.idempotency_key == "am:f:2026-03-01T00:00:00+00:00"
+    assert reserved.idempotency_key == f"am:f:{FIRST}"
 
 
 def test_of_many_who_reserve_at_once_one_succeeds(url, store):
@@ -172,6 +236,25 @@ def test_a_run_that_waits_for_a_person_is_not_busy(store):
 
     assert store.busy() == 0
     assert store.running()
+    assert store.counts() == {"asks-person": 1}
+    assert [kept.stands for kept in store.latest(10, "asks-person")] == ["asks-person"]
+    assert not store.latest(10, "started")
+
+
+def test_a_run_that_goes_on_after_its_end_goes_on_for_all_that_share_it(store):
+    leader = started(store)
+    receive(store, alert("g"))
+    store.join(store.due(2000)[0], leader)
+    store.note_run("run-1", "FAILED", "Refused", 1100.0)
+    assert len(store.ended_unwell(1000.0)) == 2
+
+    store.take_up("run-1", "begun again", 1200.0)
+
+    assert [kept.state for kept in store.latest(10)] == [State.JOINED, State.STARTED]
+    assert not store.ended_unwell(1000.0)
+    store.note_run("run-1", "COMPLETED", "Recovered", 1300.0)
+    assert [kept.outcome for kept in store.latest(10)] == ["Recovered"] * 2
+    assert not store.ended_unwell(1000.0)
 
 
 @pytest.mark.parametrize("state", [State.STARTED, State.RESERVED])

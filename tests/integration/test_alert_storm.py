@@ -200,7 +200,8 @@ def test_hostile_labels_unknown_targets_and_odd_orders_reach_nothing(server, rec
 
     wait_until(lambda: runs_of(server, episode), "the one run", within_seconds=60)
     (run,) = runs_of(server, episode)
-    assert run["parameters"] == {"folder": "/w/64", "plan_only": True}
+    asks = "alert FilesGone (route gone)"
+    assert run["parameters"] == {"folder": "/w/64", "plan_only": True, "requested_by": asks}
     assert "reboot" not in json.dumps(run)
     states = Counter(str(kept.state) for kept in kept_of(receiver, episode))
     assert states == {"resolved": 3, "not-routed": len(hostile), "started": 1}

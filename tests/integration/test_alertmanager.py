@@ -149,6 +149,31 @@ def test_a_destructive_recovery_waits_for_a_person_with_its_plan_in_the_journal(
     assert not (world / "a").exists()
 
 
+@pytest.mark.timeout(480)
+def test_a_question_whose_alert_is_resolved_is_cancelled_with_the_reason_and_a_retry_asks_anew(
+    alertmanager, receiver, known, prefect_server
+):
+    labels = {"alertname": "FilesLost", "instance": "alpha"}
+    alertmanager.fire(labels)
+
+    def stands(state):
+        kept = known("FilesLost", "alpha")
+        return kept if kept and kept.stands == state else None
+
+    kept = wait_until(lambda: stands("asks-person"), "its run to ask", within_seconds=120)
+    now = datetime.now(UTC)
+    alertmanager.fire(labels, starts_at=moment(now - timedelta(hours=1)), ends_at=moment(now))
+    wait_until(lambda: stands("cancelled"), "its run to be called off", within_seconds=60)
+    state = prefect_server.request("GET", f"/flow_runs/{kept.flow_run_id}")["state"]
+    body = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}}
+    prefect_server.request("POST", f"/flow_runs/{kept.flow_run_id}/set_state", body)
+    wait_until(lambda: stands("asks-person"), "it to ask anew", within_seconds=180)
+
+    why = "alert FilesLost (route lost) was resolved before anything was done; *Retry* asks anew"
+    assert (state["type"], state["message"]) == ("CANCELLED", why)
+    assert history_of(receiver, kept.flow_run_id).requested_by == "alert FilesLost (route lost)"
+
+
 def test_triage_walks_the_recovery_and_changes_nothing(
     alertmanager, receiver, known, prefect_server, world
 ):

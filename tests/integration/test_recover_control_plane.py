@@ -1,22 +1,29 @@
-"""Recovering a control plane through playbooks, on real hosts with a real etcd."""
+"""Recovering and replacing hosts through playbooks, on real hosts with a real etcd."""
+
+import sys
+from pathlib import Path
 
 import pytest
 
 import flows.kubespray  # noqa: F401 (what is run)
 from recovery.run import RecoveryState
+from tests.faults.conftest import IS_WHOLE
 from tests.lab.hosts import lab_hosts
 from tests.lab.kubespray_cluster import FILES, KEYS, UNITS, KubesprayCluster
 from tests.lab.redis_hosts import Recoveries
 from tests.lab.session import started_or_skipped
 
 pytestmark = pytest.mark.timeout(300)
+whole = pytest.mark.skipif(not IS_WHOLE, reason="one of the whole campaign: FAULTS=all")
 NAMES = ["node1", "node2", "node3", "node4"]
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     directory = tmp_path_factory.mktemp("kubespray")
-    with started_or_skipped(lab_hosts(directory, 4, names=NAMES, files=FILES, units=UNITS)) as lab:
+    shown = [(Path(prefix), Path(prefix), True) for prefix in {sys.prefix, sys.base_prefix}]
+    lab = lab_hosts(directory, 4, names=NAMES, files=FILES, units=UNITS, binds=shown)
+    with started_or_skipped(lab) as lab:
         yield lab
 
 
@@ -49,7 +56,7 @@ def test_a_lost_host_is_replaced_and_every_key_is_there(recover, cluster):
 
     assert ended.error is None, ended.error
     assert ended.state is RecoveryState.RECOVERED
-    assert cluster.runs() == ["recover-control-plane", "cluster"]
+    assert cluster.runs() == ["facts", "recover-control-plane", "cluster"]
     assert cluster.member_names(four) == ["etcd2", "etcd3", "etcd4"]
     assert cluster.nodes(two) == ["node2", "node3", "node4"]
     assert cluster.keys(four) == KEYS
@@ -61,3 +68,73 @@ def test_a_lost_host_is_replaced_and_every_key_is_there(recover, cluster):
     assert again.error is None, again.error
     assert again.result.finding == "well"
     assert cluster.inventory.read_text() == text
+
+
+@whole
+def test_with_quorum_lost_it_goes_on_from_the_survivor(recover, cluster):
+    one, two, three, four = cluster.hosts
+    one.power_cut()
+    two.power_cut()
+    parameters = cluster.parameters(
+        hosts=urls([three]),
+        broken=["node1", "node2"],
+        etcd_retries=2,
+    )
+    even = recover.run(
+        "recover-control-plane", {**parameters, "new": [cluster.line(four)]}, break_glass="a test"
+    )
+
+    ended = recover.run("recover-control-plane", parameters, break_glass="a test")
+
+    assert even.state is RecoveryState.REFUSED
+    assert "odd number" in str(even.error)
+    assert ended.error is None, ended.error
+    assert cluster.member_names(three) == ["etcd3"]
+    assert cluster.keys(three) == KEYS
+    assert cluster.nodes(three) == ["node3"]
+
+
+@whole
+def test_the_first_host_is_replaced_while_it_lives(recover, cluster):
+    one, two, three, four = cluster.hosts
+    parameters = cluster.parameters(
+        hosts=urls([one, two, three]), old="node1", new=cluster.line(four)
+    )
+
+    ended = recover.run("replace-control-plane-node", parameters, break_glass="a test")
+
+    assert ended.error is None, ended.error
+    assert cluster.runs() == ["cluster", "remove-node", "cluster"]
+    assert cluster.member_names(four) == ["etcd2", "etcd3", "etcd4"]
+    assert cluster.nodes(two) == ["node2", "node3", "node4"]
+    assert cluster.keys(four) == KEYS
+    assert "node1" not in cluster.inventory.read_text()
+
+
+@pytest.mark.parametrize(
+    "is_gone",
+    [
+        pytest.param(False, id="lives"),
+        pytest.param(True, id="is-gone-from-a-deploy-host", marks=whole),
+    ],
+)
+def test_a_worker_is_replaced(recover, lab, tmp_path, is_gone):
+    deploy = lab.hosts[2] if is_gone else None
+    cluster = KubesprayCluster(lab, tmp_path, etcd=1, worker=1, form="yaml", deploy=deploy)
+    cluster.build()
+    one, worker, _, new = cluster.hosts
+    if is_gone:
+        worker.power_cut()
+        one.run("/usr/local/bin/kubectl lost node2")
+    parameters = cluster.parameters(
+        hosts=urls([one]), old="node2", new=cluster.line(new), old_is_gone=is_gone
+    )
+
+    ended = recover.run("replace-worker-node", parameters, break_glass="a test")
+
+    assert ended.error is None, ended.error
+    assert cluster.runs() == ["facts", "scale", "remove-node"]
+    assert cluster.nodes(one) == ["node1", "node4"]
+    text = cluster.text(cluster.inventory)
+    assert "node2" not in text
+    assert "# The hosts of the lab" in text

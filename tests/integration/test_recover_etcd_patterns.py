@@ -30,7 +30,7 @@ def patterns(count):
     ]
 
 
-SAMPLE = [(2, "no-data", "silent"), (2, "no-data", "damaged")]
+SAMPLE = [(2, "no-data", "damaged")]
 OF_THREE = patterns(3) if IS_WHOLE else SAMPLE
 OF_FIVE = patterns(5) if IS_WHOLE else []
 
@@ -89,7 +89,7 @@ def is_recovered(count, lost, left):
     return left != "damaged"
 
 
-REASONS = ("has quorum", "elects no leader", "cannot be used", "gives no answer", "disagree")
+REASONS = ("has quorum", "elects no leader", "cannot be used", "fails", "disagree")
 
 
 def assert_as_it_should_be(ended, count, lost, left):

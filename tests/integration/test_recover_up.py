@@ -45,6 +45,7 @@ def test_it_says_what_runs_where_and_the_server_offers_every_recovery(stack):
     assert said["up"]
     assert said["ui"] == stack.ui
     assert said["journal"] == stack.environment["RECOVER_JOURNAL"]
+    assert said["alert_routes"] == str(PROJECT / "deployments/alert-routes.yaml")
     assert {one["health"] for one in said["processes"]} == {"up"}
     told = stack.errors.read_text()
     assert all(f"{one['name']} is up\n" in told for one in said["processes"])

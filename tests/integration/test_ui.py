@@ -26,7 +26,10 @@ PASSWORD = "only-of-this-test"  # noqa: S105 (it is)
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
-    with running_stack(tmp_path_factory.mktemp("stack")) as stack:
+    folder = tmp_path_factory.mktemp("stack")
+    rules = folder / "approvers.yaml"
+    rules.write_text("approvers: {Ada: {}}\nrules: [{danger: destructive}]\n")
+    with running_stack(folder, RECOVER_APPROVERS=str(rules)) as stack:
         yield stack
 
 
@@ -81,6 +84,23 @@ def test_a_form_is_filled_a_run_is_refused_and_its_retry_moves_every_row(
         compared = compare(source, connection, MOVED, tolerate=[FRACTIONS])
     assert compared.rows > 30
     assert not compared.differences
+
+
+def test_the_only_approver_there_is_consents_in_the_form(stack, page, mariadb, target, tmp_path):
+    source = tmp_path / "grafana.db"
+    make_grafana_database(source, dashboards=3)
+    mariadb.execute("GRANT ALL ON `recover\\_%`.* TO grafana")
+    fill(page, {"Source": str(source), "Target": target})
+    page.submit()
+    page.shows_state("Suspended")
+
+    page.answer(
+        {"Decision": "approve", "Your name": "Ada"},
+        {"Confirm": f"mysql://{mariadb.host}:{mariadb.port}/ui", "Reason": "a rehearsal"},
+    )
+
+    page.shows_state("Recovered")
+    take(page, "approved")
 
 
 def fill(page, fields):

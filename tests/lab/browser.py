@@ -39,8 +39,12 @@ class PrefectPage:
 
     def field(self, title: str) -> Any:
         """Return the field of the form with this title."""
+        return self.field_in(self.page, title)
+
+    def field_in(self, form: Any, title: str) -> Any:
+        """Return the field of one of several forms."""
         label = self.page.locator(FIELD_TITLE, has_text=re.compile(rf"^{re.escape(title)}( |$)"))
-        return self.page.locator(FIELD).filter(has=label).first
+        return form.locator(FIELD).filter(has=label).first
 
     def fill(self, title: str, text: str) -> None:
         """Type into a field; of one that also takes a block, as text."""
@@ -105,6 +109,30 @@ class PrefectPage:
             f"the page to show {name}",
             within_seconds=WITHIN_SECONDS * 2,
         )
+
+    def answer(self, choices: dict[str, str], texts: dict[str, str]) -> None:
+        """Fill the form of a suspended run and send it.
+
+        Raises:
+            LabError: the server did not take it.
+        """
+        self.page.get_by_role("button", name="Resume").first.click()
+        form = self.page.locator("[role=dialog], .p-modal").first
+        form.get_by_text("Your name").first.wait_for()
+        for title, choice in choices.items():
+            self.field_in(form, title).locator("button.p-select-button__control").focus()
+            self.page.keyboard.press("ArrowDown")
+            self.page.get_by_role("option", name=choice, exact=True).click()
+        for title, text in texts.items():
+            self.field_in(form, title).locator("textarea, input").last.fill(text)
+        submit = form.get_by_role("button", name="Submit", exact=True)
+
+        def sent() -> bool:
+            with self.page.expect_response(re.compile("/resume$")) as answer:
+                submit.click()
+            return bool(answer.value.ok)
+
+        wait_until(sent, "the answer to be taken", within_seconds=WITHIN_SECONDS)
 
     def retry(self) -> None:
         """Press Retry and confirm."""

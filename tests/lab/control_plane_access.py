@@ -4,9 +4,17 @@ from dataclasses import dataclass
 
 from tests.lab.control_plane_tls import Identity
 
+READS_ONE = ("get",)
 MASTERS = "system:masters"
 ADMINS = "kubeadm:cluster-admins"
 NODES = "system:nodes"
+BOOTSTRAPPERS = "system:bootstrappers"
+OF_BOOTSTRAPPERS = {  # as kubeadm's Roles let who comes with a token
+    "configmaps": READS_ONE,
+    "nodes": READS_ONE,
+    "secrets": READS_ONE,
+    "certificatesigningrequests": ("get", "create"),
+}
 ANONYMOUS = Identity("system:anonymous", ("system:unauthenticated",))
 PUBLIC = ("/healthz", "/livez", "/readyz", "/version")
 COMPONENTS = ("system:kube-controller-manager", "system:kube-scheduler")
@@ -63,6 +71,9 @@ def is_allowed(who: Identity, asked: Asked, *, has_admin_binding: bool) -> bool:
         return True
     if who.name in COMPONENTS:
         return asked.verb in READS or asked.resource in WRITTEN_BY_COMPONENTS
+    if BOOTSTRAPPERS in who.groups:
+        is_theirs = asked.resource != "secrets" or asked.name == "kubeadm-certs"
+        return is_theirs and asked.verb in OF_BOOTSTRAPPERS.get(asked.resource, ())
     return NODES in who.groups and _is_allowed_to_node(who, asked)
 
 

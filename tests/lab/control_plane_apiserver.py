@@ -7,6 +7,7 @@ its client certificate for etcd at each new connection, ends where it finds no e
 (after 20 s; 8 here), and is not ready where it loses it later.
 """
 
+import base64
 import json
 import re
 import ssl
@@ -22,7 +23,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
-from tests.lab.control_plane_access import ADMINS, ANONYMOUS, Asked, is_allowed
+from tests.lab.control_plane_access import (
+    ADMINS,
+    ANONYMOUS,
+    BOOTSTRAPPERS,
+    Asked,
+    is_allowed,
+)
 from tests.lab.control_plane_protobuf import decoded
 from tests.lab.control_plane_requests import (
     KINDS,
@@ -137,6 +144,17 @@ class Server:
         """Whether admin.conf's group is bound to a role."""
         return self.store.get(f"clusterrolebindings//{ADMINS}") is not None
 
+    def who_brings(self, authorization: str) -> Identity:
+        """Who comes with a bootstrap token; nobody where it is none that is known."""
+        public, _, secret = authorization.removeprefix("Bearer ").partition(".")
+        kept = self.store.get(f"secrets/kube-system/bootstrap-token-{public}")
+        if not secret or kept is None:
+            return Identity("", ())
+        if base64.b64decode(kept["data"]["token-secret"]).decode() != secret:
+            return Identity("", ())
+        groups = base64.b64decode(kept["data"]["auth-extra-groups"]).decode().split(",")
+        return Identity(f"system:bootstrap:{public}", (BOOTSTRAPPERS, *groups))
+
     def said(self, path: str) -> Answer:
         """Answer what is asked of no resource."""
         if path in {"/healthz", "/livez", "/readyz"}:
@@ -201,8 +219,10 @@ class ApiHandler(Handler):
 
     def _answered(self, sent: dict[str, Any]) -> Answer:
         parts = urlsplit(self.path)
-        who = self.identity
-        if who.has_expired:
+        who, brought = self.identity, self.headers.get("Authorization", "")
+        if not who.name and brought:
+            who = self.served.who_brings(brought)
+        if who.has_expired or (brought and not who.name):
             return status(HTTPStatus.UNAUTHORIZED, "Unauthorized", "Unauthorized")
         who = Identity(who.name, (*who.groups, "system:authenticated")) if who.name else ANONYMOUS
         found = RESOURCE.fullmatch(parts.path)

@@ -1,7 +1,9 @@
 """What a host needs to be a control-plane node: programs, units, names."""
 
+import json
 import os
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
@@ -143,6 +145,7 @@ def furniture(design: Design, node: Node, *, has_real_kubeadm: bool) -> Tree:
     hosts = f"127.0.0.1 localhost\n{names}{node.address} {BALANCER}\n"
     tree |= {
         "/etc/hosts": File(hosts.encode(), 0o644),
+        "/etc/lab/design.json": File(json.dumps(asdict(design)).encode(), 0o644),
         "/etc/lab/version": File(f"{design.version}\n".encode(), 0o644),
         "/etc/lab/kubeadm-version": File(f"{design.version}\n".encode(), 0o644),
         "/var/lib/lab/seed.yaml": File(seed(design).encode()),

@@ -47,6 +47,7 @@ from tests.lab.pki import (
 PORTS = {"kube-controller-manager": 10257, "kube-scheduler": 10259}
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
 REQUESTS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+SIGNED = {"system:nodes", "system:bootstrappers"}  # by whom it was asked for
 KUBELET_SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
 LEASE_SECONDS = 5
 RENEW_DEADLINE_SECONDS = 3.5
@@ -151,7 +152,7 @@ class ControllerManager(Leader):
 
     def _sign(self, request: dict[str, Any]) -> None:
         spec = request["spec"]
-        is_node = "system:nodes" in spec["groups"] and spec["signerName"] == KUBELET_SIGNER
+        is_node = bool(SIGNED & set(spec["groups"])) and spec["signerName"] == KUBELET_SIGNER
         files = [self.flags.get(f"cluster-signing-{kind}-file", "") for kind in ("cert", "key")]
         if not is_node or not all(file and Path(file).exists() for file in files):
             return

@@ -125,7 +125,7 @@ def prove_cells(proof: Proof, stack: Stack, watch: Watch) -> None:
         claim="every cell is the same on both sides",
         seen=f"{found.cells} cells in {found.rows} rows of {len(shared)} tables compared, "
         f"{len(found.differences)} differ (the recovery's own comparison: "
-        f"{result_of(watch).get('cells_compared')} cells)",
+        f"{result_of(watch).get('cells_found_equal')} cells)",
     )
     for difference in found.differences[:DIFFERENCES_SHOWN_MAX]:
         say(f"          {difference}")

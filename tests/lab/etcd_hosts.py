@@ -35,6 +35,7 @@ ETCD_ADVERTISE_CLIENT_URLS=https://{address}:2379
 ETCD_INITIAL_CLUSTER={cluster}
 ETCD_INITIAL_CLUSTER_STATE=new
 ETCD_INITIAL_CLUSTER_TOKEN=lab
+ETCD_QUOTA_BACKEND_BYTES=12000000
 
 ETCD_TRUSTED_CA_FILE={tls}/ca.pem
 ETCD_CERT_FILE={tls}/member.pem
@@ -71,14 +72,17 @@ class LabMember:
         return self.host.block().label
 
     def ctl(self, *words, endpoints="", within_seconds=15, stdin=""):
-        """What etcdctl prints, run inside the host with the certificate of this member."""
+        """What etcdctl prints, run inside the host with the certificate of this member.
+
+        `stdin` is a command whose output it reads.
+        """
         tls = f"--cacert={TLS}/ca.pem --cert={TLS}/member.pem --key={TLS}/member-key.pem"
         command = (
             f"timeout {within_seconds} etcdctl {tls} --endpoints={endpoints or self.client_url} "
             f"--command-timeout={within_seconds}s {shlex.join(words)}"
         )
         if stdin:
-            command = f"printf %s {shlex.quote(stdin)} | {command}"
+            command = f"{stdin} | {command}"
         return self.host.run(command, within_seconds + 10)
 
     def status(self):
@@ -95,7 +99,8 @@ class LabMember:
         for first in range(0, count, AT_ONCE):
             numbers = range(first, min(first + AT_ONCE, count))
             puts = "".join(f"put {prefix}/{n:05} value-{n}\n" for n in numbers)
-            self.ctl("txn", stdin=f"\n{puts}\n\n")
+            text = f"\n{puts}\n\n"
+            self.ctl("txn", stdin=f"printf %s {shlex.quote(text)}")
 
     def contents(self):
         """Every key with its value, as this member has them; needs no quorum."""
@@ -105,6 +110,40 @@ class LabMember:
             base64.b64decode(pair["key"]).decode(): base64.b64decode(pair["value"]).decode()
             for pair in pairs
         }
+
+    @contextlib.contextmanager
+    def writer(self):
+        """Let a client inside the host write key after key; yields what tells the acknowledged."""
+        tls = f"--cacert={TLS}/ca.pem --cert={TLS}/member.pem --key={TLS}/member-key.pem"
+        script = (
+            "i=0; while :; do i=$((i+1)); "
+            f"etcdctl {tls} --endpoints={self.client_url} put written/$i $i >/dev/null 2>&1 && "
+            "echo written/$i >> /root/acknowledged; done"
+        )
+        self.host.run(f"systemd-run --quiet --unit=writer sh -c {shlex.quote(script)}")
+        try:
+            yield lambda: self.host.read_file("/root/acknowledged").decode().split()
+        finally:
+            self.host.run("systemctl stop writer")
+
+    def fill_up(self):
+        """Write values over and over until the database has reached its quota."""
+        script = (
+            "v=$(head -c 50000 /dev/zero | tr '\\0' x); echo; "
+            'for n in 1 2 3 4 5 6 7 8; do echo "put large/$n $v"; done; echo; echo'
+        )
+        for _ in range(60):
+            try:
+                self.ctl("txn", stdin=f"({script})")
+            except LabError as error:
+                if "database space exceeded" in str(error):
+                    return
+                raise
+        raise LabError("the quota was not reached")
+
+    def compact(self):
+        """Let go of all old revisions."""
+        self.ctl("compact", "--physical", str(self.status()["header"]["revision"]))
 
     def lose_data(self):
         """Stop the member for good, and have its disk be empty."""

@@ -30,6 +30,7 @@ RESOURCES = {
     "autoscaling/v2": {"horizontalpodautoscalers": "HorizontalPodAutoscaler"},
     "policy/v1": {"poddisruptionbudgets": "PodDisruptionBudget"},
     "networking.k8s.io/v1": {"ingresses": "Ingress"},
+    "coordination.k8s.io/v1": {"leases": "Lease"},
     "discovery.k8s.io/v1": {"endpointslices": "EndpointSlice"},
     "rbac.authorization.k8s.io/v1": {
         "roles": "Role", "rolebindings": "RoleBinding",

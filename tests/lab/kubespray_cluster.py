@@ -12,17 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.lab.host_identity import File
 from tests.lab.hosts import Lab, LabHost
 from tests.lab.processes import wait_until
 
 PLAYBOOKS = Path(__file__).parent / "kubespray"
 ANSIBLE = Path(sys.executable).with_name("ansible-playbook")
-KEYS = 200
+KEYS = 100  # as many as one transaction takes
 UNITS = {
     "etcd.service": """[Unit]
 Description=etcd as kubespray installs it
 [Service]
-Type=notify
+Type=simple
 User=etcd
 EnvironmentFile=/etc/etcd.env
 ExecStart=/usr/bin/etcd --heartbeat-interval=50 --election-timeout=500
@@ -36,7 +37,10 @@ WantedBy=multi-user.target
 KUBECTL = """#!/usr/bin/python3 -I
 import json, os, subprocess, sys
 
-words = [word for word in sys.argv[1:] if not word.startswith("-")]
+words = sys.argv[1:]
+if words[0] == "--kubeconfig":
+    del words[:2]
+words = [word for word in words if not word.startswith("-")]
 os.environ["ETCDCTL_API"] = "3"
 
 def etcdctl(*argv):
@@ -47,19 +51,40 @@ def etcdctl(*argv):
     return done.stdout
 
 if words[:2] == ["get", "nodes"]:
-    lines = etcdctl("get", "/nodes/", "--prefix", "--keys-only").split()
-    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
-    items = [{"metadata": {"name": line.rpartition("/")[2]}, "status": ready} for line in lines]
+    words = etcdctl("get", "/nodes/", "--prefix").split()
+    items = []
+    for key, is_ready in zip(words[::2], words[1::2]):
+        status = {"conditions": [{"type": "Ready", "status": is_ready}]}
+        items.append({"metadata": {"name": key.rpartition("/")[2]}, "status": status})
     print(json.dumps({"items": items}))
+elif words[0] == "lost":
+    etcdctl("put", "/nodes/" + words[1], "Unknown")
 elif words[0] == "register":
-    etcdctl("put", "/nodes/" + words[1], "Ready")
+    etcdctl("put", "/nodes/" + words[1], "True")
 elif words[:2] == ["delete", "node"]:
     if etcdctl("del", "/nodes/" + words[2]).split() == ["0"]:
         sys.exit("Error from server (NotFound): nodes not found")
 elif words[0] == "drain":
     print("drained")
 """
-FILES = {"usr/local/bin/kubectl": KUBECTL}
+ETCDCTL = """#!/bin/sh
+# Says that one is healthy on standard output, as etcdctl does from 3.5 on; Debian's is older.
+case " $* " in
+*" endpoint health "*) ;;
+*) exec /usr/bin/etcdctl "$@" ;;
+esac
+errors=$(mktemp)
+/usr/bin/etcdctl "$@" 2>"$errors"
+code=$?
+grep "is healthy" "$errors"
+grep -v "is healthy" "$errors" >&2
+rm "$errors"
+exit $code
+"""
+FILES = {
+    "usr/local/bin/kubectl": File(KUBECTL, 0o755),
+    "usr/local/bin/etcdctl": File(ETCDCTL, 0o755),
+}
 
 
 @dataclass
@@ -71,13 +96,12 @@ class KubesprayCluster:
     etcd: int = 3
     worker: int = 0
     form: str = "ini"
+    deploy: LabHost | None = None  # where the checkout is; None: on this machine
     hosts: Sequence[LabHost] = field(default_factory=tuple)
 
     def __post_init__(self) -> None:
         self.hosts = self.hosts or self.lab.hosts
-        self.project.mkdir(parents=True)
-        for file in PLAYBOOKS.iterdir():
-            shutil.copy(file, self.project)
+        shutil.copytree(PLAYBOOKS, self.project)
 
     @property
     def project(self) -> Path:
@@ -114,22 +138,27 @@ class KubesprayCluster:
         )
         for host in self.hosts:
             host.power_on()
-            host.run("systemctl disable --now etcd 2>/dev/null; rm -rf /var/lib/etcd /etc/etcd.env")
-            host.run("systemctl reset-failed; chmod 755 /usr/local/bin/kubectl; rm -f /etc/kubelet")
+            host.run(
+                "systemctl disable --now -q etcd; systemctl reset-failed; "
+                "rm -rf /var/lib/etcd /etc/etcd.env /etc/kubelet"
+            )
+        self.put_on_deploy_host()
         for number, host in enumerate(self.members, 1):
             host.write("etc/etcd.env", _environment(f"etcd{number}", host.address, cluster), 0o600)
-            host.run("install -d -o etcd -g etcd -m 0700 /var/lib/etcd; systemctl enable -q etcd")
-            host.run("systemctl start --no-block etcd")
+            host.run(
+                "install -d -o etcd -g etcd -m 0700 /var/lib/etcd; systemctl enable -q --now etcd"
+            )
         for host in self.members:
             wait_until(
                 lambda at=host: self.is_healthy(at), f"etcd of {host.name}", within_seconds=60
             )
-        self.members[0].run(
-            f'for n in $(seq {KEYS}); do echo "put key/$n value$n"; done | '
-            "sed 's/^/ETCDCTL_API=3 etcdctl /' | sh >/dev/null"
+        nodes = "".join(
+            f"put /nodes/{host.name} True\\n" for host in [*self.members, *self.workers]
         )
-        for host in [*self.members, *self.workers]:
-            self.members[0].run(f"/usr/local/bin/kubectl register {host.name}")
+        self.members[0].run(
+            f"{{ echo; for n in $(seq {KEYS}); do echo put key/$n value$n; done; "
+            f"printf '{nodes}\\n\\n'; }} | ETCDCTL_API=3 etcdctl txn >/dev/null"
+        )
 
     def is_healthy(self, host: LabHost) -> bool:
         """Whether a member answers a read that needs a quorum."""
@@ -140,6 +169,21 @@ class KubesprayCluster:
             ).strip()
             == "yes"
         )
+
+    def put_on_deploy_host(self) -> None:
+        """Copy the checkout and the key to the deploy host, under the same paths."""
+        if self.deploy is None:
+            return
+        for file in (file for file in self.project.rglob("*") if file.is_file()):
+            self.deploy.write(str(file).lstrip("/"), file.read_bytes())
+        key = self.deploy.keys.client_key
+        self.deploy.write(str(key).lstrip("/"), key.read_bytes(), 0o600)
+
+    def text(self, path: Path) -> str:
+        """A file of the checkout; empty where there is none."""
+        if self.deploy is not None:
+            return self.deploy.run(f"cat {path} 2>/dev/null || :")
+        return path.read_text() if path.exists() else ""
 
     def member_names(self, host: LabHost) -> list[str]:
         """All members, as one lists them; not counted are the addresses."""
@@ -159,9 +203,7 @@ class KubesprayCluster:
 
     def runs(self) -> list[str]:
         """The playbooks that were run, in order."""
-        noted = self.project / "runs"
-        lines = noted.read_text().splitlines() if noted.exists() else []
-        return [line.split()[1] for line in lines]
+        return [line.split()[1] for line in self.text(self.project / "runs").splitlines()]
 
     def parameters(self, **more: object) -> dict[str, object]:
         """What a recovery of it is given."""
@@ -169,6 +211,7 @@ class KubesprayCluster:
             "project": str(self.project),
             "inventory": str(self.inventory),
             "ansible_playbook": str(ANSIBLE),
+            **({"deploy_host": self.deploy.url()} if self.deploy else {}),
             **more,
         }
 

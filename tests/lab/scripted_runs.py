@@ -14,7 +14,7 @@ class ScriptedRuns:
     started: dict[str, Submission] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
     ended: dict[str, Standing] = field(default_factory=dict)
-    cancelled: list[str] = field(default_factory=list)
+    cancelled: dict[str, str] = field(default_factory=dict)
     is_away: bool = False
     loses_answers: bool = False
     deployments: set[str] = field(default_factory=lambda: {"recover-redis", "end-frozen-redis"})
@@ -47,9 +47,18 @@ class ScriptedRuns:
         running = Standing("RUNNING", "Running", is_final=False)
         return {one: self.ended.get(one, running) for one in ids if one in known}
 
-    def cancel(self, flow_run_id: str) -> None:
+    def cancel(self, flow_run_id: str, why: str) -> None:
         self._ask()
-        self.cancelled.append(flow_run_id)
+        self.cancelled[flow_run_id] = why
+        self.ended[flow_run_id] = Standing("CANCELLED", "Cancelled", is_final=True)
+
+    def ask_person(self, run_id: str) -> None:
+        """Let a run wait for an answer."""
+        self.ended[run_id] = Standing("PAUSED", "Suspended", is_final=False)
+
+    def retry(self, run_id: str) -> None:
+        """Let a run that has ended go on, as a person does."""
+        del self.ended[run_id]
 
     def end(self, run_id: str, name: str) -> None:
         """Let a run end in a state of this name."""

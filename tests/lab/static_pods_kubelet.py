@@ -44,6 +44,7 @@ class Settings:
     manifests: Path
     rotates: bool
     client_authority: str
+    taints: str = ""  # as --register-with-taints has them
 
     @classmethod
     def read(cls, words: Sequence[str]) -> "Settings":
@@ -63,6 +64,7 @@ class Settings:
             Path(config.get("staticPodPath") or "/nonexistent"),
             bool(config.get("rotateCertificates")),
             config["authentication"]["x509"]["clientCAFile"],
+            flags.get("register-with-taints", ""),
         )
 
 

@@ -206,7 +206,21 @@ class NodeReporter:
                 "nodeInfo": {"bootID": boot_id, "kubeletVersion": f"v{version}"},
             },
         }
-        self._store("/api/v1/nodes", node)
+        self._register(node)
+
+    def _register(self, node: dict[str, Any]) -> None:
+        """Make the Node where it is missing; else tell of itself, and leave what others gave it."""
+        path = f"/api/v1/nodes/{self._name}"
+        try:
+            self._client.api.ask("PATCH", path, {"status": node["status"]})
+        except AnswerNo as error:
+            if error.code != HTTPStatus.NOT_FOUND:
+                raise
+            manifests = self._kubelet.settings.manifests
+            if not (manifests / "kube-apiserver.yaml").exists():
+                del node["metadata"]["labels"]["node-role.kubernetes.io/control-plane"]
+            node["spec"] = {"taints": parse_taints(self._kubelet.settings.taints)}
+            self._client.api.ask("POST", "/api/v1/nodes", node)
 
     def _report_pods(self) -> None:
         known = self._kubelet.ask("list")
@@ -253,6 +267,16 @@ class NodeReporter:
             if error.code != HTTPStatus.NOT_FOUND:
                 raise
             self._client.api.ask("POST", path, value)
+
+
+def parse_taints(text: str) -> list[dict[str, str]]:
+    """Read `key=value:Effect,…`."""
+    found = []
+    for one in filter(None, text.split(",")):
+        name, _, effect = one.rpartition(":")
+        key, _, value = name.partition("=")
+        found.append({"key": key, "effect": effect, **({"value": value} if value else {})})
+    return found
 
 
 def own_address(server: str) -> str:

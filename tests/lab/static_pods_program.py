@@ -53,6 +53,10 @@ def main(name: str) -> None:
         from tests.lab import static_pods_docker as docker  # noqa: PLC0415
 
         sys.exit(docker.main(words))
+    from tests.lab import kubeadm_standin_join as nodes  # noqa: PLC0415
+
+    if nodes.knows(words):
+        sys.exit(nodes.main(words))
     from tests.lab import kubeadm_standin as kubeadm  # noqa: PLC0415
 
     sys.exit(kubeadm.main(words))

@@ -1,21 +1,28 @@
 """From kept alerts to runs: once each, in order, within the limits, and back off in time."""
 
 import contextlib
+import io
 import json
 import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from prefect.settings import PREFECT_UI_URL, temporary_settings
+from rich.console import Console
 
 from operate.alerts.accepting import Acceptance
 from operate.alerts.dispatcher import Dispatcher
 from operate.alerts.matchers import read_matcher
+from operate.alerts.notices import Notice, PeopleNotifier
 from operate.alerts.opening import open_alerts
 from operate.alerts.payload import fingerprint_of
 from operate.alerts.routes import Guard, Limits, Mode, Route, Routes, Target, Watchdog, Window
-from recovery.errors import Unreachable
+from operate.alerts.screens import show_alerts, show_status
+from operate.alerts.telling import listed, released, status_of
+from recovery.errors import BadInput, Unreachable
 from recovery.journal.events import Kind
 from recovery.journal.opening import open_journal
 from recovery.journal.store import Lease, LeaseLost
@@ -142,7 +149,11 @@ def test_what_is_sent_is_that_of_the_file_alone(desk):
     desk.work()
 
     (sent,) = desk.runs.started.values()
-    assert sent.parameters == {"host": "ssh://b", "plan_only": True}
+    assert sent.parameters == {
+        "host": "ssh://b",
+        "plan_only": True,
+        "requested_by": "alert Look (route Look)",
+    }
     assert "reboot" not in str(sent)
     assert sent.tags == ["alert", "route:Look", "target:b", "severity:warning"]
 
@@ -350,11 +361,170 @@ def test_a_target_cools_down_between_runs(with_routes):
     desk.post("Down", episode=10)
     desk.work(after=30)
     assert len(desk.started) == 1
-    assert "cool-down" in desk.reason()
+    assert "started at 12:00:00; it waits until 12:15:00 UTC" in desk.reason()
 
     desk.work(after=900)
 
     assert len(desk.started) == 2
+
+
+def test_a_cool_down_that_is_shorter_after_a_restart_counts_from_then_on(with_routes):
+    desk = with_routes(guard=Guard(cool_down_seconds=900, flap_episodes=0, strikes=0))
+    desk.post("Down")
+    desk.work()
+    desk.end_all("Recovered")
+    desk.post("Down", episode=10)
+    desk.work(after=30)
+    assert len(desk.started) == 1
+
+    with_routes(guard=Guard(cool_down_seconds=30, flap_episodes=0, strikes=0)).work(after=10)
+
+    assert len(desk.started) == 2
+
+
+def test_a_run_that_was_called_off_before_it_acted_cools_nothing_down(with_routes):
+    desk = with_routes(guard=Guard(cool_down_seconds=900, flap_episodes=0, strikes=0))
+    desk.post("Look")
+    desk.work()
+    desk.post("Look", status="resolved")
+    desk.work(after=10)
+    assert desk.states() == ["cancelled"]
+
+    desk.post("Look", episode=20)
+    desk.work(after=10)
+
+    assert desk.states() == ["cancelled", "started"]
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [Guard(cool_down_seconds=900, flap_episodes=0), Guard(0, 2, 3600, 900)],
+    ids=["cool-down", "flapping"],
+)
+def test_a_person_may_let_go_on_what_only_its_own_past_holds_back(with_routes, guard):
+    desk = with_routes(guard=guard)
+    desk.post("Down")
+    desk.work()
+    desk.end_all("Recovered")
+    fingerprint = desk.post("Down", episode=10)
+    desk.work(after=30)
+    assert len(desk.started) == 1
+    assert "until 12:1" in desk.reason()
+
+    released(desk.store.url, fingerprint, "Ada")
+    desk.work(after=1)
+
+    assert len(desk.started) == 2
+
+
+def test_a_person_cannot_hurry_what_waits_for_more_than_its_own_past(with_routes):
+    window = Window(
+        "patches",
+        begins_at=datetime.fromtimestamp(BEGAN - 60, UTC),
+        ends_at=datetime.fromtimestamp(BEGAN + 600, UTC),
+    )
+    desk = with_routes(windows=[window])
+    fingerprint = desk.post("Down")
+    desk.work()
+
+    with pytest.raises(BadInput, match=r"nobody can hurry .*maintenance patches"):
+        released(desk.store.url, fingerprint, "Ada")
+    desk.work(after=1)
+
+    assert not desk.started
+
+
+def test_an_alert_whose_run_waits_for_an_answer_is_listed_as_asking_a_person(desk):
+    desk.post("Down")
+    desk.work()
+    (run_id,) = desk.runs.ids.values()
+    desk.runs.ask_person(run_id)
+    desk.work()
+
+    (row,) = listed(desk.store.url, "asks-person", 10)
+    told = status_of(desk.store.url, None)
+
+    assert (row["state"], row["recovery_id"]) == ("asks-person", recovery_id_of(run_id))
+    assert f"recover approve {row['recovery_id']}" in shown(show_alerts, [row])
+    (notice,) = desk.told
+    assert notice.flow_run_id == run_id
+    assert f"recover approve {row['recovery_id']}" in notice.text
+    assert (told["alerts"], told["running"], told["asking"]) == ({"asks-person": 1}, 0, 1)
+    assert "0 of at most 2; 1 more wait for a person" in shown(show_status, told)
+    assert not listed(desk.store.url, "started", 10)
+    assert "no alert is in state started" in shown(show_alerts, [], "started")
+
+
+def test_the_log_has_the_link_to_the_run_that_a_notice_is_about(caplog, monkeypatch):
+    monkeypatch.delenv("RECOVER_NOTIFICATIONS", raising=False)
+    run_id = str(uuid4())
+
+    with temporary_settings(updates={PREFECT_UI_URL: "http://prefect:4200"}):
+        PeopleNotifier().tell(Notice("redis", "it asks a person", "warning", run_id))
+        PeopleNotifier().tell(Notice("redis", "it is silent"))
+
+    asked, silent = (one.getMessage() for one in caplog.records)
+    assert asked == f"redis: it asks a person; see http://prefect:4200/runs/flow-run/{run_id}"
+    assert silent == "redis: it is silent"
+
+
+def test_a_walk_that_only_plans_is_listed_by_its_flow_run_and_is_no_recovery(desk):
+    desk.post("Look")
+    desk.work()
+
+    (row,) = listed(desk.store.url, "", 10)
+
+    assert row["recovery_id"] == ""
+    assert row["flow_run_id"] in shown(show_alerts, [row])
+
+
+def shown(show, *told):
+    console = Console(width=400, record=True, file=io.StringIO())
+    show(console, *told)
+    return console.export_text()
+
+
+def test_a_run_that_a_person_begins_again_is_followed_and_no_longer_called_off(desk):
+    desk.post("Down")
+    desk.post("Slow")
+    desk.work()
+    desk.end_all("Refused")
+    desk.work()
+    assert desk.states() == ["ended", "ended"]
+
+    (run_id,) = desk.runs.ids.values()
+    desk.runs.retry(run_id)
+    desk.work(after=31)
+    assert desk.states() == ["started", "joined"]
+    desk.post("Down", status="resolved")
+    desk.post("Slow", status="resolved")
+    desk.work(after=31)
+    assert not desk.runs.cancelled
+    desk.end_all("Recovered")
+    desk.work(after=31)
+
+    assert desk.states() == ["ended", "ended"]
+    assert [kept.outcome for kept in desk.store.latest(2)] == ["Recovered", "Recovered"]
+
+
+def test_a_run_that_was_called_off_and_is_begun_again_is_followed(desk):
+    desk.post("Look")
+    desk.work()
+    desk.post("Look", status="resolved")
+    desk.work()
+    desk.work(after=31)
+    assert desk.states() == ["cancelled"]
+
+    (run_id,) = desk.runs.ids.values()
+    desk.runs.retry(run_id)
+    desk.work(after=31)
+    desk.end_all("Planned")
+    desk.work(after=31)
+
+    assert desk.runs.cancelled == {
+        run_id: "alert Look (route Look) was resolved before anything was done; *Retry* asks anew"
+    }
+    assert desk.store.latest(1)[0].outcome == "Planned"
 
 
 def test_what_wants_a_recovery_waits_for_a_run_that_only_plans_and_shares_it_not(desk):

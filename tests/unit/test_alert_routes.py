@@ -134,6 +134,7 @@ def test_triage_is_the_default_and_parameters_are_those_of_the_file(routes):
     assert decision.kind is Kind.RUN
     assert decision.parameters == {
         "host": "ssh://a", "port": 6379, "restart": True, "plan_only": True,
+        "requested_by": "alert RedisDown (route down)",
     }  # fmt: skip
     assert decision.work == "recover-redis/alpha"
 
@@ -142,7 +143,9 @@ def test_a_destructive_recovery_is_never_given_consent(routes):
     decision = decide(routes, alert("RedisFrozen", instance="a:9121"), NOW)
 
     assert decision.route.mode is Mode.RECOVER
-    assert decision.parameters == {"host": "ssh://a"}
+    assert decision.parameters == {
+        "host": "ssh://a", "requested_by": "alert RedisFrozen (route frozen)",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -175,7 +178,26 @@ def test_no_label_gets_further_than_into_comparisons(routes, labels):
 
     assert decision.parameters == {
         "host": "ssh://a", "port": 6379, "restart": True, "plan_only": True,
+        "requested_by": "alert RedisDown (route down)",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("match", "name", "asks"),
+    [
+        ("alertname=~RedisDown|RedisSlow", "RedisSlow", "alert RedisSlow (route down)"),
+        ("alertname=~Redis.*", "RedisDown", "alert (route down)"),
+        ("alertname=~Redis.*|RedisDown", "RedisDown", "alert (route down)"),
+        ("alertname!=Other", "$(reboot)", "alert (route down)"),
+        ('instance="a:9121"', "$(reboot)", "alert (route down)"),
+    ],
+)
+def test_the_alert_that_asks_is_named_only_where_the_route_names_it(written, match, name, asks):
+    text = GOOD.replace('[alertname="RedisDown"]', f"['{match}']")
+
+    decision = decide(written(text), alert(name, instance="a:9121"), NOW)
+
+    assert decision.parameters["requested_by"] == asks
 
 
 @pytest.mark.parametrize(

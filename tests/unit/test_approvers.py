@@ -7,7 +7,14 @@ import pytest
 
 from operate.approval_findings import examine_approvals
 from operate.findings import Health
-from recovery.approval.approvers import ANYONE, Rule, approvers, counted, not_proven
+from recovery.approval.approvers import (
+    ANYONE,
+    Rule,
+    approvers,
+    asked_by_alert,
+    counted,
+    not_proven,
+)
 from recovery.approval.proof import code_for, kept_line, key_line
 from recovery.approval.question import Answer, Decision
 from recovery.errors import BadInput
@@ -72,6 +79,7 @@ rules:
         ("approvers: {Ada: {}, ' ada': {}}", "two names differ"),
         ("approvers: {'': {}}", "a name is empty"),
         ("approvers: {Ada: {password: x}}", r"approvers\.Ada\.password"),
+        ("approvers: {Alert RedisDown (route x): {}}", "how an alert is named"),
         ("rules: [{needs: 2}]", "neither a recovery nor a danger"),
         ("rules: [{danger: huge}]", r"rules\.0\.danger"),
         ("approvers: {Ada: {}}\nrules: [{danger: destructive, of: [Eve]}]", "Eve is no approver"),
@@ -119,12 +127,25 @@ def test_distinct_persons_are_counted(names, requester, missing):
         (["Ada", "Grace"], "Ada", 0),
         (["Ada"], "", 1),  # it may have been Ada who asked
         (["Ada", "Grace"], "", 0),
+        (["Ada"], asked_by_alert("RedisDown", "redis"), 1),  # Ada may have set it off
+        (["Ada", "Grace"], asked_by_alert("", "redis"), 0),
     ],
 )
 def test_who_asked_for_it_does_not_suffice_where_the_rule_says_so(names, requester, missing):
     rule = Rule(danger=Danger.DESTRUCTIVE, of=("Ada", "Grace"), requester_suffices=False)
 
     assert counted(rule, [given(name) for name in names], requester).missing == missing
+
+
+@pytest.mark.parametrize("alert", ["RedisDown", ""])
+@pytest.mark.parametrize("written", [str, str.upper, "  {}".format])
+def test_an_alert_that_asks_never_consents_even_where_anyone_may(alert, written):
+    name = written(asked_by_alert(alert, "redis"))
+
+    count = counted(ANYONE, [given(name)], name)
+
+    assert (count.persons, count.missing) == ((), 1)
+    assert counted(ANYONE, [given(name), given("Ada")], name).persons == ("Ada",)
 
 
 def test_a_name_is_proven_by_a_code_for_this_plan_of_this_recovery_alone(policy, tmp_path):

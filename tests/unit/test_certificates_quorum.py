@@ -124,8 +124,8 @@ def test_members_are_read_from_either_port(body):
     answer = f"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{body}\n"
 
     assert quorum.parse_members(answer) == [
-        Member("cp1", "10.0.0.1:2379", "10.0.0.1:2380"),
-        Member("", "", "10.0.0.2:2380"),
+        Member("cp1", "10.0.0.1:2379", "10.0.0.1:2380", id="5"),
+        Member("", "", "10.0.0.2:2380", id="6"),
     ]
 
 

@@ -4,13 +4,18 @@ import struct
 
 import pytest
 
-from recovery.errors import Refused, UnreadableOutput
+from recovery.errors import BadInput, Refused, UnreadableOutput
 from tasks.etcd import etcdctl
+from tasks.etcd.defragmenting import judge_space, refuse_unless_room_was_made
 from tasks.etcd.etcdctl import Listed, Status
 from tasks.etcd.evidence import MemberSeen, MemberState, parse_on_disk
+from tasks.etcd.given import given_file, refuse_unless_hash_is_there
 from tasks.etcd.judging import Cure, Terms, judge
 from tasks.etcd.proving import parse_proof
+from tasks.etcd.replacing import judge_replacement
 from tasks.etcd.settings import Settings, settings_of
+from tasks.etcd.target import EtcdCluster
+from tasks.etcd.triage import finding_of
 from tasks.etcd.wal import LogEnd, parse_segment
 
 STATUS = (  # etcdctl 3.4.23, a member without quorum
@@ -150,8 +155,8 @@ def member(number, what=MemberState.SERVING, **more):
     said = None
     if what is MemberState.SERVING:
         leader, revision = more.pop("leader", 0), more.pop("revision", 10)
-        errors = more.pop("errors", ())
-        said = Status("3.4.23", 1, number, leader, revision, revision, 2, 0, 0, False, errors)  # noqa: FBT003 (as the parser makes it)
+        errors, size = more.pop("errors", ()), more.pop("db_bytes", 0)
+        said = Status("3.4.23", 1, number, leader, revision, revision, 2, size, 0, False, errors)  # noqa: FBT003 (as the parser makes it)
     if what in {MemberState.AWAY, MemberState.NO_UNIT}:
         return MemberSeen(f"h{number}", what)
     given = {"settings": settings(number), "version": "3.4.23", "tool": "etcdctl", "hash": 7}
@@ -197,6 +202,7 @@ def test_a_person_may_choose_the_survivor_and_give_others_up():
     ("members", "terms", "why"),
     [
         ([member(1, **WELL), member(2, **WELL), member(3, NO_DATA)], Terms(), "has quorum"),
+        ([member(n, **WELL) for n in (1, 2, 3)], Terms(snapshot="/s"), "would lose what was"),
         ([member(1), member(2, SILENT), member(3, NO_DATA)], Terms(), "elects no leader"),
         ([member(1), member(2, AWAY), member(3, AWAY)], Terms(), "off:h2 off:h3"),
         ([member(1)], Terms(), "not named: h2 at https://h2:2380, h3"),
@@ -249,6 +255,13 @@ def test_what_is_not_safe_is_refused_with_its_reason(members, terms, why):
     assert why in str(refused.value)
 
 
+def test_hashes_are_compared_where_the_same_old_revisions_are_gone():
+    five = [member(1, hash=7, compacted=3), member(2, hash=8, compacted=5, revision=12)]
+    five += [member(n, NO_DATA) for n in (3, 4, 5)]
+
+    assert judge("etcd", five, Terms()).survivor == "h2"
+
+
 def test_hosts_that_are_away_and_fewer_than_a_majority_need_no_word():
     members = [member(1), member(2, NO_DATA), member(3, AWAY)]
 
@@ -263,3 +276,131 @@ def test_where_no_data_is_left_a_snapshot_begins_the_cluster_on_the_first_host()
     loss = judge("etcd", members, Terms(snapshot="/s"))
 
     assert (loss.survivor, loss.rejoins) == ("h2", ("h3",))
+
+
+CLUSTER = EtcdCluster("etcd", ())
+
+
+FIVE = tuple(
+    Listed(n, f"h{n}", f"https://h{n}:2380", f"https://h{n}:2379", is_learner=False)
+    for n in (1, 2, 3, 4, 5)
+)
+
+
+def well(number, **more):
+    listed = tuple(
+        Listed(n, f"h{n}", f"https://h{n}:2380", f"https://h{n}:2379", is_learner=False)
+        for n in (1, 2, 3)
+    )
+    return member(number, **{"leader": 1, "is_healthy": True, "listed": listed} | more)
+
+
+@pytest.mark.parametrize(
+    ("members", "recovery", "why"),
+    [
+        ([well(1), well(2), well(3)], "none", "healthy"),
+        ([well(1), well(2), member(3, NO_DATA)], "replace-etcd-member", "host=h3"),
+        ([well(1), well(2), member(3, AWAY)], "by hand", "Bring h3 up"),
+        ([well(1), well(2), member(3, STOPPED)], "by hand", "start it"),
+        ([well(1), well(2), well(3, hash=9)], "replace-etcd-member", "host=h3"),
+        ([well(1, errors=("alarm:NOSPACE",)), well(2), well(3)], "defragment-etcd", "grows"),
+        ([well(1, errors=("alarm:CORRUPT",)), well(2), well(3)], "by hand", "Compare keys"),
+        ([member(1), member(2, STOPPED), member(3, NO_DATA)], "recover-etcd-quorum", "starts h2"),
+        ([member(1), member(2, NO_DATA), member(3, NO_DATA)], "recover-etcd-quorum", "from h1"),
+        ([member(1), member(2, AWAY), member(3, AWAY)], "recover-etcd-quorum", "off:h2"),
+        ([member(1), member(2, SILENT), member(3, NO_DATA)], "by hand", "network"),
+    ],
+)
+def test_a_triage_names_the_recovery_to_run(members, recovery, why):
+    found = finding_of(CLUSTER, "/etc/etcd hosts.yaml", members)
+
+    assert found.recovery == recovery
+    assert why in f"{found.finding} {found.why} {found.command}"
+    assert ("'hosts=/etc/etcd hosts.yaml'" in found.command) == (
+        recovery not in {"none", "by hand"}
+    )
+    assert len(found.members) == len(members)
+
+
+def test_a_lost_member_is_replaced_on_its_own_host_or_on_another():
+    new = member(4, NO_DATA)
+
+    same = judge_replacement("etcd", [well(1), well(2), member(3, NO_DATA)], "h3", "h3", ())
+    other = judge_replacement("etcd", [well(1), well(2), member(3, AWAY), new], "h3", "h4", ())
+
+    assert (same.asked, same.listed.member_id, same.is_reachable) == ("h2", 3, True)
+    assert other.others == ("h1=https://h1:2380", "h2=https://h2:2380")
+    assert (other.listed.member_id, other.is_reachable) == (3, False)
+
+
+@pytest.mark.parametrize(
+    ("members", "lost", "by", "why"),
+    [
+        ([member(1), member(2, NO_DATA), member(3, NO_DATA)], "h3", "h3", "no quorum"),
+        ([well(1), member(2, AWAY), member(3, NO_DATA)], "h3", "h3", "only 1 of 3 members"),
+        ([well(1), well(2), well(3)], "h3", "h3", "accept healthy:h3"),
+        (
+            [*(well(n, listed=FIVE) for n in (1, 2, 3)), member(8, AWAY), member(9, AWAY)],
+            "h9",
+            "h9",
+            "nothing tells which of h4",
+        ),
+        ([well(1), well(2), member(3, AWAY)], "h3", "h3", "is to run there"),
+        ([well(1), well(2), member(3, NO_DATA)], "h3", "h2", "a member already"),
+        (
+            [well(1, listed=()), well(2, listed=()), member(3, NO_DATA)],
+            "h3",
+            "h3",
+            "no member lists",
+        ),
+    ],
+)
+def test_a_replacement_that_is_not_safe_is_refused(members, lost, by, why):
+    with pytest.raises(Refused) as refused:
+        judge_replacement("etcd", members, lost, by, ())
+
+    assert why in str(refused.value)
+
+
+def test_a_member_that_differs_from_the_others_is_replaced_though_it_is_healthy():
+    members = [well(1), well(2), well(3, hash=9)]
+
+    assert judge_replacement("etcd", members, "h3", "h3", ()).listed.member_id == 3
+    accepted = judge_replacement("etcd", [well(1), well(2), well(3)], "h3", "h3", ("healthy:h3",))
+    assert accepted.listed.member_id == 3
+
+
+def test_a_host_that_was_not_named_is_bad_input():
+    with pytest.raises(BadInput, match="h9"):
+        judge_replacement("etcd", [well(1), well(2), well(3)], "h9", "h9", ())
+
+
+def test_members_are_defragmented_with_the_leader_last_or_not_at_all():
+    members = [well(1), well(2), well(3)]
+
+    assert judge_space("etcd", members, is_ordered=False).order == ()
+    assert judge_space("etcd", members, is_ordered=True).order == ("h2", "h3", "h1")
+    with pytest.raises(Refused, match="h3 are down"):
+        judge_space("etcd", [well(1), well(2), member(3, STOPPED)], is_ordered=True)
+
+
+def test_an_alarm_is_not_disarmed_where_next_to_nothing_was_given_back():
+    members = [well(n, errors=("alarm:NOSPACE",), db_bytes=100) for n in (1, 2, 3)]
+    space = judge_space("etcd", members, is_ordered=False)
+
+    refuse_unless_room_was_made(CLUSTER, space, [50, 50, 50])
+    with pytest.raises(Refused, match="etcdctl compact 10"):
+        refuse_unless_room_was_made(CLUSTER, space, [95, 99, 120])
+
+
+def test_a_raw_copy_of_a_database_is_told_from_a_snapshot(tmp_path):
+    raw, whole = tmp_path / "db", tmp_path / "snapshot.db"
+    raw.write_bytes(bytes(4096))
+    whole.write_bytes(bytes(4096 + 32))
+
+    refuse_unless_hash_is_there(given_file(str(whole)), Terms())
+    refuse_unless_hash_is_there(given_file(str(raw)), Terms(accept=("no-hash",)))
+    with pytest.raises(Refused, match="no hash"):
+        refuse_unless_hash_is_there(given_file(str(raw)), Terms())
+    with pytest.raises(BadInput, match="snapshot_file"):
+        given_file(str(tmp_path / "gone"))

@@ -1,5 +1,6 @@
 """What is wrong with a controller manager or scheduler, and whether a restart mends it."""
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 
@@ -12,9 +13,10 @@ from tasks.certificates.look_lines import Lines
 from tasks.certificates.reading import KeyState
 from tasks.certificates.seen import ApiState, Runtime, RuntimeKind
 from tasks.leaders.finding import Due, Restart, instances_due, within_of
-from tasks.leaders.instance import Health, Instance, Leader, parse_healthz, pods_argv
+from tasks.leaders.instance import Health, Instance, Leader, parse_healthz
 from tasks.leaders.judging import reasons_against
-from tasks.leaders.restarting import judge_restarted, remove_argv
+from tasks.leaders.restarting import judge_restarted
+from tasks.static_pods import list_argv, remove_argv
 from tests.unit.certificates_seen import (
     CRI,
     NOW,
@@ -136,20 +138,21 @@ def test_a_restart_is_done_when_another_one_is_well(was_well, fields, verdict):
 
 @pytest.mark.parametrize("runtime", [CRI, DOCKER])
 def test_only_the_pods_that_were_found_are_removed(runtime):
-    due = Due("cp1", "cp1", runtime, ("one", "two"), was_well=False, why="why")
-
-    argv = remove_argv(Restart(NoHost(), due, SCHEDULER, 60))
+    argv = remove_argv(runtime, ("one", "two"))
 
     assert argv[-2:] == ["one", "two"]
     assert argv[4] == runtime.client
 
 
 @pytest.mark.parametrize(
-    ("runtime", "name"),
-    [(CRI, r"kube-scheduler-cp1\.example"), (DOCKER, "kube-scheduler-cp1.example")],
+    ("runtime", "before", "after"), [(CRI, "", ""), (DOCKER, "/k8s_POD_", "_kube-system_1_0")]
 )
-def test_a_pod_is_found_by_its_exact_name(runtime, name):
-    assert pods_argv(runtime, "kube-scheduler-cp1.example")[-1] == name
+def test_a_pod_is_found_by_its_name_and_no_other(runtime, before, after):
+    pattern = list_argv(runtime, "kube-scheduler-cp1.example")[-1]
+
+    assert re.search(pattern, f"{before}kube-scheduler-cp1.example{after}")
+    assert not re.search(pattern, f"{before}kube-scheduler-cp1xexample{after}")
+    assert not re.search(pattern, f"{before}my-kube-scheduler-cp1.example{after}")
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,21 @@ def test_a_recovery_that_leaves_a_step_to_a_person_is_not_told_as_nothing_to_do(
     assert "nothing" not in text
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [({"requested_by": "alert RedisDown (route redis)"}, "alert RedisDown (route redis)"),
+     ({}, "nobody known")],
+)  # fmt: skip
+def test_who_asked_for_it_is_told_with_the_first_run(journal, writer, asked, told):
+    writer.open(**asked).start()
+    writer.end("recovered")
+
+    page, text = html_report(journal, RECOVERY), markdown_report(journal, RECOVERY)
+
+    assert f"<dt>Asked for by</dt><dd>{told}</dd>" in page
+    assert f"- Asked for by {told}, as flow run `01234567-89ab-4000-8000-000000000001`" in text
+
+
 def test_tables_have_captions_and_the_drawing_a_name(journal, writer):
     killed_and_resumed(writer)
 

@@ -1,11 +1,16 @@
 """Questions that nobody answered in time, as the watch tells of them."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
+from operate.alerts.calling_off import is_called_off
+from operate.alerts.prefect_runs import Standing
+from operate.approving import question_of
 from operate.orphans.command import exit_code_of
 from operate.orphans.watch import Watch
+from recovery.evidence.status import status_of
 from recovery.journal.consents import Asked
 from recovery.journal.events import Kind
 from recovery.journal.opening import open_journal
@@ -107,3 +112,38 @@ def test_one_that_is_asked_anew_is_told_anew(journal):
     assert [len(first), len(second)] == [1, 1]
     assert "the way back of mend" in second[0][0]
     assert f"`recover undo {RECOVERY} --by NAME`" in second[0][0]
+
+
+def test_what_nobody_answered_is_asked_anew_by_a_resume(journal):
+    ask(journal, hours=-1)
+
+    shown = question_of(journal, RECOVERY)
+
+    resume = f"`recover resume {RECOVERY}`"
+    assert status_of(journal, RECOVERY)["next"] == f"nobody answered in time: {resume} asks anew"
+    assert (shown["why"], shown["next"]) == ("nobody answered in time", resume)
+
+
+def test_what_is_approved_is_not_asked_for_any_more(journal):
+    ask(journal, hours=1)
+    before = status_of(journal, RECOVERY)["next"]
+    given = {"hash": "ab12", "by": "Ada", "until": "2099-01-01T00:00:00+00:00", "how": "approved"}
+    journal.append(RECOVERY, Kind.APPROVED, {**given, "through": "command"})
+
+    shown = question_of(journal, RECOVERY)
+
+    resume = f"`recover resume {RECOVERY}`"
+    assert f"`recover approve {RECOVERY} --plan ab12 --by NAME`" in before
+    assert "it is approved and goes on by itself" in status_of(journal, RECOVERY)["next"]
+    assert (shown["given"], shown["why"]) == (["Ada"], "what was asked is approved")
+    assert shown["next"] == resume
+
+
+def test_the_question_of_a_run_that_was_called_off_is_taken_back(journal):
+    ask(journal, hours=1)
+    kept = SimpleNamespace(parameters={}, flow_run_id=RUN_ID)
+
+    assert is_called_off(kept, Standing("PAUSED", "Suspended", is_final=False))
+
+    assert "recover approve" not in status_of(journal, RECOVERY)["next"]
+    assert not question_of(journal, RECOVERY)["is_asked"]

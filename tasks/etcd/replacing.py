@@ -1,0 +1,306 @@
+"""Taking a lost member out of a cluster that has quorum, so that another can take its place."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from recovery.errors import BadInput, Refused
+from recovery.steps import act, decision
+from recovery.verdict import Danger, Verdict
+from tasks.etcd import etcdctl
+from tasks.etcd.etcdctl import Listed
+from tasks.etcd.evidence import MemberSeen, members_now, members_seen
+from tasks.etcd.joining import change_by_etcdctl
+from tasks.etcd.judging import disagree, majority_of, refuse_unless_fit, told
+from tasks.etcd.parts import Part
+from tasks.etcd.standing_down import (
+    lines,
+    move_argv,
+    put_out_of_the_way,
+    set_argv,
+    stood,
+    stop_argv,
+)
+from tasks.etcd.target import EtcdCluster
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """Which member is replaced, by which, and who is asked to do it.
+
+    Attributes:
+        saw: every member, in a line.
+        members: every member.
+        lost: its host.
+        by: the host of the one that takes its place; may be the same.
+        asked: host of a healthy member, which lets it in.
+        listed: how the cluster lists the lost member; `None` where it was taken out already.
+        others: the entries of the other members, `NAME=URL`.
+        is_reachable: whether the host of the lost member answers.
+    """
+
+    saw: str
+    members: tuple[MemberSeen, ...]
+    lost: str
+    by: str
+    asked: str
+    listed: Listed | None
+    others: tuple[str, ...]
+    is_reachable: bool
+
+    def of(self, host: str) -> MemberSeen:
+        """The member on a host."""
+        return next(member for member in self.members if member.host == host)
+
+
+@decision
+def replacement_found(
+    cluster: EtcdCluster, lost: str, by: str, accept: Sequence[str]
+) -> Replacement:
+    """Which member is taken out, and which joins.
+
+    Args:
+        cluster: the cluster.
+        lost: host of the member that is replaced.
+        by: host of the new one; empty: the same.
+        accept: names of what is accepted.
+
+    Raises:
+        BadInput: a host was not named in hosts.
+        Refused: there is no quorum, or would be none without it; or it is well.
+        CommandFailed: a host has no systemd.
+        UnreadableOutput: a tool printed what we do not understand.
+
+    Runbook: docs/runbooks/etcd.md, steps 1 and 14.
+    """
+    return judge_replacement(cluster.label, members_seen(cluster), lost, by or lost, accept)
+
+
+def judge_replacement(
+    target: str, members: Sequence[MemberSeen], lost: str, by: str, accept: Sequence[str]
+) -> Replacement:
+    """Decide who is taken out and who is asked; errors are those of `replacement_found`."""
+    for field, host in (("host", lost), ("by", by)):
+        if host not in {member.host for member in members}:
+            names = ", ".join(member.host for member in members)
+            raise BadInput(field, f"{host!r} is none of the hosts", f"Name one of {names}")
+    saw = told(members)
+    old, new = (next(m for m in members if m.host == host) for host in (lost, by))
+    healthy = [m for m in members if m.is_healthy and m.host != lost]
+    if not healthy:
+        raise Refused(target, f"it has no quorum: {saw}", "Run `recover-etcd-quorum` first")
+    listed = max((m.listed for m in healthy), key=len)
+    if not listed:
+        raise Refused(target, f"no member lists the others: {saw}", "See `etcdctl member list`")
+    entry = _entry_of(old, members, listed)
+    refuse_unless_known(target, old, entry, listed, members)
+    others = [one for one in listed if entry is None or one.member_id != entry.member_id]
+    if len(healthy) < majority_of(len(listed)):
+        raise Refused(
+            target,
+            f"only {len(healthy)} of {len(listed)} members are healthy besides it: {saw}",
+            "Bring the others up first; one is replaced at a time",
+        )
+    if old.is_healthy and not differs(old, healthy) and f"healthy:{lost}" not in accept:
+        raise Refused(
+            target,
+            f"the member on {lost} is healthy and holds what the others do",
+            f"See whether it is the one that is meant; to replace it, accept healthy:{lost}",
+        )
+    if not new.is_on_host:
+        raise Refused(
+            target,
+            f"{by} gives no answer or has no unit, and the new member is to run there",
+            "Bring it up, with etcd installed and set up; or name another host in by",
+        )
+    if by != lost and any(one.peer_url == new.settings.peer_url for one in others):
+        raise Refused(target, f"{by} is a member already", "Name a host that is none in by")
+    refuse_unless_fit(target, new, is_survivor=False)
+    asked = next((m for m in healthy if m.status and not m.status.is_leader), healthy[0])
+    refuse_unless_fit(target, asked, is_survivor=True)
+    return Replacement(
+        saw,
+        tuple(members),
+        lost,
+        by,
+        asked.host,
+        entry,
+        tuple(f"{one.name}={one.peer_url}" for one in others),
+        old.is_on_host,
+    )
+
+
+def differs(member: MemberSeen, others: Sequence[MemberSeen]) -> bool:
+    """Whether a member holds other keys than the others, which agree among themselves."""
+    known = [other for other in others if other.hash]
+    agree = not any(disagree(one, other) for one in known for other in known)
+    return bool(member.hash and known) and agree and disagree(member, known[0])
+
+
+def refuse_unless_known(
+    target: str,
+    old: MemberSeen,
+    entry: Listed | None,
+    listed: Sequence[Listed],
+    members: Sequence[MemberSeen],
+) -> None:
+    """Refuse to let one more in while a dead member is listed that may be the one that is meant.
+
+    Raises:
+        Refused: there are several, and nothing tells which runs on that host.
+    """
+    known = {m.settings.peer_url for m in members if m.is_on_host}
+    unknown = [f"{m.name or 'unnamed'} at {m.peer_url}" for m in listed if m.peer_url not in known]
+    if entry is None and unknown and not old.is_on_host:
+        raise Refused(
+            target,
+            f"nothing tells which of {', '.join(unknown)} ran on {old.host}, which is away",
+            "Name that host as the member's address has it",
+        )
+
+
+def _entry_of(
+    old: MemberSeen, members: Sequence[MemberSeen], listed: Sequence[Listed]
+) -> Listed | None:
+    """The lost member as the cluster lists it: by its address, or as the one that is no other's."""
+    if old.is_on_host:
+        return next((one for one in listed if one.peer_url == old.settings.peer_url), None)
+    known = {m.settings.peer_url for m in members if m.is_on_host}
+    unknown = [one for one in listed if one.peer_url not in known]
+    by_address = [one for one in unknown if old.host in one.peer_url or one.name == old.host]
+    if len(by_address) == 1:
+        return by_address[0]
+    return unknown[0] if len(unknown) == 1 else None
+
+
+def asked_part(cluster: EtcdCluster, found: Replacement) -> Part:
+    """The healthy member that is asked."""
+    member = found.of(found.asked)
+    entry = f"{member.settings.name}={member.settings.peer_url}"
+    return Part(cluster, cluster.host(found.asked), member, entry, is_rebuilt=False)
+
+
+def new_part(cluster: EtcdCluster, found: Replacement) -> Part:
+    """The member that joins."""
+    return _part(cluster, found, found.by)
+
+
+def old_part(cluster: EtcdCluster, found: Replacement) -> Part:
+    """The member that is taken out."""
+    return _part(cluster, found, found.lost)
+
+
+def _part(cluster: EtcdCluster, found: Replacement, host: str) -> Part:
+    member = found.of(host)
+    entries = (*found.others, f"{member.settings.name}={member.settings.peer_url}")
+    return Part(
+        cluster,
+        cluster.host(host),
+        member,
+        ",".join(entries),
+        asked_part(cluster, found),
+        found.listed.member_id if found.listed else 0,
+        is_rebuilt=False,
+    )
+
+
+def healthy_parts(cluster: EtcdCluster, found: Replacement) -> list[Part]:
+    """All members that are to agree in the end, the one that is asked first."""
+    first = asked_part(cluster, found)
+    rest = [m for m in found.members if m.is_healthy and m.host not in {found.asked, found.lost}]
+    return [first, *(_part(cluster, found, m.host) for m in rest), new_part(cluster, found)]
+
+
+def remove_argv(first: Part, entry: Listed) -> list[str]:
+    """What takes it out, asked of a healthy member."""
+    return etcdctl.argv(first.settings, "member", "remove", entry.hex_id)
+
+
+def remove_commands(first: Part, entry: Listed) -> Iterable[str]:
+    """What takes it out."""
+    return lines(first, remove_argv(first, entry))
+
+
+def is_removed(first: Part, entry: Listed) -> Verdict:
+    """Whether the cluster does not list it any more."""
+    ids = {one.member_id for one in etcdctl.members(first.host, first.settings)}
+    return Verdict.of(entry.member_id not in ids)
+
+
+def refuse_to_lose_quorum(first: Part, entry: Listed) -> None:
+    """Refuse to take a member out where the rest would not stand; asked immediately before.
+
+    Raises:
+        Refused: fewer than a majority of the others is healthy now.
+    """
+    members = members_now(first.cluster)
+    listed = etcdctl.members(first.host, first.settings)
+    rest = [one for one in listed if one.member_id != entry.member_id]
+    healthy = [
+        m for m in members if m.is_healthy and m.settings.peer_url in {one.peer_url for one in rest}
+    ]
+    if len(healthy) < majority_of(len(listed)):
+        raise Refused(
+            first.cluster.label,
+            f"only {len(healthy)} of {len(listed)} members are healthy besides it: {told(members)}",
+            "Bring the others up first, then resume",
+        )
+
+
+@act(
+    commands=remove_commands,
+    done_when=is_removed,
+    refuse_if=(refuse_to_lose_quorum,),
+    danger=Danger.DESTRUCTIVE,
+)
+def remove_member(first: Part, entry: Listed) -> None:
+    """Take the lost member out of the cluster. It cannot come back as the one it was.
+
+    Nothing on its host is changed; where its etcd runs, it ends by itself. Done twice, the second
+    does nothing.
+
+    Raises:
+        Refused: the rest would not stand.
+        CommandFailed: etcd said no.
+        Unreachable: no answer.
+
+    Runbook: docs/runbooks/etcd.md, step 16.
+    """
+    change_by_etcdctl(first, remove_argv(first, entry))
+
+
+def retire_commands(part: Part) -> Iterable[str]:
+    """What sets it up to join, stops it and moves its data aside."""
+    return lines(part, set_argv(part), stop_argv(part), move_argv(part))
+
+
+def is_retired(part: Part) -> Verdict:
+    """Whether it is stopped, has no data in place, and is set up to join."""
+    return Verdict.of(stood(part).is_out_of_the_way)
+
+
+@act(
+    commands=retire_commands,
+    done_when=is_retired,
+    each=("part",),
+    danger=Danger.DESTRUCTIVE,
+    lasts_until="start_joining",
+)
+def retire(part: Part) -> None:
+    """Stop what is no member any more, set it up to join, and move its data aside.
+
+    Nothing is removed. Cut off anywhere, it is done to its end when done again.
+
+    Raises:
+        NotVerified: it did not stop.
+        CommandFailed: its host said no.
+        Unreachable: no answer.
+
+    Runbook: docs/runbooks/etcd.md, step 17.
+    """
+    put_out_of_the_way(part)
+
+
+def away_of(found: Replacement) -> int:
+    """How many other members are listed and cannot be asked."""
+    well = [m for m in found.members if m.is_healthy and m.host != found.lost]
+    return len(found.others) - len(well)

@@ -1,0 +1,100 @@
+"""Replacing a control-plane node while the worker is killed: before, inside and after every step.
+
+What counts is the cluster: three members that vote, the Node anew with its labels and taints, and
+no token left with which anybody else could join.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import IS_WHOLE, JournaledWorld, flaws_of, kill_points
+from tests.integration.node_runs import (
+    CONTROL_PLANE,
+    assert_replaced,
+    given_to,
+    lose,
+    parameters,
+    secrets_in,
+    standing,
+)
+from tests.lab.control_plane import control_planes
+from tests.lab.control_plane_host import binary
+from tests.lab.kubeadm_cluster import put_cluster_info
+from tests.lab.session import started_or_skipped
+
+pytestmark = pytest.mark.skipif(
+    binary("kubectl") is None, reason="there is no kubectl in KUBEBUILDER_ASSETS"
+)
+JOINED = (50, "before")  # the host has joined, and nobody has noted it: that of an ordinary run
+CONSENT = {"break_glass": "fault test", "approved_by": "fault test"}
+
+
+@dataclass
+class World(JournaledWorld):
+    """A cluster that has lost its third host, and the journal of whoever replaces it."""
+
+    hosts: tuple
+    folder: Path
+    before: dict = field(default_factory=dict)
+
+    module = "flows.kubeadm_nodes"
+    flow = CONTROL_PLANE
+
+    def __post_init__(self):
+        lose(self.hosts)
+        self.before = standing(self.hosts)
+
+    @property
+    def parameters(self):
+        return parameters(self.hosts, "cp3")
+
+    def assert_replaced(self, at):
+        assert_replaced(self.hosts, self.before)
+        assert flaws_of(self) == [], at
+        kept = b"".join(one.read_bytes() for one in self.folder.rglob("*") if one.is_file())
+        for secret in secrets_in(given_to(self.hosts[-1])):
+            assert secret.encode() not in kept, at
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory):
+    lab = control_planes(tmp_path_factory.mktemp("cp"), 3, kubeadm="standin")
+    with started_or_skipped(lab) as cluster:
+        cluster.wait_until_ready()
+        put_cluster_info(cluster, cluster.hosts[0])
+        yield cluster.hosts
+
+
+@pytest.mark.timeout(7200 if IS_WHOLE else 900)
+def test_a_worker_killed_at_any_event_leaves_a_whole_control_plane(hosts, tmp_path, runs):
+    """Goal: no instruction is a point of no return, and the quorum stands throughout.
+
+    Method: lose a host, kill -9 the worker before and after an event of the journal, resume in
+    another process, and look at Node, labels, taints, members of etcd and tokens.
+    """
+
+    def make(name):
+        folder = tmp_path / name
+        folder.mkdir()
+        return World(hosts, folder)
+
+    points = [JOINED]
+    if IS_WHOLE:
+        undisturbed = make("undisturbed")
+        whole = runs.run(undisturbed, **CONSENT)
+        assert whole.answer["state"] == "recovered", whole.answer
+        undisturbed.assert_replaced("undisturbed")
+        points = kill_points(whole.events)
+
+    for point in points:
+        world = make(f"{point[0]}-{point[1]}")
+        killed = runs.run(world, kill=point, **CONSENT)
+        at = (point, killed.events[-1])
+        is_past = killed.exit_code == 0  # it waited less often this time, and ended before that
+        assert is_past or killed.exit_code == -9, (at, killed)
+        resumed = killed if is_past else world.resume(runs, **CONSENT)
+
+        assert resumed.answer["state"] == "recovered", (at, resumed.answer)
+        world.assert_replaced(at)

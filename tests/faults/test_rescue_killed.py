@@ -1,0 +1,79 @@
+"""Rescuing a self-hosted scheduler while its worker is killed: before, inside and after every step.
+
+What counts is the API: the Deployment runs, and the pod that stood in is gone.
+"""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import IS_WHOLE, JournaledWorld, flaws_of, kill_points, sampled
+from tests.integration.rescue_runs import SelfHosted
+
+POINTS = 3  # of an ordinary run; all of them with FAULTS=all
+
+
+@dataclass
+class World(JournaledWorld):
+    """A scheduler whose own pods nobody places, and the journal of whoever rescues it."""
+
+    hosted: SelfHosted
+    folder: Path
+
+    module = "flows.rescue"
+    flow = "rescue-scheduler"
+
+    @property
+    def parameters(self):
+        api, namespace = self.hosted.api, self.hosted.namespace
+        return {
+            "cluster": api.url_for(self.flow, namespace),
+            "namespace": namespace,
+            "node": "",
+            "within_seconds": 60,
+        }
+
+    def assert_rescued(self, at):
+        assert self.hosted.rescue is None, at
+        assert self.hosted.available == 1, at
+        assert flaws_of(self) == [], at
+
+
+@pytest.fixture
+def make_world(kubernetes, tmp_path):
+    with contextlib.ExitStack() as stack:
+
+        def make():
+            namespace = kubernetes.namespace("rescued")
+            folder = tmp_path / namespace
+            folder.mkdir()
+            hosted = stack.enter_context(SelfHosted(kubernetes, namespace))
+            return World(hosted, folder)
+
+        yield make
+
+
+@pytest.mark.timeout(3600 if IS_WHOLE else 300)
+def test_a_worker_killed_at_any_event_leaves_the_deployment_running_alone(make_world, runs):
+    """Goal: no instruction is a point of no return, and no pod is left that stands in for nobody.
+
+    Method: kill -9 the worker before and after an event of the journal, resume in another process,
+    and look at the pods.
+    """
+    undisturbed = make_world()
+    whole = runs.run(undisturbed)
+    assert whole.answer["state"] == "recovered", whole.answer
+    undisturbed.assert_rescued("undisturbed")
+
+    for point in sampled(kill_points(whole.events), POINTS, "rescue"):
+        world = make_world()
+        killed = runs.run(world, kill=point)
+        at = (point, whole.events[min(point[0], len(whole.events)) - 1])
+        is_past = killed.exit_code == 0  # it waited less often this time, and ended before that
+        assert is_past or killed.exit_code == -9, (at, killed)
+        resumed = killed if is_past else world.resume(runs)
+
+        assert resumed.answer["state"] == "recovered", (at, resumed.answer)
+        world.assert_rescued(at)

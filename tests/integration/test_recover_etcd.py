@@ -1,0 +1,218 @@
+"""Recovering the quorum of real etcd members on real hosts; each test looks at keys and disks."""
+
+import os
+
+import pytest
+
+from recovery.run import RecoveryState
+from tests.integration.etcd_runs import EtcdRuns, copies_watched
+from tests.lab.etcd_hosts import COPIES, DATA, FILE, etcd_lab
+from tests.lab.processes import wait_until
+from tests.lab.session import started_or_skipped
+
+pytestmark = pytest.mark.timeout(300)  # the first run builds the root file system
+KEYS = 300
+IS_WHOLE = os.environ.get("FAULTS") == "all"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    with started_or_skipped(etcd_lab(tmp_path_factory.mktemp("etcd"))) as etcd:
+        yield etcd
+
+
+@pytest.fixture
+def etcd(lab):
+    lab.begin_anew()
+    lab.members[0].fill(KEYS)
+    return lab
+
+
+@pytest.fixture
+def runs(etcd, tmp_path):
+    return EtcdRuns(etcd, tmp_path)
+
+
+def assert_whole(etcd, ended, before):
+    assert ended.error is None, ended.error
+    assert ended.state is RecoveryState.RECOVERED
+    for member in etcd.members:
+        contents = member.contents()
+        assert {key: contents.get(key) for key in before} == before, member.host
+
+
+def test_two_of_three_without_data_come_back_with_every_key_and_keep_what_was_there(etcd, runs):
+    survivor, *others = etcd.members
+    before = survivor.contents()
+    comments = survivor.host.run(f"grep '^#' {FILE}")
+    with survivor.writer() as acknowledged:  # before the loss, while it lasts, and after it
+        for member in others:
+            member.lose_data()
+        planned = runs.run(plan_only=True)
+        until = len(acknowledged())
+        with copies_watched(survivor):
+            ended = runs.run(approve=planned.plan.hash, approved_by="Ada")
+        written = acknowledged()
+
+    assert_whole(etcd, ended, before)
+    assert len(written) > until
+    for member in etcd.members:
+        contents = member.contents()
+        assert [key for key in written if key not in contents] == [], member.host
+    assert ended.result.now.members == 3
+    survivor.fill(KEYS + 10)  # it takes writes
+    assert others[0].contents()["key/00309"]
+    kept = survivor.host.run(f"ls -d {DATA}/recover-*/before {COPIES}/etcd-*/snapshot.db").split()
+    assert len(kept) == 2
+    assert survivor.host.run(f"grep '^#' {FILE}") == comments
+    assert list((runs.folder / "work" / ended.recovery_id).glob("*.sealed"))
+    again = runs.run()
+    assert again.result.cure == "nothing"
+    assert runs.changes(again.recovery_id) == []
+
+
+def test_members_that_are_only_stopped_are_started_and_nothing_is_rebuilt(etcd, runs):
+    before = etcd.members[0].contents()
+    cluster = etcd.members[0].status()["header"]["cluster_id"]
+    for member in etcd.members[1:]:
+        member.host.run("systemctl stop etcd")
+
+    ended = runs.run()
+
+    assert_whole(etcd, ended, before)
+    assert ended.result.cure == "start"
+    assert etcd.members[1].status()["header"]["cluster_id"] == cluster
+
+
+def test_hosts_without_power_are_a_majority_and_must_be_named_as_off(etcd, runs):
+    others = etcd.members[1:]
+    for member in others:
+        member.host.power_cut()
+
+    refused = runs.run()
+    found = runs.run("triage-etcd")
+
+    assert refused.state is RecoveryState.REFUSED
+    assert "go on as the old cluster beside the new one" in str(refused.error)
+    assert runs.changes(refused.recovery_id) == []
+    assert found.result.recovery == "recover-etcd-quorum"
+    assert f"off:{others[0].host.address}" in found.result.why
+
+
+@pytest.mark.skipif(not IS_WHOLE, reason="FAULTS=all")
+def test_without_any_data_a_snapshot_of_the_worker_is_restored(etcd, runs):
+    first = etcd.members[0]
+    before = first.contents()
+    first.ctl("snapshot", "save", "/root/taken.db")
+    file = runs.folder / "taken.db"
+    file.write_bytes(first.host.read_file("/root/taken.db"))
+    first.fill(KEYS + 5)
+    damaged = runs.folder / "damaged.db"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    other = runs.run(snapshot_file=str(file), lost=[m.host.address for m in etcd.members])
+    for member in etcd.members:
+        member.lose_data()
+
+    refused = runs.run(snapshot_file=str(damaged))
+    ended = runs.run(snapshot_file=str(file))
+
+    assert "has quorum" in str(other.error)
+    assert "nothing was stopped" in str(refused.error)
+    assert "sha256" in str(refused.error)
+    assert_whole(etcd, ended, before)
+    assert first.contents() == before
+
+
+@pytest.mark.skipif(not IS_WHOLE, reason="FAULTS=all")
+def test_what_an_older_snapshot_loses_is_accepted_by_its_name(etcd, runs):
+    first, *others = etcd.members
+    before = first.contents()
+    first.ctl("snapshot", "save", "/root/taken.db")
+    file = runs.folder / "taken.db"
+    file.write_bytes(first.host.read_file("/root/taken.db"))
+    first.ctl("put", "later", "1")
+    for member in others:
+        member.lose_data()
+    given_up = [first.host.address]
+
+    refused = runs.run(snapshot_file=str(file), lost=given_up)
+    ended = runs.run(snapshot_file=str(file), lost=given_up, accept=["revisions:1"])
+
+    assert "accept it by name: revisions:1" in str(refused.error)
+    assert_whole(etcd, ended, before)
+    assert first.host.run(f"ls -d {DATA}/recover-*/before")
+
+
+@pytest.mark.skipif(not IS_WHOLE, reason="FAULTS=all")
+def test_what_is_undone_is_the_old_cluster_as_it_was(etcd, runs):
+    survivor, stopped, emptied = etcd.members
+    before, text = survivor.contents(), survivor.host.read_file(FILE)
+    stopped.host.run("systemctl stop etcd")
+    emptied.lose_data()
+    lost = [member.host.address for member in (stopped, emptied)]
+
+    ended = runs.run(lost=lost)
+    for _ in range(2):  # the second changes nothing more
+        undone = runs.run(lost=lost, resume=ended.recovery_id, undo_by="Ada", break_glass="test")
+
+    assert ended.error is None, ended.error
+    assert undone.error is None, str(undone.error)
+    for member in (survivor, stopped):
+        wait_until(member.is_healthy, f"{member.host}", within_seconds=60)
+        assert member.contents() == before
+    assert survivor.host.read_file(FILE) == text
+    assert emptied.host.run("systemctl is-active etcd || true").strip() == "inactive"
+    assert emptied.host.run(f"ls {DATA}").split() == [f"recover-{ended.recovery_id}"]
+
+
+def test_a_member_that_lost_its_data_is_replaced_and_no_write_stands_still(etcd, runs):
+    first, second, third = etcd.members
+    third.lose_data()
+    found = runs.run("triage-etcd")
+
+    planned = runs.run("replace-etcd-member", host=third.host.address, plan_only=True)
+    with first.writer() as acknowledged:
+        ended = runs.run(
+            "replace-etcd-member",
+            host=third.host.address,
+            approve=planned.plan.hash,
+            approved_by="Ada",
+        )
+        written = acknowledged()
+
+    assert found.result.recovery == "replace-etcd-member"
+    assert ended.error is None, ended.error
+    assert ended.result.now.members == 3
+    assert written
+    contents = third.contents()
+    assert [key for key in written if key not in contents] == []
+    assert second.contents().keys() >= set(written)
+    again = runs.run("replace-etcd-member", host=third.host.address)
+    assert "is healthy and holds what the others do" in str(again.error)
+    assert runs.changes(again.recovery_id) == []
+
+
+def test_a_full_database_is_defragmented_one_by_one_and_takes_writes_again(etcd, runs):
+    first = etcd.members[0]
+    leader = next(
+        m for m in etcd.members if m.status()["leader"] == m.status()["header"]["member_id"]
+    )
+    before = first.contents()
+    first.fill_up()
+    found = runs.run("triage-etcd")
+    first.compact()
+
+    ended = runs.run("defragment-etcd")
+
+    assert found.result.recovery == "defragment-etcd"
+    assert ended.error is None, ended.error
+    assert ended.result.hosts[-1] == leader.host.address
+    assert ended.result.gained_bytes > 0
+    assert ended.result.was_disarmed
+    first.fill(1)
+    assert {key: first.contents().get(key) for key in before} == before
+    assert runs.run("triage-etcd").result.recovery == "none"
+    again = runs.run("defragment-etcd")
+    assert (again.error, again.result.hosts) == (None, ())

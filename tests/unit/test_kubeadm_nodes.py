@@ -1,0 +1,223 @@
+"""Whether a node may be replaced: quorum, hosts, names; and what is sent to whom."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from recovery.errors import BadInput, UnreadableOutput
+from recovery.secrecy.redaction import isolated_registry, redact
+from recovery.secrecy.secret import Secret
+from tasks.certificates.api import OK, ApiAnswer
+from tasks.certificates.kubeadm import Kubeadm
+from tasks.certificates.quorum import Health, Member
+from tasks.certificates.seen import Runtime, RuntimeKind
+from tasks.kubeadm_nodes.cluster import Cluster, NodeObject, Taint, parse_info, parse_node
+from tasks.kubeadm_nodes.joining import invitation_of, joining_of
+from tasks.kubeadm_nodes.lost import Lost
+from tasks.kubeadm_nodes.membership import why_no_join, why_not_removed
+from tasks.kubeadm_nodes.newcomer import (
+    Newcomer,
+    reasons_against,
+    reasons_of_etcd,
+    reasons_of_nodes,
+)
+from tasks.kubeadm_nodes.order import Replacement, replacement_of
+from tasks.kubeadm_nodes.removal import missing_in, patch_of
+from tests.unit.certificates_seen import CRI, NoHost, node_of
+
+UP, DOWN, UNKNOWN = Health.HEALTHY, Health.UNHEALTHY, Health.UNKNOWN
+GPU = Taint("gpu", "yes", "NoExecute")
+LOST = Lost("cp3", "uid-3", "3", {"team": "a"}, (GPU,), "root@cp1", "https://lb:6443", "ab" * 32)
+WANTED = Replacement((), "cp3", NoHost("root@h3"), "cp3", True, 60)  # noqa: FBT003 (a field)
+NODE = NodeObject("cp3", "uid-3", {"team": "a"}, (GPU,), False, True, ("10.0.0.3",))  # noqa: FBT003
+CLUSTER = Cluster(node_of(), (NODE,), "https://lb:6443", "ab" * 32, "")
+READY = Newcomer(
+    "root@h3",
+    dict.fromkeys(("kubeadm", "openssl", "systemctl"), "/bin/it"),
+    Kubeadm("/bin/kubeadm", "v1.36.2"),
+    CRI,
+    (),
+    has_swap=False,
+    has_kubelet=True,
+    clock_off_seconds=0.2,
+)
+
+
+def members(*health, learner=None):
+    return [
+        Member(f"cp{n}", "c", f"p{n}", one, str(n), is_learner=n == learner)
+        for n, one in enumerate(health, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("health", "lost", "why"),
+    [
+        ((UP, UP, DOWN), "3", ""),
+        ((UP, UP, UNKNOWN), "3", ""),
+        ((UP, DOWN, DOWN), "3", "no quorum: 1 of 3"),
+        ((UP, UNKNOWN, DOWN), "3", "no quorum: 1 of 3"),
+        ((UP, UP, UP), "3", "it is healthy"),
+        ((UP, DOWN), "2", "no quorum: 1 of 2"),
+        ((DOWN,), "1", "no quorum: 0 of 1"),
+        ((UP, UP, UP, DOWN, DOWN), "5", ""),
+        ((UP, UP, DOWN, DOWN, DOWN), "5", "no quorum: 2 of 5"),
+        ((UP, UP, UP, DOWN), "4", ""),
+        ((UP, UP, DOWN, DOWN), "4", "no quorum: 2 of 4"),
+        ((UP, UP), "", ""),
+    ],
+)
+def test_a_member_is_removed_only_where_a_quorum_stands_before_and_after(health, lost, why):
+    found = why_not_removed(members(*health), lost)
+
+    assert (why in found) if why else found == ""
+
+
+def test_a_learner_has_no_vote_to_be_counted():
+    assert why_not_removed(members(UP, UP, DOWN, DOWN, learner=4), "3") == ""
+
+
+def test_no_member_joins_while_another_one_is_missing():
+    assert "cp2" in why_no_join(members(UP, DOWN), "cp3")
+    assert why_no_join([*members(UP, UP), Member("", "", "p3")], "cp3") == ""
+    assert why_no_join(members(UP, UP, DOWN), "cp3") == ""
+
+
+def test_of_five_with_two_lost_one_is_not_replaced_before_the_other_is_removed():
+    reasons = reasons_of_etcd(replace(WANTED, node="cp5"), members(UP, UP, UP, DOWN, DOWN))
+
+    assert "another member of etcd is missing: cp4" in reasons[0].why
+
+
+HOST = {
+    "no kubeadm": ({"tools": {}}, "there is no kubeadm"),
+    "no kubelet": ({"has_kubelet": False}, "no kubelet"),
+    "no runtime": ({"runtime": Runtime(RuntimeKind.NONE)}, "no container runtime"),
+    "in use": ({"left": ("/var/lib/etcd/member",)}, "/var/lib/etcd/member"),
+    "swap": ({"has_swap": True}, "swapoff"),
+    "clock": ({"clock_off_seconds": -70.0}, "-70 s off"),
+    "old": ({"kubeadm": Kubeadm("k", "v1.21.3")}, "before 1.22"),
+    "other": ({"kubeadm": Kubeadm("k", "v1.35.1")}, "the control plane v1.36.2"),
+}
+
+
+@pytest.mark.parametrize("name", HOST)
+def test_a_host_that_cannot_join_is_told_why(name):
+    fields, said = HOST[name]
+
+    reasons = reasons_against(replace(READY, **fields), "v1.36.2")
+
+    assert any(said in f"{one.why}. {one.remedy}" for one in reasons)
+
+
+def test_a_host_that_is_ready_is_taken():
+    assert reasons_against(READY, "v1.36.2") == []
+    assert reasons_of_nodes(WANTED, CLUSTER) == []
+
+
+@pytest.mark.parametrize(
+    ("node", "more", "said"),
+    [
+        ({"is_ready": True}, {}, "it is not lost"),
+        ({"is_control_plane": False}, {}, "replace-worker-node-kubeadm"),
+        ({"addresses": ("lb",)}, {}, "cluster-info leads"),
+        ({}, {"new_name": "cp9"}, "there is a node cp9 already"),
+    ],
+)
+def test_a_node_that_is_not_to_be_replaced_like_this_is_told_why(node, more, said):
+    other = replace(NODE, name="cp9", uid="uid-9")
+    cluster = replace(CLUSTER, nodes=(replace(NODE, **node), other))
+
+    reasons = reasons_of_nodes(replace(WANTED, **more), cluster)
+
+    assert any(said in f"{one.why}. {one.remedy}" for one in reasons)
+
+
+def test_of_labels_and_taints_only_those_that_somebody_gave_are_kept():
+    node = parse_node(
+        {
+            "metadata": {
+                "name": "cp3",
+                "uid": "u",
+                "labels": {
+                    "kubernetes.io/hostname": "cp3",
+                    "node-role.kubernetes.io/control-plane": "",
+                    "topology.kubernetes.io/zone": "a",
+                    "team": "a",
+                },
+            },
+            "spec": {
+                "taints": [
+                    {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"},
+                    {"key": "gpu", "value": "yes", "effect": "NoExecute"},
+                ]
+            },
+            "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]},
+        }
+    )
+
+    assert node == replace(NODE, uid="u", addresses=())
+
+
+def test_what_the_new_node_lacks_is_named():
+    assert missing_in(NODE, LOST) == ""
+    assert missing_in(replace(NODE, labels={}, taints=()), LOST) == "team, gpu"
+    assert json.loads(patch_of(LOST)) == {"metadata": {"labels": {"team": "a"}}}
+
+
+def test_token_and_key_are_masked_wherever_the_configurations_would_show():
+    with isolated_registry():
+        token, key = Secret("abcdef.0123456789abcdef"), Secret("12" * 32)
+        configuration = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\n"
+        init = invitation_of(READY.kubeadm, token, key, configuration)
+        joined = joining_of(WANTED, LOST, READY, token, key)
+
+        shown = [redact(one.reveal()) for one in (init, joined)]
+
+    assert not any("0123456789abcdef" in one or "1212" in one for one in shown)
+    kinds = [one["kind"] for one in yaml.safe_load_all(init.reveal())]
+    assert kinds == ["ClusterConfiguration", "InitConfiguration"]
+    read = yaml.safe_load(joined.reveal())
+    assert read["nodeRegistration"]["taints"] == [GPU.as_object()]
+    assert read["controlPlane"] == {"certificateKey": "12" * 32}
+
+
+def test_a_worker_gets_no_certificate_key():
+    with isolated_registry():
+        token, key = Secret("abcdef.0123456789abcdef"), Secret("12" * 32)
+        worker = replace(WANTED, is_control_plane=False)
+
+        read = yaml.safe_load(joining_of(worker, LOST, READY, token, key).reveal())
+
+    assert "controlPlane" not in read
+
+
+def test_a_cluster_info_that_cannot_be_read_is_told():
+    with pytest.raises(UnreadableOutput):
+        parse_info(ApiAnswer(OK, '{"data": {}}'))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"node": "CP 3"}, "node"),
+        ({"new_name": "-x"}, "new_name"),
+        ({"within_seconds": 0}, "within_seconds"),
+        ({"new_host": "ssh://root@cp1"}, "new_host"),
+    ],
+)
+def test_bad_input_is_named(changes, field):
+    given = {
+        "hosts": "ssh://root@cp1",
+        "node": "cp3",
+        "new_host": "ssh://root@cp3",
+        "new_name": "",
+        "within_seconds": 60,
+    }
+
+    with pytest.raises(BadInput) as wrong:
+        replacement_of(**{**given, **changes}, is_control_plane=True)
+
+    assert field in wrong.value.field
