@@ -30,6 +30,7 @@ class Reinstalled:
         kept: the disks of before, which are removed by hand when nobody will go back.
         client: how the client stands.
         key_file: where the key lies on the worker.
+        left_to_person: to log in with it, and to remove the disks of before some day.
     """
 
     found: str
@@ -38,6 +39,7 @@ class Reinstalled:
     kept: list[str]
     client: str
     key_file: str
+    left_to_person: list[str]
 
 
 @recovery(
@@ -137,4 +139,5 @@ def _made_anew(order: AdminKeyOrder, found: finding.LostKeyFound) -> Reinstalled
     holds = waiting.is_out(order.client, found.client, order.within_seconds)
     anew.save_key(order)
     kept = [one.volume for one in found.claims]
-    return Reinstalled(found.seen, found.told, volumes, kept, holds, order.key.file)
+    left = anew.left_to_person(order, kept)
+    return Reinstalled(found.seen, found.told, volumes, kept, holds, order.key.file, left)

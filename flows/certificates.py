@@ -1,7 +1,7 @@
 """Renew the certificates of a kubeadm control plane."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from blocks.inventory import HostsParameter, hosts_named, leased_places
@@ -34,11 +34,15 @@ from tasks.certificates.work import Job, Node, jobs_of, work_due
 
 @dataclass(frozen=True)
 class Renewed:
-    """What a renewal did. Nothing due is no host and no certificate."""
+    """What a renewal did. Nothing due is no host and no certificate.
+
+    What is left to a person are the kubeconfigs of people, where no account was named.
+    """
 
     hosts: tuple[str, ...] = ()
     certificates: int = 0
     notes: tuple[str, ...] = ()
+    left_to_person: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,8 @@ def renew_control_plane_certificates(  # noqa: PLR0913, PLR0917 (each is a field
     for job, account in accounts.accounts_of(jobs):
         accounts.replace_kubeconfig(job, account)
     _prove(jobs, nodes)
-    return Renewed(tuple(job.label for job in jobs), certificates, notes)
+    left = accounts.left_to_person(accounts.names_in(users)) if certificates else []
+    return Renewed(tuple(job.label for job in jobs), certificates, notes, left)
 
 
 @recovery(

@@ -28,6 +28,7 @@ class SecretRotated:
         token: what is seen with the secret that the services have: a token, a service let in.
         told: who else reads or owns the setting.
         kept: the Secret that holds the former secrets and the new one.
+        left_to_person: to see that services let a token in, where none was named to be asked.
     """
 
     found: str
@@ -36,6 +37,7 @@ class SecretRotated:
     token: list[str]
     told: list[str]
     kept: str
+    left_to_person: list[str]
 
 
 @recovery(runbook="docs/runbooks/admin-api-secret.md", target=config_target, parts=client_leased)
@@ -84,7 +86,8 @@ def rotate_admin_api_secret(  # noqa: PLR0913, PLR0917 (fields of the form)
     config_found = settings.config_found(in_config)
     if found.due is SecretDue.NOTHING and config_found.is_so:
         token = proof.token_is_given(order)
-        return SecretRotated(found.seen, "nothing", [], token, config_found.told, "")
+        left = proof.left_to_person(order)
+        return SecretRotated(found.seen, "nothing", [], token, config_found.told, "", left)
     rights.refuse_missing_rights(in_config, config_found)
     kept = ""
     if found.is_set or not config_found.is_equal:
@@ -101,7 +104,8 @@ def rotate_admin_api_secret(  # noqa: PLR0913, PLR0917 (fields of the form)
     holds = rollout.is_seen(in_config, config_found, kept, late)
     token = proof.token_is_given(order)
     done = _done(found, config_found)
-    return SecretRotated(found.seen, done, holds, token, config_found.told, kept)
+    left = proof.left_to_person(order)
+    return SecretRotated(found.seen, done, holds, token, config_found.told, kept, left)
 
 
 def _keycloak_goes_back(order: SecretOrder, found: ClientFound, kept: str, *, is_due: bool) -> None:

@@ -159,6 +159,7 @@ def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]
             return Failed(name=error.state, message=str(error))
         _publish(declared, ended)
         if form is not None and ended.question is not None:
+            step_logger().warning("%s", ended.question.told)
             form.ask(ended.question)
         return _state_of(ended)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -57,6 +58,15 @@ class Question:
     def command(self) -> str:
         """How to consent from a terminal."""
         return f"recover approve {self.recovery_id} --plan {self.asked.plan_hash} --by NAME"
+
+    @property
+    def told(self) -> str:
+        """What a suspended run waits for, for its log: Prefect shows no reason for its state."""
+        until = f"{datetime.fromisoformat(self.asked.until):%Y-%m-%d %H:%M} UTC"
+        return (
+            f"it waits for a person until {until}: read the plan in *Artifacts*, then press "
+            f"*Resume*; or `{self.command}`"
+        )
 
 
 class Form(Protocol):

@@ -15,6 +15,14 @@ from tasks.admin_key.order import AdminKeyOrder
 from tasks.volumes.target import CLAIMS
 
 
+def left_to_person(order: AdminKeyOrder, kept: list[str]) -> list[str]:
+    """What of step 9 and after it is left to a person."""
+    return [
+        f"log in at once with the key in {order.key.file} (step 9)",
+        f"once nobody will go back, remove the volumes {', '.join(kept)} and their disks",
+    ]
+
+
 @verify
 def is_anew(order: AdminKeyOrder, found: LostKeyFound) -> dict[str, str]:
     """Which volume each claim has now; none of them one of before, and no document too many.

@@ -13,6 +13,10 @@ from tasks.certificates.restoring import prepare_archive, refuse_to_go_back_to_e
 from tasks.certificates.seen import Account
 from tasks.certificates.work import Job
 
+TO_BE_REPLACED = (
+    "replace ~/.kube/config of everybody who uses a copy of admin.conf: users was empty, and such "
+    "a copy ends when the former one did (step 13)"
+)
 # Written by its owner, not by root: a link that its owner puts in the way leads nowhere new.
 WRITE = (
     'set -euC; umask 077; new="$1.recover"; rm -f -- "$new"; cat >"$new"; [ -s "$new" ]; '
@@ -39,6 +43,11 @@ def names_in(users: str) -> tuple[str, ...]:
         if not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
             raise BadInput("users", f"{name!r} is no name of an account", "Write them as: root ops")
     return tuple(dict.fromkeys(names))
+
+
+def left_to_person(users: tuple[str, ...]) -> list[str]:
+    """What of step 13 is left to a person, where no account was named."""
+    return [] if users else [TO_BE_REPLACED]
 
 
 def _argv(script: str, name: str, account: Account, *more: str) -> list[str]:

@@ -9,6 +9,13 @@ from tasks.settings.contents import as_it_is_read, standing
 UNAUTHORIZED = 401
 
 
+def left_to_person(order: SecretOrder) -> list[str]:
+    """What of step 8 is left to a person, where no service was named that is to let a token in."""
+    if order.service is not None:
+        return []
+    return [f"see that no service answers 401 to {order.client_id}: service_url was empty (step 8)"]
+
+
 @verify
 def token_is_given(order: SecretOrder) -> list[str]:
     """What is seen with the secret that the setting holds now: a token, and a service let in.

@@ -127,6 +127,13 @@ class Suspended:
             for part in ("schema", "description")
         ]
 
+    def logged(self, text):
+        """Whether the run's *Logs* have a line with this text; they are sent in batches."""
+        body = {"logs": {"flow_run_id": {"any_": [self.id]}}, "limit": 200}
+        return any(
+            text in line["message"] for line in self.server.request("POST", "/logs/filter", body)
+        )
+
     def answer(self, asked, **given):
         """Press *Resume*, as the UI does."""
         answer = {
@@ -185,6 +192,8 @@ def test_a_run_is_suspended_with_its_plan_and_goes_on_when_the_form_is_answered(
     run = started()
     asked = run.wait_until_asked()
     schema, description = run.form()
+    told = f"press *Resume*; or `recover approve {run.recovery_id} --plan {asked.plan_hash}"
+    wait_until(lambda: run.logged(told), f"a line in the log: {told}", within_seconds=60)
 
     refused = run.answer(asked, decision="maybe")
     run.answer(asked, reason="they are old")
@@ -196,6 +205,7 @@ def test_a_run_is_suspended_with_its_plan_and_goes_on_when_the_form_is_answered(
     assert schema["properties"]["plan_hash"]["default"] == asked.plan_hash
     assert set(schema["required"]) == {"decision", "approver", "confirm"}
     assert run.removed == ["a.old"]
+    assert all(attempt.prefect_worker for attempt in run.history.attempts)
     (approval,) = run.history.approvals
     assert (approval.by, approval.how, approval.reason) == ("Ada", "approved", "they are old")
     assert approval.plan_hash == asked.plan_hash

@@ -42,6 +42,9 @@ def test_an_installation_that_nobody_used_is_made_anew_and_its_key_kept(
     ended = one.approved(baseline=["vantiq.namespaces=1"])
 
     assert ended.error is None, ended.error
+    log_in, remove = ended.result.left_to_person
+    assert str(one.key_file) in log_in
+    assert old in remove
     assert one.claim()["metadata"]["uid"] != uid
     assert one.volume_in_use() != old
     assert one.policy_of(old) == "Retain"

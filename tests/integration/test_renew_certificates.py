@@ -155,3 +155,4 @@ def test_a_second_renewal_finds_nothing_to_do_and_needs_neither_key_nor_consent(
 def test_the_result_tells_hosts_and_numbers(story, host):
     assert re.fullmatch(r"root@\S+", story.ended.result.hosts[0])
     assert story.ended.result.notes == ()
+    assert story.ended.result.left_to_person == []

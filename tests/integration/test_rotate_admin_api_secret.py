@@ -87,8 +87,10 @@ def test_the_secret_of_keycloak_is_taken_over_where_only_the_services_have_a_wro
     assert ended.result.done.startswith("taken over from Keycloak; restarted: deployment/portal")
     assert ended.result.token[-1].endswith("/service/ping answers 200 to it")
     assert_told_nowhere(platform, ended, caplog, WRONG, held)
+    assert ended.result.left_to_person == []
     again = platform.run()
     assert again.result.done == "nothing", again.error
+    assert "service_url was empty" in again.result.left_to_person[0]
 
 
 def test_a_masked_secret_of_an_import_is_replaced_on_both_sides(either_platform, caplog):

@@ -585,6 +585,13 @@ def test_users_are_named_with_blanks_or_commas(users, names):
     assert accounts.names_in(users) == names
 
 
+def test_the_kubeconfigs_of_people_are_left_to_a_person_where_nobody_was_named():
+    (left,) = accounts.left_to_person(accounts.names_in(""))
+
+    assert "~/.kube/config" in left
+    assert accounts.left_to_person(accounts.names_in("root ops")) == []
+
+
 @pytest.mark.parametrize("users", ["../etc", "a;b", "$(x)"])
 def test_what_is_no_name_of_an_account_is_refused(users):
     with pytest.raises(BadInput, match="no name of an account"):
