@@ -126,6 +126,15 @@ def _restore(meant: Meant) -> Iterable[Trap]:
         return
     first = next(iter(meant.layout.members(ETCD)), "")
     asked = meant.etcd.of(first)
+    alive = [one.host for one in meant.etcd.asked if one.host in meant.layout.members(ETCD)]
+    if len(alive) > 1:
+        yield Trap(
+            "restore",
+            f"etcd has no quorum, and {' '.join(alive)} live: the role would restore {first} only, "
+            "and the others would keep data of the cluster before, with which they cannot join it",
+            "Recover etcd first with `recover-etcd-quorum`, then go on with "
+            "`replace-control-plane-node` for the lost hosts",
+        )
     if asked is not None and not asked.can_restore:
         yield Trap(
             "restore",

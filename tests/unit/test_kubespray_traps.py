@@ -77,6 +77,16 @@ def test_without_quorum_etcd_3_6_has_nothing_to_restore_with():
         assert ("restore" in names_of(case)) is has_trap, version
 
 
+def test_without_quorum_several_survivors_are_left_to_the_recovery_of_etcd():
+    said = [asked(host, healthy=False) for host in ("node4", "node5")]
+
+    case = meant(["node4", "node5", "node6"], ["node1", "node2", "node3"], said)
+
+    (trap,) = [one for one in traps(case) if one.name == "restore"]
+    assert "node4 node5 live" in trap.seen
+    assert "recover-etcd-quorum" in trap.remedy
+
+
 def test_without_quorum_the_survivor_with_less_must_not_be_the_first():
     said = [asked("node2", healthy=False, revision=5), asked("node3", healthy=False, revision=9)]
 
