@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from recovery.errors import BadInput
 from tasks.kubespray.judging import document_of, member_names
 from tasks.kubespray.layout import (
     BROKEN_CONTROL_PLANE,
@@ -15,6 +16,7 @@ from tasks.kubespray.layout import (
     MEMBER_NAME,
     WORKERS,
     Document,
+    Group,
     Layout,
     NewHost,
 )
@@ -63,10 +65,17 @@ class Change:
 
 
 def applied(text: str, path: str, edit: Edit) -> str:
-    """The text with the edit made."""
+    """The text with the edit made, and read again: it says what is meant, and nothing else.
+
+    Raises:
+        BadInput: it is written so that this change would change more, or less; names the place.
+    """
     document = document_of(text, path)
+    before = document.layout()
     _apply(document, edit)
-    return document.text()
+    after = document.text()
+    _refuse_unlike(before, edit, document_of(after, path).layout())
+    return after
 
 
 def change_of(text: str, path: str, edit: Edit) -> Change:
@@ -182,3 +191,42 @@ def _apply(document: Document, edit: Edit) -> None:
         document.set_group(group, hosts)
     for gone in edit.removes:
         document.remove_host(gone)
+
+
+def _refuse_unlike(before: Layout, edit: Edit, after: Layout) -> None:
+    """Refuse where a host or group is another than it is meant to be.
+
+    Raises:
+        BadInput: names it.
+    """
+    meant = {host: dict(own) for host, own in before.variables.items()}
+    for new in edit.adds:
+        meant.setdefault(new.name, {}).update(new.variables)
+    for name, member in edit.pins:
+        meant.setdefault(name, {})[MEMBER_NAME] = member
+    for gone in edit.removes:
+        meant.pop(gone, None)
+    for host in {**meant, **after.variables}:
+        if meant.get(host) != after.variables.get(host):
+            raise BadInput(
+                f"inventory, {host}",
+                "its variables would not be as meant: as they are written, this change reaches "
+                "others too, or loses some",
+                f"Write the variables of {host} once, below all.hosts, without & and *",
+            )
+    named = dict(edit.groups)
+    for name in {**before.groups, **after.groups, **named}:
+        wanted = named.get(name, before.groups.get(name, Group()).hosts)
+        left = tuple(host for host in wanted if host not in edit.removes)
+        is_as_meant = (
+            after.members(name) == left
+            if name in named
+            else after.groups.get(name, Group()).hosts == left
+        )
+        if not is_as_meant:
+            raise BadInput(
+                f"inventory, {name}",
+                "the group would not have the hosts that are meant: as it is written, a change of "
+                "another reaches it",
+                f"Write {name} by itself, not inside another group, without & and *",
+            )

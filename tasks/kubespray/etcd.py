@@ -61,6 +61,8 @@ class Asked:
         members: all members, where it could list them.
         version: of etcdctl there, as `3.5.9`; empty where it is not there.
         certificates: names of files beside its own certificate.
+        has_leader: its member follows a leader, whatever its health says: while an alarm is raised
+            (no space, corrupt), none counts as healthy.
     """
 
     host: str
@@ -71,6 +73,7 @@ class Asked:
     certificates: tuple[str, ...] = ()
     are_all_healthy: bool = False
     tells_on_stdout: bool = True
+    has_leader: bool = False
 
     @property
     def can_restore(self) -> bool:
@@ -172,6 +175,7 @@ def parse_asked(host: str, printed: str) -> Asked:
             tuple(said.get("certificates", "").split()),
             said.get("cluster") == "yes",
             "is healthy" in said.get("told", "") or said.get("health") != "yes",
+            bool(status) and int(status[0]["Status"].get("leader", 0)) != 0,
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UnreadableOutput("etcdctl", printed) from error

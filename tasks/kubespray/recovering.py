@@ -119,7 +119,7 @@ def recovery_due(order: Kubespray, found: Found, wish: Wish) -> Due:
         after, order.inventory, edits.closing_edit(wish.broken, comes_back=wish.comes_back)
     )
     final = judging.document_of(after, order.inventory).layout()
-    names = judging.member_names(final) | dict(edit.pins)
+    names = judging.member_names(final)
     return Due(
         Finding.BROKEN,
         seen,

@@ -90,6 +90,16 @@ def _quorum(meant: Meant) -> Iterable[Trap]:
             "for lost: it would delete the data of the first host and restore a snapshot over it",
             _quorum_remedy(meant),
         )
+    led = [one.host for one in meant.etcd.asked if one.has_leader]
+    if led and not meant.etcd.has_quorum:
+        yield Trap(
+            "quorum-test",
+            f"no member is healthy, and that of {led[0]} has a leader: etcd has quorum and most "
+            "likely an alarm, and the role would delete the data of the first host and restore a "
+            "snapshot over it",
+            f"See `etcdctl alarm list` on {led[0]}; `defragment-etcd` gives space back and disarms "
+            "NOSPACE; then resume",
+        )
     if not meant.etcd.has_quorum and meant.role_sees_quorum:
         yield Trap(
             "quorum-test",
@@ -116,6 +126,15 @@ def _restore(meant: Meant) -> Iterable[Trap]:
         return
     first = next(iter(meant.layout.members(ETCD)), "")
     asked = meant.etcd.of(first)
+    alive = [one.host for one in meant.etcd.asked if one.host in meant.layout.members(ETCD)]
+    if len(alive) > 1:
+        yield Trap(
+            "restore",
+            f"etcd has no quorum, and {' '.join(alive)} live: the role would restore {first} only, "
+            "and the others would keep data of the cluster before, with which they cannot join it",
+            "Recover etcd first with `recover-etcd-quorum`, then go on with "
+            "`replace-control-plane-node` for the lost hosts",
+        )
     if asked is not None and not asked.can_restore:
         yield Trap(
             "restore",

@@ -68,7 +68,9 @@ class YamlInventory:
         if name in layout.groups and layout.members(name) == tuple(hosts):
             return
         group = self._own(name)
-        group.pop("children", None)
+        for child, below in (group.pop("children", None) or {}).items():
+            if below and not self._children().get(child):
+                self._children()[child] = below
         listed = group.get("hosts")
         if not isinstance(listed, CommentedMap):
             listed = CommentedMap()
@@ -90,6 +92,8 @@ class YamlInventory:
             said = place[host]
             if not isinstance(said, CommentedMap):
                 said = place[host] = CommentedMap()
+            if said.yaml_anchor() is not None:  # one mapping that others are too, by its alias
+                said = place[host] = CommentedMap(said.items())
             if _as_text(said.get(name)) != value:
                 said[name] = value
 
@@ -161,12 +165,16 @@ class YamlInventory:
             if name in parent:
                 made = parent[name] = CommentedMap()
                 return made
+        made = self._children()[name] = CommentedMap()
+        return made
+
+    def _children(self) -> CommentedMap:
+        """The groups below `all`."""
         top = self._top.setdefault(ROOT, CommentedMap())
         children = top.get("children")
         if not isinstance(children, CommentedMap):
             children = top["children"] = CommentedMap()
-        made = children[name] = CommentedMap()
-        return made
+        return children
 
     def _rehome(self, host: str, said: Any, left: CommentedMap) -> None:
         """Let the variables of a host that leaves a group stand where it is still listed."""

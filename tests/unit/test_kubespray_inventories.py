@@ -162,6 +162,55 @@ def test_a_password_in_a_line_that_changes_is_masked_in_the_diff():
     assert "node2" in diff
 
 
+ALIASED = YAML.replace("    node2: {ansible_host: 10.0.0.2}", "    node2: &same {x: 1}").replace(
+    "    node3:\n      ansible_host: 10.0.0.3", "    node3: *same"
+)
+
+
+def test_members_that_share_their_variables_by_an_alias_get_a_name_each():
+    edit = edit_for(ALIASED, "hosts.yaml", ["node3", "node2"], ["node1"], [NEW])
+
+    after = layout_of(edits.applied(ALIASED, "hosts.yaml", edit), "hosts.yaml")
+
+    names = [after.of(f"node{n}", "etcd_member_name") for n in (1, 2, 3, 5)]
+    assert names == ["etcd1", "etcd2", "etcd3", "etcd4"]
+    assert [after.of(f"node{n}", "x") for n in (2, 3)] == ["1", "1"]
+
+
+def test_an_inventory_in_which_a_change_reaches_another_group_is_refused_with_its_name():
+    text = """\
+all:
+  children:
+    etcd: {hosts: &three {node1: {}, node2: {}, node3: {}}}
+    calico_rr: {hosts: *three}
+"""
+    edit = edits.Edit(groups=((ETCD, ("node2", "node3", "node1")),))
+
+    with pytest.raises(BadInput) as refused:
+        edits.applied(text, "hosts.yaml", edit)
+
+    assert refused.value.field == "inventory, calico_rr"
+    assert "without & and *" in refused.value.remedy
+
+
+def test_a_group_inside_another_that_is_written_anew_keeps_its_hosts_and_their_variables():
+    text = """\
+all:
+  children:
+    etcd:
+      hosts: {node9: {ip: 10.0.0.9}}
+      children:
+        kube_control_plane: {hosts: {node1: {ip: 10.0.0.1}, node2: {ip: 10.0.0.2}}}
+"""
+    edit = edits.Edit(groups=((ETCD, ("node2", "node9")),))
+
+    after = layout_of(edits.applied(text, "hosts.yaml", edit), "hosts.yaml")
+
+    assert after.members(ETCD) == ("node2", "node9")
+    assert after.members(CONTROL_PLANE) == ("node1", "node2")
+    assert after.of("node1", "ip") == "10.0.0.1"
+
+
 MALFORMED = {
     "a-quote-left-open": (INI.replace("'a b#c'", "'a b"), "line 5", "Close the quotation mark"),
     "a-heading-left-open": (INI.replace("[kube_node]", "[kube_node"), "line 11", "[group]"),

@@ -61,12 +61,30 @@ def test_an_etcdctl_that_tells_of_the_healthy_among_its_errors_is_not_heard_by_t
     assert "put one of 3.5 in its place" in trap.remedy
 
 
+def test_members_that_are_unhealthy_and_have_a_leader_have_quorum_and_an_alarm():
+    said = [asked(host, healthy=False, has_leader=True) for host in ("node2", "node3")]
+
+    case = meant(["node2", "node3", "node4"], ["node1"], said)
+
+    assert any("has a leader" in trap.seen for trap in traps(case))
+
+
 def test_without_quorum_etcd_3_6_has_nothing_to_restore_with():
     for version, has_trap in (("3.5.21", False), ("3.6.4", True), ("3.7.1", True), ("", True)):
         said = [asked("node3", healthy=False, version=version)]
         case = meant(["node3"], ["node1", "node2"], said)
 
         assert ("restore" in names_of(case)) is has_trap, version
+
+
+def test_without_quorum_several_survivors_are_left_to_the_recovery_of_etcd():
+    said = [asked(host, healthy=False) for host in ("node4", "node5")]
+
+    case = meant(["node4", "node5", "node6"], ["node1", "node2", "node3"], said)
+
+    (trap,) = [one for one in traps(case) if one.name == "restore"]
+    assert "node4 node5 live" in trap.seen
+    assert "recover-etcd-quorum" in trap.remedy
 
 
 def test_without_quorum_the_survivor_with_less_must_not_be_the_first():
@@ -141,6 +159,8 @@ def test_what_a_host_says_of_its_etcd_is_read():
     assert [member.name for member in seen.members] == ["etcd1", ""]
     assert seen.members[0].id == "8211f1d0f64f3269"
     assert seen.certificates == ("ca.pem", "admin-node1.pem")
+    assert not seen.has_leader
+    assert etcd.parse_asked("node1", SAID.replace('"version":', '"leader":7,"version":')).has_leader
     assert etcd.address_of("https://[fd00::1]:2380") == "fd00::1"
 
 
