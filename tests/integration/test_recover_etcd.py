@@ -193,6 +193,36 @@ def test_an_undo_starts_no_member_that_was_emptied(etcd, runs, monkeypatch, is_c
         wait_until(lambda: survivor.contents() == before, "the survivor", within_seconds=60)
 
 
+@pytest.mark.skipif(not IS_WHOLE, reason="FAULTS=all")
+def test_a_stopped_survivor_that_was_written_to_meanwhile_is_not_put_back(etcd, runs, monkeypatch):
+    survivor, *others = etcd.members
+    off = [f"off:{member.host.address}" for member in others]
+    cut_all(others)
+    survivor.host.run("systemctl kill -s KILL etcd; systemctl stop etcd")
+    monkeypatch.setattr(placing, "stop_argv", lambda _: ["false"])
+    cut_off = runs.run(accept=off)
+    monkeypatch.undo()
+    for member in others:
+        member.host.power_on()
+    survivor.host.run("systemctl start --no-block etcd")
+    etcd.wait_until_healthy()
+    survivor.ctl("put", "later", "1")
+    cut_all(others)
+    survivor.host.run("systemctl kill -s KILL etcd; systemctl stop etcd")
+
+    resumed = runs.run(accept=off, resume=cut_off.recovery_id)
+
+    assert cut_off.error is not None
+    assert resumed.state is RecoveryState.REFUSED
+    assert "Somebody has written since the snapshot" in str(resumed.error)
+    assert survivor.host.run(f"ls -d {DATA}/recover-*/before 2>/dev/null || true") == ""
+
+
+def cut_all(members):
+    for member in members:
+        member.host.power_cut()
+
+
 def test_a_member_that_lost_its_data_is_replaced_and_no_write_stands_still(etcd, runs):
     first, second, third = etcd.members
     third.lose_data()
