@@ -139,7 +139,7 @@ def members_now(cluster: EtcdCluster) -> list[MemberSeen]:
 def members_seen(cluster: EtcdCluster) -> list[MemberSeen]:
     """Every member as it is, asked side by side; hashes are of the revision that all have."""
     asked = list(zip(cluster.hosts, members_now(cluster), strict=True))
-    seen = side_by_side(asked, lambda pair: _with_log(*pair))
+    seen = side_by_side(asked, lambda pair: with_log(*pair))
     revisions = [one.status.revision for one in seen if one.status is not None]
     if not revisions:
         return seen
@@ -214,7 +214,8 @@ def _answering(host: SshHost, seen: MemberSeen) -> MemberSeen:
     )
 
 
-def _with_log(host: SshHost, seen: MemberSeen) -> MemberSeen:
+def with_log(host: SshHost, seen: MemberSeen) -> MemberSeen:
+    """A member with the end of its log, read from its disk where it knows no leader."""
     if not seen.has_data or (seen.status is not None and seen.status.leader):
         return seen
     try:

@@ -22,7 +22,6 @@ from tasks.etcd.standing_down import (
     lines,
     set_argv,
     stand_up,
-    stood,
     stop_argv,
 )
 from tasks.services import unit_status
@@ -71,16 +70,10 @@ def place_commands(part: Part) -> Iterable[str]:
     return lines(part, set_argv(part), stop_argv(part), place_argv(part))
 
 
-def refuse_if_it_works(part: Part) -> None:
-    """Refuse to stop the survivor of a cluster that works; errors as of the function it asks."""
-    if not stood(part).is_at_rest:
-        refuse_if_quorum_came_back(part)
-
-
 @act(
     commands=place_commands,
     done_when=is_placed,
-    refuse_if=(refuse_if_it_works,),
+    refuse_if=(refuse_if_quorum_came_back,),
     undo=stand_up,
     danger=Danger.DESTRUCTIVE,
 )

@@ -2,7 +2,7 @@
 
 from recovery.errors import Refused
 from recovery.steps import decision
-from tasks.etcd.evidence import members_now, members_seen
+from tasks.etcd.evidence import members_now, members_seen, with_log
 from tasks.etcd.judging import Loss, Terms, judge
 from tasks.etcd.parts import Part
 from tasks.etcd.target import EtcdCluster
@@ -23,10 +23,13 @@ def loss_found(cluster: EtcdCluster, terms: Terms) -> Loss:
 
 
 def refuse_if_quorum_came_back(part: Part) -> None:
-    """Refuse to stop anything of a cluster that works again.
+    """Refuse to stop anything of a cluster that works again, or has worked meanwhile.
+
+    A survivor that serves nobody, or is stopped, tells that by its log alone: it may have had
+    quorum since, and be stopped again.
 
     Raises:
-        Refused: a member answers a read that needs quorum.
+        Refused: a member answers a read that needs quorum, or the survivor was written to.
     """
     seen = members_now(part.cluster)
     first = part.survivor or part
@@ -37,10 +40,16 @@ def refuse_if_quorum_came_back(part: Part) -> None:
             "Nothing was stopped. See `triage-etcd` for what is left to do",
         )
     now = next(member for member in seen if member.host == first.member.host)
-    before = first.member.status
-    if now.status is not None and before is not None and now.status.revision != before.revision:
+    before = first.member
+    at: tuple[str, int, int] | None = None
+    if now.status is not None and before.status is not None:
+        at = ("revision", before.status.revision, now.status.revision)
+    elif before.committed:
+        committed = with_log(first.host, now).committed  # 0 once its data is moved aside
+        at = ("entry", before.committed, max(before.committed, committed))
+    if at is not None and at[1] != at[2]:
         raise Refused(
             part.cluster.label,
-            f"{now.host} was at revision {before.revision}, and is at {now.status.revision}",
+            f"{now.host} was at {at[0]} {at[1]}, and is at {at[2]}",
             "Somebody has written since the snapshot: start this recovery again",
         )

@@ -53,10 +53,11 @@ fi
 sync -f "$aside"
 """
 # What is in place once it was emptied is of the new cluster. A member that had no data is not
-# started again, nor set up as it was: two of them with `new` would begin an empty cluster.
+# started again, nor set up as it was: two of them with `new` would begin an empty cluster. It may
+# have had a directory all the same, and that was moved as if it held something.
 GO_BACK = f"""# move the data of before back, with its settings, and start it
 set -eu
-data=$1 aside=$2 file=$3 keep=$4 unit=$5
+data=$1 aside=$2 file=$3 keep=$4 unit=$5 had=$6
 if [ -e "$aside/{EMPTIED}" ]; then
   to=$aside/after n=1
   while [ -e "$to" ]; do to=$aside/after.$n n=$((n + 1)); done
@@ -64,7 +65,7 @@ if [ -e "$aside/{EMPTIED}" ]; then
   rm "$aside/{EMPTIED}"
 fi
 [ -e "$data" ] || [ ! -e "$aside/before" ] || mv -T "$aside/before" "$data"
-[ -e "$data" ] || exit 0
+[ "$had" = yes ] && [ -e "$data" ] || exit 0
 sync -f "$data"
 if [ -e "$keep" ]; then
   cp -p "$keep" "$file.recover"
@@ -199,8 +200,9 @@ def stand_up(part: Part) -> None:
     """
     change(part, stop_argv(part), STOP_SECONDS)
     keep, file = f"{part.copies}/{SETTINGS}", part.settings.file
+    had = "yes" if part.member.has_data else "no"
     argv = ["sh", "-c", GO_BACK, "go-back", part.data, part.aside, file, keep, part.cluster.unit]
-    change(part, argv)
+    change(part, [*argv, had])
 
 
 @act(

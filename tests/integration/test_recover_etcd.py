@@ -5,6 +5,7 @@ import os
 import pytest
 
 from recovery.run import RecoveryState
+from tasks.etcd import placing
 from tests.integration.etcd_runs import EtcdRuns, copies_watched
 from tests.lab.etcd_hosts import COPIES, DATA, FILE, etcd_lab
 from tests.lab.processes import wait_until
@@ -166,6 +167,61 @@ def test_what_is_undone_is_the_old_cluster_as_it_was(etcd, runs):
     assert survivor.host.read_file(FILE) == text
     assert emptied.host.run("systemctl is-active etcd || true").strip() == "inactive"
     assert emptied.host.run(f"ls {DATA}").split() == [f"recover-{ended.recovery_id}"]
+
+
+@pytest.mark.skipif(not IS_WHOLE, reason="FAULTS=all")
+@pytest.mark.parametrize("is_cut_off", [False, True])
+def test_an_undo_starts_no_member_that_was_emptied(etcd, runs, monkeypatch, is_cut_off):
+    survivor, *others = etcd.members
+    before = survivor.contents()
+    for member in others:
+        member.lose_data()
+        member.host.run(f"install -d -o etcd -g etcd {DATA}/member")
+    if is_cut_off:  # after the others were stood down, before the survivor is
+        survivor.host.run("systemctl stop etcd")
+        monkeypatch.setattr(placing, "stop_argv", lambda _: ["false"])
+
+    ended = runs.run()
+    monkeypatch.undo()
+    undone = runs.run(resume=ended.recovery_id, undo_by="Ada", break_glass="test")
+
+    assert (ended.error is not None) == is_cut_off, ended.error
+    assert undone.error is None, str(undone.error)
+    for member in others:
+        assert member.host.run("systemctl is-active etcd || true").strip() == "inactive"
+        assert member.host.run(f"find {DATA}/member -type f").split() == []
+    if not is_cut_off:  # it is as it was: alone, with all it had
+        wait_until(lambda: survivor.contents() == before, "the survivor", within_seconds=60)
+
+
+@pytest.mark.skipif(not IS_WHOLE, reason="FAULTS=all")
+def test_a_stopped_survivor_that_was_written_to_meanwhile_is_not_put_back(etcd, runs, monkeypatch):
+    survivor, *others = etcd.members
+    off = [f"off:{member.host.address}" for member in others]
+    cut_all(others)
+    survivor.host.run("systemctl kill -s KILL etcd; systemctl stop etcd")
+    monkeypatch.setattr(placing, "stop_argv", lambda _: ["false"])
+    cut_off = runs.run(accept=off)
+    monkeypatch.undo()
+    for member in others:
+        member.host.power_on()
+    survivor.host.run("systemctl start --no-block etcd")
+    etcd.wait_until_healthy()
+    survivor.ctl("put", "later", "1")
+    cut_all(others)
+    survivor.host.run("systemctl kill -s KILL etcd; systemctl stop etcd")
+
+    resumed = runs.run(accept=off, resume=cut_off.recovery_id)
+
+    assert cut_off.error is not None
+    assert resumed.state is RecoveryState.REFUSED
+    assert "Somebody has written since the snapshot" in str(resumed.error)
+    assert survivor.host.run(f"ls -d {DATA}/recover-*/before 2>/dev/null || true") == ""
+
+
+def cut_all(members):
+    for member in members:
+        member.host.power_cut()
 
 
 def test_a_member_that_lost_its_data_is_replaced_and_no_write_stands_still(etcd, runs):

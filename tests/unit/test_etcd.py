@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 
 from recovery.errors import BadInput, Refused, UnreadableOutput
-from tasks.etcd import etcdctl
+from tasks.etcd import etcdctl, placing, quorum_loss
 from tasks.etcd.defragmenting import judge_space, refuse_unless_room_was_made
 from tasks.etcd.etcdctl import Listed, Status
 from tasks.etcd.evidence import MemberSeen, MemberState, parse_on_disk
 from tasks.etcd.given import given_file, refuse_unless_hash_is_there
 from tasks.etcd.judging import Cure, Terms, judge
+from tasks.etcd.parts import Part
 from tasks.etcd.proving import parse_proof
 from tasks.etcd.replacing import judge_replacement
 from tasks.etcd.settings import Settings, settings_of
@@ -317,6 +318,36 @@ def test_where_no_data_is_left_a_snapshot_begins_the_cluster_on_the_first_host()
 
 
 CLUSTER = EtcdCluster("etcd", ())
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "why"),
+    [
+        (member(1, STOPPED, log=LogEnd(15, 12)), member(1, STOPPED, log=LogEnd(15, 14)), "at 14"),
+        (member(1, SILENT, log=LogEnd(15, 12)), member(1, STOPPED, log=LogEnd(15, 14)), "at 14"),
+        (member(1), member(1, STOPPED, log=LogEnd(15, 14)), "at 14"),
+        (member(1), member(1, revision=11), "at 11"),
+    ],
+)
+def test_a_survivor_that_was_written_to_meanwhile_is_not_stopped(monkeypatch, before, now, why):
+    found = {"now": now}
+    monkeypatch.setattr(
+        quorum_loss, "members_now", lambda _: [replace(found["now"], log=None), member(2, NO_DATA)]
+    )
+    monkeypatch.setattr(
+        quorum_loss, "with_log", lambda _, seen: replace(seen, log=found["now"].log)
+    )
+    part = Part(CLUSTER, None, before, "")
+
+    with pytest.raises(Refused, match=why):
+        quorum_loss.refuse_if_quorum_came_back(part)
+    for same in (before, member(1, NO_DATA)):  # or moved aside, by a step that was cut off
+        found["now"] = same
+        quorum_loss.refuse_if_quorum_came_back(part)
+
+
+def test_the_survivor_is_asked_for_immediately_before_it_is_put_back():
+    assert quorum_loss.refuse_if_quorum_came_back in placing.put_in_place.terms.refuse_if
 
 
 FIVE = tuple(

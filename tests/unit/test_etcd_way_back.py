@@ -1,0 +1,66 @@
+"""The way back of a member: its script on directories of the test, with a systemctl that tells."""
+
+import os
+import subprocess
+
+import pytest
+
+from tasks.etcd.standing_down import GO_BACK, MOVE
+
+TELL = '#!/bin/sh\necho "$@" >>"${0%/*}/told"\n'
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "bin").mkdir()
+    stub = tmp_path / "bin" / "systemctl"
+    stub.write_text(TELL)
+    stub.chmod(0o755)
+    (tmp_path / "etcd.env").write_text("ETCD_INITIAL_CLUSTER_STATE=existing\n")
+    (tmp_path / "settings-before").write_text("ETCD_INITIAL_CLUSTER_STATE=new\n")
+    return tmp_path
+
+
+def run(place, script, *more):
+    """Run a script of a member's host; return what systemctl was told."""
+    path = f"{place / 'bin'}:{os.environ['PATH']}"
+    argv = ["sh", "-c", script, "sh", str(place / "member"), str(place / "aside"), *more]
+    subprocess.run(argv, check=True, env={**os.environ, "PATH": path})
+    told = place / "bin" / "told"
+    return told.read_text() if told.exists() else ""
+
+
+def go_back(place, had):
+    given = (str(place / "etcd.env"), str(place / "settings-before"), "etcd", had)
+    return run(place, GO_BACK, *given)
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty directory"])
+@pytest.mark.parametrize("has_joined", [False, True])
+def test_a_member_that_had_no_data_is_neither_started_nor_set_up_anew(place, left, has_joined):
+    if left != "nothing":
+        (place / "member").mkdir()
+    run(place, MOVE)
+    if has_joined:
+        (place / "member").mkdir()
+        (place / "member" / "db").write_text("of the new cluster")
+
+    for _ in range(2):
+        assert "start" not in go_back(place, "no")
+
+    assert not (place / "member" / "db").exists()
+    assert "=existing" in (place / "etcd.env").read_text()
+    assert (place / "aside" / "after" / "db").exists() == has_joined
+
+
+def test_a_member_that_had_data_is_started_on_it_with_its_settings(place):
+    (place / "member").mkdir()
+    (place / "member" / "db").write_text("of before")
+    run(place, MOVE)
+    (place / "member").mkdir()
+
+    told = go_back(place, "yes")
+
+    assert (place / "member" / "db").read_text() == "of before"
+    assert "=new" in (place / "etcd.env").read_text()
+    assert "start --no-block -- etcd" in told
