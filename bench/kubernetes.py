@@ -19,9 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.scenario import be_quiet
-from blocks.kubernetes_cluster import KubernetesCluster
-from blocks.kubernetes_session import KubernetesSession
-from blocks.kubernetes_watch import wait_for
+from blocks.kube.cluster import KubernetesCluster
+from blocks.kube.session import KubernetesSession
+from blocks.kube.watch import wait_for
 from tasks.workloads.pods import read_pod
 from tests.lab.kubernetes_client import LabClient
 from tests.lab.kubernetes_real import kubeconfig_text, real_api

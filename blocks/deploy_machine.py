@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from blocks import local_detached, ssh_detached
 from blocks.inventory import host_named, leased_places, place_of
-from blocks.local_machine import LocalMachine
-from blocks.ssh_command import Answer
-from blocks.ssh_detached import Detached, DetachedCommand
-from blocks.ssh_host import SshHost
+from blocks.local import detached as local_detached
+from blocks.local.machine import LocalMachine
+from blocks.ssh import detached as ssh_detached
+from blocks.ssh.command import Answer
+from blocks.ssh.detached import Detached, DetachedCommand
+from blocks.ssh.host import SshHost
 from recovery.secrecy.secret import Secret
 
 

@@ -11,7 +11,7 @@ from prefect.blocks.core import Block
 from pydantic import Field
 
 from blocks.saved import saved_block
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import BadInput
 from recovery.forms import Saved
 

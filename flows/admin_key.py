@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from blocks.keycloak_api import KeycloakParameter
-from blocks.kubernetes_cluster import ClusterParameter
+from blocks.keycloak.api import KeycloakParameter
+from blocks.kube.cluster import ClusterParameter
 from recovery.declare import recovery
 from recovery.verdict import Danger
 from tasks.admin_key import anew, changing, finding, stopping

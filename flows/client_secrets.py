@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from blocks.keycloak_api import KeycloakParameter
-from blocks.kubernetes_cluster import ClusterParameter
+from blocks.keycloak.api import KeycloakParameter
+from blocks.kube.cluster import ClusterParameter
 from flows.config_values import DIVOC_CONFIG, restart_consumers
 from recovery.declare import recovery
 from tasks.client_secrets import finding, proof, rights, setting

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from blocks.kubernetes_cluster import ClusterParameter
+from blocks.kube.cluster import ClusterParameter
 from recovery.declare import recovery
 from recovery.errors import BadInput
 from tasks.settings import changing, divoc, finding, keeping, rollout

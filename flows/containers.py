@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from blocks.kubernetes_cluster import ClusterParameter
+from blocks.kube.cluster import ClusterParameter
 from recovery.declare import recovery
 from tasks.containers import changing, finding, proof
 from tasks.containers.order import (

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from blocks.kubernetes_cluster import ClusterParameter
-from blocks.postgres_server import PostgresParameter
+from blocks.kube.cluster import ClusterParameter
+from blocks.postgres.server import PostgresParameter
 from flows.config_values import change_value
 from flows.workloads import restart_found
 from recovery.declare import recovery

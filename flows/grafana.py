@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from blocks.kubernetes_cluster import ClusterParameter
-from blocks.mysql_server import MysqlParameter, MysqlServer
+from blocks.kube.cluster import ClusterParameter
+from blocks.mysql.server import MysqlParameter, MysqlServer
 from recovery.declare import recovery
 from recovery.verdict import Danger
 from tasks.grafana import (

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from blocks.postgres_server import PostgresServer
+from blocks.postgres.server import PostgresServer
 from recovery.declare import recovery
 from tasks.postgres_backup import (
     canary,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from blocks.postgres_server import PostgresParameter, PostgresServer
+from blocks.postgres.server import PostgresParameter, PostgresServer
 from recovery.declare import recovery
 from recovery.verdict import Danger
 from tasks.postgres_server.leased import server_and_host

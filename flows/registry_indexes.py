@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from blocks.inventory import host_named
-from blocks.postgres_server import PostgresParameter, PostgresServer
+from blocks.postgres.server import PostgresParameter, PostgresServer
 from recovery.declare import recovery
 from tasks.postgres_server.leased import server_and_host
 from tasks.registry_indexes import building, lookups, preflight

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from blocks.kubernetes_cluster import ClusterParameter
+from blocks.kube.cluster import ClusterParameter
 from recovery.declare import recovery
 from tasks.volumes import binding, placing, pointing, preflight, saving, starting, triage
 from tasks.volumes.target import leased_volume, read_volume_order

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from blocks.kubernetes_cluster import ClusterParameter
+from blocks.kube.cluster import ClusterParameter
 from recovery.declare import recovery
 from tasks.workloads import evidence, restarting, triage, waiting
 from tasks.workloads.evidence import Captured

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from blocks.inventory import hosts_named
-from blocks.ssh_deadline import Deadline
-from blocks.ssh_endpoint import SshEndpoint, shown_key
-from blocks.ssh_host import SshHost
+from blocks.ssh.deadline import Deadline
+from blocks.ssh.endpoint import SshEndpoint, shown_key
+from blocks.ssh.host import SshHost
 from operate.findings import Finding, Health, bad
 from recovery.errors import BadInput, CommandFailed, RecoveryError, Refused, Unreachable
 

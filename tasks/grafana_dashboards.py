@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from blocks.grafana_answer import GrafanaNotFound
-from blocks.grafana_api import in_path
+from blocks.grafana.answer import GrafanaNotFound
+from blocks.grafana.api import in_path
 from recovery.errors import BadInput, NotVerified, Refused, UnreadableOutput
 from tasks.grafana_dashboard_files import NUMBERED_BY_GRAFANA, UID, DashboardFile, count_panels
 

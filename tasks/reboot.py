@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from blocks import ssh_detached as detached
-from blocks.ssh_deadline import Deadline
-from blocks.ssh_detached import DetachedCommand, DetachedState
-from blocks.ssh_host import SshHost
-from blocks.ssh_host_key import HostKeyRefused
+from blocks.ssh import detached
+from blocks.ssh.deadline import Deadline
+from blocks.ssh.detached import DetachedCommand, DetachedState
+from blocks.ssh.host import SshHost
+from blocks.ssh.host_key import HostKeyRefused
 from recovery.errors import (
     CommandFailed,
     NotVerified,

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Sequence
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import CommandFailed, Refused, UnreadableOutput
 
 LOGIN = "org.freedesktop.login1"

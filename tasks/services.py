@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from blocks.ssh_command import Answer
+from blocks.ssh.command import Answer
 from recovery.errors import BadInput, NotVerified, Refused, UnreadableOutput
 
 PROPERTIES = (

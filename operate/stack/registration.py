@@ -15,13 +15,13 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
 
-from blocks.grafana_api import GrafanaApi
+from blocks.grafana.api import GrafanaApi
 from blocks.inventory import HostInventory
-from blocks.keycloak_api import KeycloakApi
-from blocks.kubernetes_cluster import KubernetesCluster
-from blocks.mysql_server import MysqlServer
-from blocks.postgres_server import PostgresServer
-from blocks.ssh_host import SshHost
+from blocks.keycloak.api import KeycloakApi
+from blocks.kube.cluster import KubernetesCluster
+from blocks.mysql.server import MysqlServer
+from blocks.postgres.server import PostgresServer
+from blocks.ssh.host import SshHost
 from operate.schedules.applying import apply_schedules
 from operate.stack.place import PROJECT
 from operate.stack.pools import Pool, read_pools

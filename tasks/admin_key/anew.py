@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from blocks.kubernetes_path import path_of
+from blocks.kube.path import path_of
 from recovery.errors import NotVerified
 from recovery.secrecy.secret import Secret
 from recovery.steps import act, verify

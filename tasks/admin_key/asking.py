@@ -2,11 +2,11 @@
 
 import json
 
-from blocks.keycloak_answer import KeycloakNotFound
-from blocks.keycloak_roles import users_with
-from blocks.kubernetes_exec import Command, Place, exec_text, run_in_pod
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession
+from blocks.keycloak.answer import KeycloakNotFound
+from blocks.keycloak.roles import users_with
+from blocks.kube.exec import Command, Place, exec_text, run_in_pod
+from blocks.kube.path import path_of
+from blocks.kube.session import KubernetesSession
 from recovery.errors import Refused, UnreadableOutput
 from recovery.secrecy.secret import Secret
 from tasks.admin_key.order import NO_REALM, NO_ROLE, AdminKeyOrder

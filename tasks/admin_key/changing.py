@@ -1,10 +1,10 @@
 """Keeping the old volumes, removing the claims by name and uid, and the way back of each."""
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession
-from blocks.kubernetes_text import Object, Operation
-from blocks.kubernetes_watch import wait_for
+from blocks.kube import text
+from blocks.kube.path import path_of
+from blocks.kube.session import KubernetesSession
+from blocks.kube.text import Object, Operation
+from blocks.kube.watch import wait_for
 from recovery.errors import NotVerified, Refused
 from recovery.steps import act, undo
 from recovery.verdict import Danger, Verdict

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from blocks.kubernetes_path import Asked, path_of
-from blocks.kubernetes_session import KubernetesSession
+from blocks.kube.path import Asked, path_of
+from blocks.kube.session import KubernetesSession
 from recovery.errors import BadInput, Refused
 from recovery.steps import decision, probe
 from recovery.walk import current_consent, current_fence

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from blocks.kubernetes_answer import ClusterNotFound, ClusterRejected
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession, LogOrder
+from blocks.kube.answer import ClusterNotFound, ClusterRejected
+from blocks.kube.path import path_of
+from blocks.kube.session import KubernetesSession, LogOrder
 from recovery.errors import Refused
 from recovery.secrecy.secret import Secret
 from tasks.admin_key.order import AdminKeyOrder

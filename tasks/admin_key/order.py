@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from blocks.keycloak_api import KeycloakApi
-from blocks.kubernetes_cluster import KubernetesCluster
+from blocks.keycloak.api import KeycloakApi
+from blocks.kube.cluster import KubernetesCluster
 from recovery.errors import BadInput
 from tasks.mongodb.order import mongo_target
 from tasks.workloads.target import WorkloadKind, WorkloadOrder, workload_order

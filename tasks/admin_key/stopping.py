@@ -1,6 +1,6 @@
 """Stopping the workloads of an installation, only while that is agreed."""
 
-from blocks import kubernetes_text as text
+from blocks.kube import text
 from recovery.steps import act
 from tasks.admin_key.finding import refuse_unless_agreed
 from tasks.admin_key.order import AdminKeyOrder

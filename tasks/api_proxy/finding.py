@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blocks.inventory import Inventory
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import BadInput, Refused
 from recovery.steps import decision, probe
 from tasks.api_proxy.proxy import CONF, NAME, Proxy, looked_at

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import CommandFailed, Unreachable, UnreadableOutput
 from tasks.certificates.look_lines import Lines, api_state, runtime_in
 from tasks.certificates.look_script import look_argv

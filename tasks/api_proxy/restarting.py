@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import NotVerified, Refused
 from recovery.steps import act, verify
 from recovery.verdict import Verdict

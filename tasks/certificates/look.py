@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from blocks.ssh_command import Answer
+from blocks.ssh.command import Answer
 from tasks.certificates.catalogue import (
     AUTHORITIES,
     KUBELET_CONF,

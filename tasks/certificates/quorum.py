@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import Refused, Unreachable, UnreadableOutput
 from recovery.steps import decision, probe
 from tasks.certificates.catalogue import BY_NAME, Component, EtcdKind

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from blocks.inventory import Inventory
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.steps import probe
 from tasks.certificates.look import look_at
 from tasks.certificates.seen import Seen

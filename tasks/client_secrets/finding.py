@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from blocks.keycloak_answer import TokenAnswer
-from blocks.keycloak_session import KeycloakClient, KeycloakSession
+from blocks.keycloak.answer import TokenAnswer
+from blocks.keycloak.session import KeycloakClient, KeycloakSession
 from recovery.errors import Refused
 from recovery.secrecy.secret import Secret
 from recovery.steps import decision

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from blocks.bearer_url import BearerUrl
-from blocks.keycloak_api import KeycloakApi
-from blocks.keycloak_session import PREFIX
+from blocks.keycloak.api import KeycloakApi
+from blocks.keycloak.session import PREFIX
 from recovery.errors import BadInput, NotVerified, Refused
 from recovery.secrecy.secret import Secret
 from tasks.client_secrets.kept import (

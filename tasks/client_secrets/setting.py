@@ -5,7 +5,7 @@ sent as a value. Letting Keycloak make one would give another each time it is as
 answer that was lost, or a worker that was, would leave one that nobody has kept.
 """
 
-from blocks.keycloak_session import set_secret_text
+from blocks.keycloak.session import set_secret_text
 from recovery.errors import Refused
 from recovery.secrecy.secret import Secret
 from recovery.steps import act, undo

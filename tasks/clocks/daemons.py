@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import UnreadableOutput
 from tasks.services import PROPERTIES, UnitState, UnitStatus, parse_unit
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from blocks.inventory import Inventory
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import BadInput, NotVerified, Refused
 from recovery.steps import decision, probe, verify
 from tasks.clocks import judging

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from blocks.ssh_deadline import Deadline
-from blocks.ssh_host import SshHost
+from blocks.ssh.deadline import Deadline
+from blocks.ssh.host import SshHost
 from recovery.errors import NotVerified, Refused
 from recovery.steps import act, undo, verify
 from recovery.verdict import Verdict

@@ -7,7 +7,7 @@ clock that was 30 s off. The proof is the offset that is measured.
 import re
 from dataclasses import dataclass
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import CommandFailed, UnreadableOutput
 from tasks.clocks.daemons import Daemon, DaemonKind
 

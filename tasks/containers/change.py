@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_text import MISSING, Operation
+from blocks.kube import text
+from blocks.kube.text import MISSING, Operation
 
 
 @dataclass(frozen=True)

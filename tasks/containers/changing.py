@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_text import Operation
+from blocks.kube import text
+from blocks.kube.text import Operation
 from recovery.steps import act, decision, undo
 from recovery.verdict import Verdict
 from recovery.walk import current_fence

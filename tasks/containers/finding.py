@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from blocks.kubernetes_answer import ClusterForbidden
-from blocks.kubernetes_path import Asked, path_of
-from blocks.kubernetes_session import KubernetesSession
+from blocks.kube.answer import ClusterForbidden
+from blocks.kube.path import Asked, path_of
+from blocks.kube.session import KubernetesSession
 from recovery.errors import Refused
 from recovery.steps import decision
 from tasks.containers import resources

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from blocks.kubernetes_cluster import KubernetesCluster
+from blocks.kube.cluster import KubernetesCluster
 from recovery.errors import BadInput
 from tasks.containers.quantities import amount, cpu, memory
 from tasks.workloads.target import (

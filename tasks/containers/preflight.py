@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blocks.kubernetes_answer import ClusterForbidden
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession
+from blocks.kube.answer import ClusterForbidden
+from blocks.kube.path import path_of
+from blocks.kube.session import KubernetesSession
 from recovery.errors import Refused
 from tasks.containers.order import NO_LIMIT, Accepted, ContainerOrder
 from tasks.containers.resources import wanted_resources

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from blocks.kubernetes_text import Object
-from blocks.kubernetes_watch import wait_for
+from blocks.kube.text import Object
+from blocks.kube.watch import wait_for
 from recovery.errors import NotVerified
 from recovery.steps import verify
 from tasks.containers.change import is_done

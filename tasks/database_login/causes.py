@@ -2,7 +2,7 @@
 
 import re
 
-from blocks.postgres_answer import ConnectionAnswer, answer_in
+from blocks.postgres.answer import ConnectionAnswer, answer_in
 
 LOCKED = "change-log-locked"
 # What the JDBC driver and Liquibase print; the server's own words in it are those libpq passes on.

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from blocks.kubernetes_answer import ClusterForbidden, ClusterNotFound, ClusterRejected
-from blocks.kubernetes_session import KubernetesSession, LogOrder
-from blocks.postgres_answer import ConnectionAnswer
-from blocks.postgres_server import Knock
+from blocks.kube.answer import ClusterForbidden, ClusterNotFound, ClusterRejected
+from blocks.kube.session import KubernetesSession, LogOrder
+from blocks.postgres.answer import ConnectionAnswer
+from blocks.postgres.server import Knock
 from recovery.errors import Refused
 from recovery.steps import decision
 from tasks.database_login.causes import CREDENTIALS, NOT_REACHED, cause_in, remedy_for

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from blocks.postgres_server import PostgresServer
+from blocks.postgres.server import PostgresServer
 from recovery.errors import BadInput
 from tasks.settings.order import Accepted, ConfigOrder, ValueSource, Wishes, config_order
 from tasks.workloads.target import WorkloadOrder

@@ -1,6 +1,6 @@
 """Whether the database takes the login of a Keycloak's pods."""
 
-from blocks.postgres_answer import ConnectionAnswer
+from blocks.postgres.answer import ConnectionAnswer
 from recovery.errors import NotVerified
 from recovery.steps import verify
 from tasks.database_login.order import LoginOrder

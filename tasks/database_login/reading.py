@@ -3,10 +3,10 @@
 import base64
 from collections.abc import Mapping
 
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_seen import is_telling
-from blocks.kubernetes_session import KubernetesSession
-from blocks.postgres_server import SSL_MODES, PostgresServer
+from blocks.kube.path import path_of
+from blocks.kube.seen import is_telling
+from blocks.kube.session import KubernetesSession
+from blocks.postgres.server import SSL_MODES, PostgresServer
 from recovery.errors import Refused
 from recovery.secrecy.secret import Secret
 from tasks.database_login.environment import Contents, variables_of

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_path import path_of
-from blocks.postgres_answer import ConnectionAnswer
-from blocks.postgres_server import PostgresServer
-from blocks.postgres_session import password_text
+from blocks.kube import text
+from blocks.kube.path import path_of
+from blocks.postgres.answer import ConnectionAnswer
+from blocks.postgres.server import PostgresServer
+from blocks.postgres.session import password_text
 from recovery.errors import CommandFailed, NotVerified, Refused
 from recovery.secrecy.secret import Secret
 from recovery.steps import act, undo

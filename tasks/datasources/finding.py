@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from blocks.grafana_answer import GrafanaNotFound, GrafanaPermissionMissing
+from blocks.grafana.answer import GrafanaNotFound, GrafanaPermissionMissing
 from recovery.errors import BadInput, CommandFailed, Refused
 from recovery.steps import decision, probe
 from tasks.datasources.health import DatasourceHealth, HealthState, health_of

@@ -8,8 +8,8 @@ from urllib.parse import urlencode
 
 import httpx
 
-from blocks.grafana_answer import GrafanaAnswer
-from blocks.grafana_api import GrafanaApi, in_path
+from blocks.grafana.answer import GrafanaAnswer
+from blocks.grafana.api import GrafanaApi, in_path
 from recovery.errors import NotVerified
 from recovery.steps import verify
 from tasks.datasources.order import Accepted, DatasourceOrder, Kind

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from blocks.grafana_api import GrafanaApi
+from blocks.grafana.api import GrafanaApi
 from recovery.errors import BadInput
 from recovery.secrecy.secret import Secret
 from tasks.grafana_dashboard_files import UID

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from blocks.grafana_answer import GrafanaNotFound
-from blocks.grafana_api import GrafanaApi, in_path
+from blocks.grafana.answer import GrafanaNotFound
+from blocks.grafana.api import GrafanaApi, in_path
 from recovery.errors import UnreadableOutput
 from recovery.secrecy.secret import Secret
 from tasks.datasources.order import DatasourceOrder, Kind

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from blocks.grafana_api import in_path
+from blocks.grafana.api import in_path
 from recovery.errors import NotVerified, Refused
 from recovery.secrecy.secret import Secret
 from recovery.steps import act, undo

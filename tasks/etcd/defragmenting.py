@@ -6,8 +6,8 @@ A member stands still while it is defragmented; the others serve meanwhile.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from blocks import ssh_detached
-from blocks.ssh_detached import DetachedCommand
+from blocks.ssh import detached as ssh_detached
+from blocks.ssh.detached import DetachedCommand
 from recovery.errors import Refused
 from recovery.steps import act, decision, probe, verify
 from recovery.verdict import Verdict

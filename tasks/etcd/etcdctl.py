@@ -3,8 +3,8 @@
 import json
 from dataclasses import dataclass
 
-from blocks.ssh_command import Answer
-from blocks.ssh_host import SshHost
+from blocks.ssh.command import Answer
+from blocks.ssh.host import SshHost
 from recovery.errors import CommandFailed, Unreachable, UnreadableOutput
 from tasks.etcd.settings import Settings
 

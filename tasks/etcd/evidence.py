@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from blocks.inventory import place_of
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import CommandFailed, Refused, Unreachable, UnreadableOutput
 from tasks.etcd import etcdctl
 from tasks.etcd.etcdctl import Listed, Status

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.walk import current_fence
 from tasks.etcd.evidence import MemberSeen
 from tasks.etcd.judging import Loss

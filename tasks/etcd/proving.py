@@ -7,8 +7,8 @@ that etcd has appended, and a walk over what came of it finds pages that are dam
 import json
 from collections.abc import Iterable
 
-from blocks import ssh_detached
-from blocks.ssh_detached import DetachedCommand
+from blocks.ssh import detached as ssh_detached
+from blocks.ssh.detached import DetachedCommand
 from recovery.errors import NotVerified, Refused, UnreadableOutput
 from recovery.steps import act, probe
 from recovery.verdict import Verdict

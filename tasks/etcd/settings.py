@@ -8,7 +8,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import Refused, UnreadableOutput
 from tasks.services import UnitState, UnitStatus, parse_unit
 

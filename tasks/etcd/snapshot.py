@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from blocks import ssh_detached
-from blocks.ssh_detached import DetachedCommand
+from blocks.ssh import detached as ssh_detached
+from blocks.ssh.detached import DetachedCommand
 from recovery.errors import CommandFailed, Refused
 from recovery.steps import act
 from recovery.verdict import Verdict

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blocks.inventory import hosts_named, leased_places, place_of
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import BadInput
 from recovery.walk import current_fence
 from tasks.services import checked_name

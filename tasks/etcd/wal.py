@@ -9,7 +9,7 @@ import io
 import struct
 from dataclasses import dataclass
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import UnreadableOutput
 
 WITHIN_SECONDS = 120.0

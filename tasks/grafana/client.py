@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from blocks.local_program import memory_file, run_program
-from blocks.mysql_server import MysqlServer
+from blocks.local.program import memory_file, run_program
+from blocks.mysql.server import MysqlServer
 from recovery.errors import BadInput, CommandFailed, Unreachable
 from tasks.grafana.mysql_in_pod import MysqlInPod
 

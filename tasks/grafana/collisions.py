@@ -7,7 +7,7 @@ keys go into a temporary table with the collations of the real columns, and the 
 import sqlite3
 from collections.abc import Iterator
 
-from blocks.mysql_session import MysqlSession, quote_name
+from blocks.mysql.session import MysqlSession, quote_name
 from tasks.grafana.acceptance import Grade, Hazard, shown_cell
 from tasks.grafana.columns import Column, Kind, Misfit
 from tasks.grafana.schema import UniqueIndex, quote_sqlite

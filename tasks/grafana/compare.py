@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from blocks.mysql_session import MysqlSession, RawRow, quote_name
+from blocks.mysql.session import MysqlSession, RawRow, quote_name
 from recovery.commands import reading
 from recovery.errors import NotVerified
 from tasks.grafana.acceptance import shown, shown_cell

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocks.grafana_api import GrafanaApi
+from blocks.grafana.api import GrafanaApi
 from recovery.errors import BadInput
 from recovery.steps import act
 from recovery.verdict import Verdict

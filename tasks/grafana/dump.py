@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocks.mysql_server import MysqlServer
-from blocks.mysql_session import MysqlSession, quote_name
+from blocks.mysql.server import MysqlServer
+from blocks.mysql.session import MysqlSession, quote_name
 from recovery.commands import changing, reading
 from recovery.errors import CommandFailed, NotVerified, Refused, UnreadableOutput
 from tasks.grafana.client import dump_program, load_program, run

@@ -7,7 +7,7 @@ worker that wakes up from a pause finds a newer epoch, or its session ended, and
 
 from typing import Any
 
-from blocks.mysql_session import MysqlSession
+from blocks.mysql.session import MysqlSession
 from recovery.errors import CommandFailed, Refused
 from recovery.walk import Fence
 

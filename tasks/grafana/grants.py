@@ -2,7 +2,7 @@
 
 import re
 
-from blocks.mysql_session import MysqlSession
+from blocks.mysql.session import MysqlSession
 from recovery.errors import Refused
 
 SCRATCH_PATTERN = r"recover\_%"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from blocks.mysql_session import STATEMENT_ROOM_BYTES, MysqlSession
+from blocks.mysql.session import STATEMENT_ROOM_BYTES, MysqlSession
 from recovery.commands import reading
 from tasks.grafana.acceptance import Grade, Hazard, shown, shown_cell
 from tasks.grafana.collisions import colliding_keys

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from blocks.mysql_server import MysqlServer
+from blocks.mysql.server import MysqlServer
 from recovery.errors import Refused
 from recovery.steps import act
 from recovery.values import from_plain

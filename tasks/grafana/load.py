@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocks.mysql_session import MysqlSession, quote_name
+from blocks.mysql.session import MysqlSession, quote_name
 from recovery.errors import Refused
 from tasks.grafana.acceptance import shown, shown_cell
 from tasks.grafana.columns import Cell, Misfit

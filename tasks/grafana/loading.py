@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from blocks.mysql_server import MysqlServer
-from blocks.mysql_session import MysqlSession, quote_name
+from blocks.mysql.server import MysqlServer
+from blocks.mysql.session import MysqlSession, quote_name
 from recovery.steps import act, undo, verify
 from recovery.verdict import Danger, Verdict
 from recovery.walk import current_fence

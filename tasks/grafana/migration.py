@@ -11,9 +11,9 @@ from pathlib import Path
 from tempfile import mkdtemp
 from urllib.parse import urlsplit, urlunsplit
 
-from blocks.mysql_server import MysqlServer
+from blocks.mysql.server import MysqlServer
 from blocks.saved import saved_block
-from blocks.ssh_host import SshHost, path_in_url
+from blocks.ssh.host import SshHost, path_in_url
 from recovery.errors import BadInput
 from recovery.journal.opening import journal_folder
 from recovery.walk import current_fence

@@ -4,8 +4,8 @@ import atexit
 import os
 from contextlib import ExitStack
 
-from blocks.kubernetes_forward import forward_to_pod
-from blocks.mysql_server import MysqlServer, label_of
+from blocks.kube.forward import forward_to_pod
+from blocks.mysql.server import MysqlServer, label_of
 from recovery.errors import BadInput
 from tasks.grafana.pods import place_in, ready_pod
 from tasks.workloads.target import workload_order

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blocks.kubernetes_copy import copy_out
-from blocks.kubernetes_exec import Command, Place, ask_in_pod
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession
+from blocks.kube.copying import copy_out
+from blocks.kube.exec import Command, Place, ask_in_pod
+from blocks.kube.path import path_of
+from blocks.kube.session import KubernetesSession
 from recovery.errors import BadInput, Refused
 from recovery.walk import current_fence
 from tasks.workloads.pods import read_pod

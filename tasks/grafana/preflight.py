@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from blocks.mysql_server import MysqlServer
-from blocks.mysql_session import quote_name
+from blocks.mysql.server import MysqlServer
+from blocks.mysql.session import quote_name
 from recovery.errors import BadInput
 from recovery.steps import decision, probe
 from recovery.walk import current_fence

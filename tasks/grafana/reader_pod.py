@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_answer import ClusterRejected
-from blocks.kubernetes_session import KubernetesSession
-from blocks.kubernetes_text import Object, Operation
-from blocks.kubernetes_watch import wait_for
+from blocks.kube import text
+from blocks.kube.answer import ClusterRejected
+from blocks.kube.session import KubernetesSession
+from blocks.kube.text import Object, Operation
+from blocks.kube.watch import wait_for
 from recovery.errors import NotVerified, Refused
 from recovery.steps import act, decision, undo
 from recovery.verdict import Verdict

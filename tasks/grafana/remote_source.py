@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import BadInput, Refused
 
 ROUNDS_MAX = 5

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blocks.mysql_session import MysqlSession
+from blocks.mysql.session import MysqlSession
 from recovery.commands import reading
 from tasks.grafana.columns import Column
 from tasks.grafana.source import open_copy

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
-from blocks.mysql_session import quote_text
+from blocks.mysql.session import quote_text
 from tasks.grafana.columns import Cell, Column, Kind, Misfit
 from tasks.grafana.moments import moment_loss, stored_moment
 

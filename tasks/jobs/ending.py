@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from blocks.kubernetes_answer import ClusterForbidden, ClusterNotFound, ClusterRejected
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import LOG_BYTES_MAX, KubernetesSession, LogOrder
-from blocks.kubernetes_text import Object
-from blocks.kubernetes_watch import wait_for
+from blocks.kube.answer import ClusterForbidden, ClusterNotFound, ClusterRejected
+from blocks.kube.path import path_of
+from blocks.kube.session import LOG_BYTES_MAX, KubernetesSession, LogOrder
+from blocks.kube.text import Object
+from blocks.kube.watch import wait_for
 from recovery.errors import NotVerified, Unreachable
 from tasks.jobs.template import PlannedJob
 from tasks.workloads.pods import NEVER_STARTED, containers_of, read_pod, reason_of

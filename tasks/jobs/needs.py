@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from blocks.kubernetes_answer import ClusterForbidden
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession
+from blocks.kube.answer import ClusterForbidden
+from blocks.kube.path import path_of
+from blocks.kube.session import KubernetesSession
 from tasks.jobs.template import containers_of_template, pod_spec_of
 
 SECRET, CONFIG_MAP, CLAIM, ACCOUNT = (

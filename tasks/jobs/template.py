@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession
-from blocks.kubernetes_text import Object
+from blocks.kube.path import path_of
+from blocks.kube.session import KubernetesSession
+from blocks.kube.text import Object
 from recovery.errors import Refused
 from recovery.secrecy.secret import Secret
 from recovery.values import canonical

@@ -11,7 +11,7 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import Refused, Unreachable, UnreadableOutput
 from recovery.steps import probe
 from tasks.certificates.api import NOT_FOUND, OK, ApiAnswer, ask_api

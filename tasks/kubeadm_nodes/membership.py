@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import NotVerified, Refused
 from recovery.steps import act, verify
 from recovery.verdict import Danger, Verdict

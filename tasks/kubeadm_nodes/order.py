@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blocks.inventory import Inventory, host_named, hosts_named, leased_places
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import BadInput
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")

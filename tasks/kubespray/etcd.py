@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import BadInput, CommandFailed, UnreadableOutput
 
 ENVIRONMENT = "/etc/etcd.env"  # where kubespray keeps how to reach etcd on a host

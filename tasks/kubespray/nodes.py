@@ -4,7 +4,7 @@ import json
 import time
 from dataclasses import dataclass
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import CommandFailed, NotVerified, Unreachable, UnreadableOutput
 from recovery.steps import verify
 from tasks.kubespray import etcd

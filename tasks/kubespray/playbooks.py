@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from blocks.ssh_detached import DetachedCommand, DetachedState, UnitGone
+from blocks.ssh.detached import DetachedCommand, DetachedState, UnitGone
 from recovery.errors import CommandFailed, NotVerified, Refused
 from recovery.steps import act
 from recovery.verdict import Danger

@@ -6,7 +6,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from enum import StrEnum
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import BadInput, Refused
 from recovery.steps import decision, probe
 from tasks.kubespray import edits, etcd, judging, reading

@@ -1,8 +1,8 @@
 """A snapshot of etcd, kept on a host that lives before a playbook may delete its data there."""
 
-from blocks import ssh_detached
-from blocks.ssh_detached import DetachedCommand
-from blocks.ssh_host import SshHost
+from blocks.ssh import detached as ssh_detached
+from blocks.ssh.detached import DetachedCommand
+from blocks.ssh.host import SshHost
 from recovery.errors import BadInput, CommandFailed, Refused
 from recovery.steps import act, probe
 from recovery.walk import current_fence

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from blocks.deploy_machine import DeployMachine, deploy_machine
 from blocks.inventory import Inventory, hosts_named, leased_places
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import BadInput
 from recovery.secrecy.secret import Secret
 from recovery.walk import current_fence

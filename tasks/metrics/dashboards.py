@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blocks.grafana_answer import GrafanaNotFound
-from blocks.grafana_api import GrafanaApi, in_path
+from blocks.grafana.answer import GrafanaNotFound
+from blocks.grafana.api import GrafanaApi, in_path
 from recovery.errors import BadInput, CommandFailed, NotVerified, Refused, UnreadableOutput
 from recovery.steps import act, decision, undo, verify
 from recovery.verdict import Verdict

@@ -3,10 +3,10 @@
 import time
 from typing import Any
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession
-from blocks.kubernetes_text import Operation
+from blocks.kube import text
+from blocks.kube.path import path_of
+from blocks.kube.session import KubernetesSession
+from blocks.kube.text import Operation
 from recovery.errors import NotVerified
 from recovery.steps import act, undo, verify
 from recovery.verdict import Verdict

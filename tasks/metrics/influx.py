@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import httpx
 
-from blocks.grafana_api import GrafanaApi
+from blocks.grafana.api import GrafanaApi
 from recovery.errors import CommandFailed, Refused, UnreadableOutput
 from tasks.datasources.health import HealthState, error_in, health_of, proxy_path
 from tasks.datasources.order import Kind

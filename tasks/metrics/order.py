@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from blocks.grafana_api import GrafanaApi
-from blocks.kubernetes_cluster import KubernetesCluster
+from blocks.grafana.api import GrafanaApi
+from blocks.kube.cluster import KubernetesCluster
 from recovery.errors import BadInput
 from tasks.datasources.order import one_of
 from tasks.workloads.target import WorkloadKind, WorkloadOrder

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from blocks.kubernetes_path import Asked, path_of
-from blocks.kubernetes_session import KubernetesSession
+from blocks.kube.path import Asked, path_of
+from blocks.kube.session import KubernetesSession
 from recovery.errors import Refused
 from recovery.steps import decision
 from tasks.metrics.order import RightsOrder

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from blocks.kubernetes_answer import ClusterForbidden, ClusterNotFound, ClusterRejected
-from blocks.kubernetes_session import KubernetesSession, LogOrder
+from blocks.kube.answer import ClusterForbidden, ClusterNotFound, ClusterRejected
+from blocks.kube.session import KubernetesSession, LogOrder
 from recovery.errors import Refused
 from tasks.metrics.order import RightsOrder
 from tasks.workloads.target import find_workload

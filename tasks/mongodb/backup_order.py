@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from blocks.kubernetes_cluster import KubernetesCluster
+from blocks.kube.cluster import KubernetesCluster
 from recovery.errors import BadInput
 from tasks.mongodb.order import MongoOrder
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession
-from blocks.kubernetes_text import Object
+from blocks.kube import text
+from blocks.kube.path import path_of
+from blocks.kube.session import KubernetesSession
+from blocks.kube.text import Object
 from recovery.errors import BadInput, Refused
 from recovery.secrecy.secret import Secret
 from recovery.steps import act, undo

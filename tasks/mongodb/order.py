@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from blocks.kubernetes_cluster import KubernetesCluster
+from blocks.kube.cluster import KubernetesCluster
 from recovery.errors import BadInput
 from tasks.workloads.target import Workload, WorkloadOrder, workload_order
 

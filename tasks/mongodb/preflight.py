@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blocks.kubernetes_session import KubernetesSession
+from blocks.kube.session import KubernetesSession
 from recovery.errors import Refused
 from recovery.steps import decision
 from tasks.jobs.needs import missing_and_unseen

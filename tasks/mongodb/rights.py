@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from blocks.kubernetes_session import KubernetesSession
+from blocks.kube.session import KubernetesSession
 from tasks.mongodb.order import MongoOrder
 from tasks.workloads.rights import Rule, refuse_missing, rules_to_restart
 from tasks.workloads.target import Workload

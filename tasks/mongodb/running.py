@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_answer import ClusterConflict
+from blocks.kube import text
+from blocks.kube.answer import ClusterConflict
 from recovery.errors import Refused
 from recovery.steps import act, decision
 from recovery.verdict import Danger, Verdict

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_session import KubernetesSession
-from blocks.kubernetes_text import Operation
+from blocks.kube import text
+from blocks.kube.session import KubernetesSession
+from blocks.kube.text import Operation
 from recovery.errors import Refused
 from recovery.steps import act, decision, undo
 from recovery.verdict import Verdict

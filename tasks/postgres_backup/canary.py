@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from blocks.postgres_session import PostgresSession
+from blocks.postgres.session import PostgresSession
 from recovery.steps import act, undo
 from recovery.verdict import Verdict
 from tasks.postgres_backup.order import BackupOrder

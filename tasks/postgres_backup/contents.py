@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from blocks.postgres_session import PostgresSession, quote_name
+from blocks.postgres.session import PostgresSession, quote_name
 from tasks.postgres_backup.canary import newest_canary
 
 # What belongs to an extension is made by it anew, and is not dumped.

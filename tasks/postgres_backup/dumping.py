@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from blocks.postgres_programs import newest_program, place_of, run_on_server, shown
-from blocks.postgres_session import PostgresSession
+from blocks.postgres.programs import newest_program, place_of, run_on_server, shown
+from blocks.postgres.session import PostgresSession
 from recovery.commands import changing, reading
 from recovery.errors import NotVerified, Refused
 from recovery.steps import act, undo

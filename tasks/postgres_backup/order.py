@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from blocks.postgres_server import PostgresServer
+from blocks.postgres.server import PostgresServer
 from recovery.errors import BadInput
 from recovery.walk import current_fence
 from tasks.certificates import sealed

@@ -4,8 +4,8 @@ import shutil
 import statistics
 from pathlib import Path
 
-from blocks.postgres_programs import newest_program
-from blocks.postgres_session import PostgresSession
+from blocks.postgres.programs import newest_program
+from blocks.postgres.session import PostgresSession
 from recovery.errors import Refused
 from recovery.steps import probe
 from tasks.postgres_backup.canary import SCHEMA, TABLE

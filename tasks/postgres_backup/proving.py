@@ -5,8 +5,8 @@ import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 
-from blocks.local_program import run_program
-from blocks.postgres_programs import newest_program, shown
+from blocks.local.program import run_program
+from blocks.postgres.programs import newest_program, shown
 from recovery.commands import reading
 from recovery.errors import NotVerified, Refused
 from recovery.steps import verify

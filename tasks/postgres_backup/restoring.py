@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from enum import StrEnum
 
-from blocks.postgres_programs import newest_program, place_of, run_on_server, shown
-from blocks.postgres_session import PostgresSession, quote_name, quote_text
+from blocks.postgres.programs import newest_program, place_of, run_on_server, shown
+from blocks.postgres.session import PostgresSession, quote_name, quote_text
 from recovery.commands import changing
 from recovery.errors import CommandFailed, Refused
 from recovery.steps import act, decision, undo

@@ -4,7 +4,7 @@ import posixpath
 import re
 from dataclasses import dataclass
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from tasks import services
 from tasks.postgres_server.clusters import Cluster, as_owner
 from tasks.postgres_server.disk import FileSystem, is_out_of_inodes, read_df

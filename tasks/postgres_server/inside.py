@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blocks.postgres_answer import ConnectionAnswer, answer_in
-from blocks.ssh_host import SshHost
+from blocks.postgres.answer import ConnectionAnswer, answer_in
+from blocks.ssh.host import SshHost
 from recovery.errors import UnreadableOutput
 from tasks.postgres_server.clusters import Cluster, as_owner
 

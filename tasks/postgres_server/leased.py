@@ -1,7 +1,7 @@
 """What is leased with a database: its server, and the host that runs it."""
 
 from blocks.inventory import host_named, leased_places
-from blocks.postgres_server import PostgresServer
+from blocks.postgres.server import PostgresServer
 
 
 def server_and_host(database: str, host: str) -> list[str]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import UnreadableOutput
 from tasks.postgres_server.clusters import NOT_FOUND, Cluster
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from blocks.postgres_session import PostgresSession
+from blocks.postgres.session import PostgresSession
 
 SERVER = (
     "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', "

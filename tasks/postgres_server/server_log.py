@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from tasks.postgres_server.clusters import Cluster
 
 LINES = 200

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from blocks import ssh_detached
-from blocks.ssh_detached import DetachedCommand
+from blocks.ssh import detached as ssh_detached
+from blocks.ssh.detached import DetachedCommand
 from recovery.errors import Refused
 from recovery.steps import act, decision
 from recovery.verdict import Danger

@@ -7,8 +7,8 @@ appears under its name only once it is whole. It is the way back.
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from blocks import ssh_detached
-from blocks.ssh_detached import DetachedCommand
+from blocks.ssh import detached as ssh_detached
+from blocks.ssh.detached import DetachedCommand
 from recovery.errors import NotVerified, Refused, UnreadableOutput
 from recovery.steps import act, undo, verify
 from recovery.walk import current_fence, step_logger

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import UnreadableOutput
 from tasks.redis_server.causes import Cause
 from tasks.redis_server.settings import AT_START, Settings

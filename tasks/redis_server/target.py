@@ -12,7 +12,7 @@ from pathlib import Path
 
 from blocks.inventory import host_named, leased_places, place_of
 from blocks.redis_session import Login, RedisSaidNo, RedisSession, open_session
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import BadInput, Refused, Unreachable, UnreadableOutput
 from tasks.redis_server.causes import Cause
 

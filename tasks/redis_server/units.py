@@ -7,7 +7,7 @@ whose configuration names the port.
 import re
 from dataclasses import dataclass
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import Refused, UnreadableOutput
 from tasks import services
 from tasks.redis_server import settings

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from blocks.postgres_answer import ConnectionAnswer
+from blocks.postgres.answer import ConnectionAnswer
 from tasks.postgres_server.clusters import Cluster
 from tasks.postgres_server.patroni import Patroni
 

@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from blocks.postgres_answer import ConnectionAnswer
-from blocks.ssh_host import SshHost
+from blocks.postgres.answer import ConnectionAnswer
+from blocks.ssh.host import SshHost
 from recovery.errors import NotVerified, Refused
 from recovery.steps import act, decision
 from recovery.verdict import Danger

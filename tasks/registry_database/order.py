@@ -6,8 +6,8 @@ from enum import StrEnum
 
 from blocks.health_url import HealthUrl
 from blocks.inventory import host_named
-from blocks.postgres_server import PostgresServer
-from blocks.ssh_host import SshHost
+from blocks.postgres.server import PostgresServer
+from blocks.ssh.host import SshHost
 from recovery.errors import BadInput
 from tasks.services import checked_name
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from blocks.postgres_answer import ConnectionAnswer
+from blocks.postgres.answer import ConnectionAnswer
 from recovery.errors import NotVerified, Refused
 from recovery.steps import act, decision, probe
 from recovery.verdict import Verdict

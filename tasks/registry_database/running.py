@@ -1,8 +1,8 @@
 """Why a server that runs does not let the registry in."""
 
-from blocks.postgres_answer import ConnectionAnswer
-from blocks.postgres_server import Knock
-from blocks.ssh_host import SshHost
+from blocks.postgres.answer import ConnectionAnswer
+from blocks.postgres.server import Knock
+from blocks.ssh.host import SshHost
 from tasks.postgres_server.clusters import Cluster
 from tasks.postgres_server.condition import Condition, listeners
 from tasks.postgres_server.inside import ACTIVITY, InsideAnswer, ask_inside, told_sessions

@@ -1,6 +1,6 @@
 """Why a server that does not run does not run, and whether it may be started."""
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from tasks import services
 from tasks.postgres_server.clusters import Cluster
 from tasks.postgres_server.condition import CLOSED_MODE, SEGMENT_BYTES, Condition

@@ -1,8 +1,8 @@
 """Why the registry cannot use its database: asked at the door, from inside, then on the host."""
 
-from blocks.postgres_answer import ConnectionAnswer
-from blocks.postgres_server import Knock
-from blocks.postgres_session import PostgresSession
+from blocks.postgres.answer import ConnectionAnswer
+from blocks.postgres.server import Knock
+from blocks.postgres.session import PostgresSession
 from recovery.errors import CommandFailed, Refused
 from recovery.steps import decision
 from tasks.postgres_server.clusters import cluster_on_port

@@ -3,8 +3,8 @@
 import re
 import time
 
-from blocks.postgres_answer import ConnectionAnswer
-from blocks.postgres_server import Knock
+from blocks.postgres.answer import ConnectionAnswer
+from blocks.postgres.server import Knock
 from recovery.errors import NotVerified
 from recovery.steps import verify
 from recovery.walk import step_logger

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from blocks.postgres_session import PostgresSession
+from blocks.postgres.session import PostgresSession
 from recovery.errors import CommandFailed
 from recovery.steps import act, undo
 from recovery.verdict import Verdict

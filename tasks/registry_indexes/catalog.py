@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from blocks.postgres_session import PostgresSession
+from blocks.postgres.session import PostgresSession
 from recovery.errors import Refused
 from tasks.registry_indexes.wanted import IndexRepair, WantedIndex
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from blocks.postgres_session import PostgresSession, quote_name
+from blocks.postgres.session import PostgresSession, quote_name
 from recovery.errors import NotVerified, UnreadableOutput
 from recovery.steps import probe, verify
 from tasks.registry_indexes.catalog import COLUMNS, found_indexes, found_table, is_leftover

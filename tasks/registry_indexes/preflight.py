@@ -1,6 +1,6 @@
 """What is looked at before an index is built, and every reason not to build it."""
 
-from blocks.postgres_session import PostgresSession, quote_name
+from blocks.postgres.session import PostgresSession, quote_name
 from recovery.errors import Refused
 from recovery.steps import decision, probe
 from tasks.postgres_server.clusters import cluster_on_port

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from blocks.postgres_session import PostgresSession
+from blocks.postgres.session import PostgresSession
 from recovery.errors import NeedsPerson, NotVerified
 from recovery.walk import step_logger
 from tasks.registry_indexes.wanted import IndexRepair, own_name_pattern

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from blocks.postgres_session import PostgresSession, quote_name
-from blocks.ssh_host import SshHost
+from blocks.postgres.session import PostgresSession, quote_name
+from blocks.ssh.host import SshHost
 from tasks.postgres_server.disk import megabytes, read_df
 from tasks.registry_indexes.catalog import FoundTable
 from tasks.registry_indexes.wanted import IndexRepair

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from blocks.postgres_server import PostgresServer
-from blocks.postgres_session import NAME_BYTES_MAX, quote_name
-from blocks.ssh_host import SshHost
+from blocks.postgres.server import PostgresServer
+from blocks.postgres.session import NAME_BYTES_MAX, quote_name
+from blocks.ssh.host import SshHost
 from recovery.errors import BadInput
 from recovery.walk import current_fence
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from blocks.kubernetes_cluster import KubernetesCluster
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession
+from blocks.kube.cluster import KubernetesCluster
+from blocks.kube.path import path_of
+from blocks.kube.session import KubernetesSession
 from recovery.errors import BadInput, Refused
 from recovery.steps import decision
 from tasks.certificates.catalogue import Component

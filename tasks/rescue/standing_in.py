@@ -4,10 +4,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_session import KubernetesSession
-from blocks.kubernetes_text import Object, Operation
-from blocks.kubernetes_watch import wait_for
+from blocks.kube import text
+from blocks.kube.session import KubernetesSession
+from blocks.kube.text import Object, Operation
+from blocks.kube.watch import wait_for
 from recovery.errors import NotVerified, Refused
 from recovery.steps import act, undo, verify
 from recovery.verdict import Verdict

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from blocks.kubernetes_access import USER_AGENT
-from blocks.kubernetes_answer import ClusterForbidden
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession
+from blocks.kube.access import USER_AGENT
+from blocks.kube.answer import ClusterForbidden
+from blocks.kube.path import path_of
+from blocks.kube.session import KubernetesSession
 from tasks.settings.contents import set_by_name
 from tasks.settings.order import ConfigOrder, ObjectKind
 from tasks.settings.readers import Reading, reading_of

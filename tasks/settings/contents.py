@@ -4,8 +4,8 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_seen import is_telling
+from blocks.kube import text
+from blocks.kube.seen import is_telling
 from recovery.secrecy.secret import Secret
 from tasks.settings.order import ConfigOrder, ObjectKind
 

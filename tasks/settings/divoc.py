@@ -1,6 +1,6 @@
 """What is true of two settings of DIVOC before they are changed."""
 
-from blocks.kubernetes_path import path_of
+from blocks.kube.path import path_of
 from recovery.errors import Refused
 from recovery.steps import probe
 from tasks.settings.contents import standing

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession
+from blocks.kube.path import path_of
+from blocks.kube.session import KubernetesSession
 from recovery.errors import Refused
 from recovery.secrecy.secret import Secret
 from recovery.steps import decision

@@ -7,9 +7,9 @@ reader could not read before. It stays until somebody removes it: the runbook sa
 
 from typing import Any
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession
+from blocks.kube import text
+from blocks.kube.path import path_of
+from blocks.kube.session import KubernetesSession
 from recovery.errors import NotVerified
 from recovery.secrecy.secret import Secret
 from recovery.steps import act

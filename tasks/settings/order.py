@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-from blocks.kubernetes_cluster import KubernetesCluster
-from blocks.kubernetes_path import path_of
+from blocks.kube.cluster import KubernetesCluster
+from blocks.kube.path import path_of
 from recovery.errors import BadInput
 from recovery.secrecy.secret import Secret
 from tasks.settings.value_types import ValueType

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from blocks import kubernetes_text as text
+from blocks.kube import text
 from recovery.errors import NotVerified
 from recovery.steps import act, decision, probe, verify
 from recovery.verdict import Verdict

@@ -6,10 +6,10 @@ pending one takes it within seconds. It is turned to the new claim in one patch 
 
 from typing import Any
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_session import KubernetesSession
-from blocks.kubernetes_text import Operation
-from blocks.kubernetes_watch import wait_for
+from blocks.kube import text
+from blocks.kube.session import KubernetesSession
+from blocks.kube.text import Operation
+from blocks.kube.watch import wait_for
 from recovery.errors import NotVerified, Refused
 from recovery.steps import act, undo
 from recovery.verdict import Verdict

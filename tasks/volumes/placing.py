@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession
+from blocks.kube.path import path_of
+from blocks.kube.session import KubernetesSession
 from recovery.errors import Refused
 from recovery.steps import probe
 from tasks.volumes.target import VolumeOrder, volume_path

@@ -1,7 +1,7 @@
 """Letting a Deployment name another claim for one of its volumes."""
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_text import Operation, value_at
+from blocks.kube import text
+from blocks.kube.text import Operation, value_at
 from recovery.steps import act, undo
 from recovery.verdict import Verdict
 from tasks.volumes.target import VolumeOrder

@@ -1,7 +1,7 @@
 """Reasons not to reuse a volume, each asked before the first act."""
 
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession
+from blocks.kube.path import path_of
+from blocks.kube.session import KubernetesSession
 from recovery.errors import Refused
 from recovery.steps import probe
 from tasks.volumes.target import VolumeOrder, volume_path

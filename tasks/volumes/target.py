@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from blocks.kubernetes_cluster import KubernetesCluster
-from blocks.kubernetes_path import path_of
+from blocks.kube.cluster import KubernetesCluster
+from blocks.kube.path import path_of
 from recovery.errors import BadInput
 from tasks.workloads.target import WorkloadKind, WorkloadOrder, workload_order
 

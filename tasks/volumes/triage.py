@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from blocks.kubernetes_session import KubernetesSession
-from blocks.kubernetes_text import Object
+from blocks.kube.session import KubernetesSession
+from blocks.kube.text import Object
 from recovery.errors import Refused
 from recovery.steps import decision
 from tasks.volumes.target import VolumeOrder

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from blocks.kubernetes_answer import ClusterForbidden
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession
-from blocks.kubernetes_text import Object
-from blocks.kubernetes_watch import wait_for
+from blocks.kube.answer import ClusterForbidden
+from blocks.kube.path import path_of
+from blocks.kube.session import KubernetesSession
+from blocks.kube.text import Object
+from blocks.kube.watch import wait_for
 from recovery.errors import NotVerified
 from recovery.steps import verify
 from tasks.volumes.target import VolumeOrder

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from blocks.kubernetes_answer import ClusterForbidden, ClusterNotFound, ClusterRejected
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession, LogOrder
+from blocks.kube.answer import ClusterForbidden, ClusterNotFound, ClusterRejected
+from blocks.kube.path import path_of
+from blocks.kube.session import KubernetesSession, LogOrder
 from recovery.steps import probe
 from tasks.workloads.pods import PodSeen, containers_of, read_pod
 from tasks.workloads.state import read_state

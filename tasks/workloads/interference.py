@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from blocks.kubernetes_answer import ClusterForbidden
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession
+from blocks.kube.answer import ClusterForbidden
+from blocks.kube.path import path_of
+from blocks.kube.session import KubernetesSession
 from tasks.workloads.target import Workload
 
 ARGO = "argocd.argoproj.io/"

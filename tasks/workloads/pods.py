@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blocks.kubernetes_session import KubernetesSession
-from blocks.kubernetes_text import pointer_to
+from blocks.kube.session import KubernetesSession
+from blocks.kube.text import pointer_to
 from tasks.workloads.target import Workload
 
 MARK = "recovery-pipelines.io/restarted-by"

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_session import KubernetesSession
-from blocks.kubernetes_text import Operation
+from blocks.kube import text
+from blocks.kube.session import KubernetesSession
+from blocks.kube.text import Operation
 from recovery.steps import act, decision, undo
 from recovery.verdict import Verdict
 from recovery.walk import current_fence

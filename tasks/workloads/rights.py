@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from blocks.kubernetes_path import Asked
-from blocks.kubernetes_session import KubernetesSession
+from blocks.kube.path import Asked
+from blocks.kube.session import KubernetesSession
 from recovery.errors import Refused
 from tasks.workloads.target import Workload
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_text import Operation
+from blocks.kube import text
+from blocks.kube.text import Operation
 from recovery.errors import NotVerified, Refused
 from recovery.steps import act, decision, undo
 from recovery.verdict import Verdict

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from blocks.kubernetes_text import MISSING, pointer_to, value_at
+from blocks.kube.text import MISSING, pointer_to, value_at
 from tasks.workloads.pods import MARK
 from tasks.workloads.target import Workload, WorkloadKind
 

@@ -6,10 +6,10 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
-from blocks.kubernetes_answer import ClusterForbidden
-from blocks.kubernetes_cluster import KubernetesCluster
-from blocks.kubernetes_path import path_of
-from blocks.kubernetes_session import KubernetesSession
+from blocks.kube.answer import ClusterForbidden
+from blocks.kube.cluster import KubernetesCluster
+from blocks.kube.path import path_of
+from blocks.kube.session import KubernetesSession
 from recovery.errors import BadInput, Refused
 
 VERSION = "apps/v1"

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Sequence
 
-from blocks.kubernetes_session import KubernetesSession
-from blocks.kubernetes_text import Object
-from blocks.kubernetes_watch import wait_for
+from blocks.kube.session import KubernetesSession
+from blocks.kube.text import Object
+from blocks.kube.watch import wait_for
 from recovery.errors import NotVerified
 from recovery.steps import verify
 from tasks.workloads.pods import PodSeen, is_history, pods_of, read_pod

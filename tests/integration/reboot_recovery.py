@@ -7,10 +7,10 @@ with what the journal holds: on the worker of a test, or on the host that is reb
 import contextlib
 import sys
 
-from blocks import ssh_detached as detached
 from blocks.inventory import host_named
-from blocks.ssh_detached import DetachedCommand
-from blocks.ssh_host import SshHost
+from blocks.ssh import detached
+from blocks.ssh.detached import DetachedCommand
+from blocks.ssh.host import SshHost
 from operate.cli import app
 from recovery.declare import recovery
 from recovery.journal.opening import open_journal

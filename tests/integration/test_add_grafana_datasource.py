@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
-from blocks.grafana_answer import GrafanaPermissionMissing
-from blocks.grafana_api import GrafanaApi
+from blocks.grafana.answer import GrafanaPermissionMissing
+from blocks.grafana.api import GrafanaApi
 from recovery.errors import BadInput, NotVerified, Refused
 from recovery.evidence.report import markdown_report
 from recovery.journal.opening import open_journal

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from blocks.kubernetes_cluster import KubernetesCluster
+from blocks.kube.cluster import KubernetesCluster
 from recovery.errors import Refused
 from recovery.walk import Fence
 from tasks.admin_key import changing

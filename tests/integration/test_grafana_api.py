@@ -8,13 +8,13 @@ import time
 
 import pytest
 
-from blocks.grafana_answer import (
+from blocks.grafana.answer import (
     GrafanaConflict,
     GrafanaLoginRefused,
     GrafanaPermissionMissing,
 )
-from blocks.grafana_api import GrafanaApi
-from blocks.ssh_connection import AnswerLost
+from blocks.grafana.api import GrafanaApi
+from blocks.ssh.connection import AnswerLost
 from recovery.commands import Call, current_gate
 from recovery.errors import CommandFailed, RecoveryError, Unreachable, UnreadableOutput
 from tasks import grafana_dashboards

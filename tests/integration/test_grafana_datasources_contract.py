@@ -9,8 +9,8 @@ import os
 
 import pytest
 
-from blocks.grafana_answer import GrafanaConflict, GrafanaNotFound
-from blocks.grafana_api import GrafanaApi
+from blocks.grafana.answer import GrafanaConflict, GrafanaNotFound
+from blocks.grafana.api import GrafanaApi
 from recovery.errors import CommandFailed
 from recovery.secrecy.secret import Secret, isolated_registry
 from tasks.datasources.stored import read_stored

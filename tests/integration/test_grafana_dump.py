@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from blocks.mysql_server import MysqlServer
+from blocks.mysql.server import MysqlServer
 from recovery.errors import BadInput, CommandFailed, NotVerified, Refused, UnreadableOutput
 from tasks.grafana import client, dump
 from tasks.grafana.dump import (
@@ -127,7 +127,7 @@ def test_a_restore_brings_back_what_was_and_drops_what_was_not(mariadb, server, 
 def test_a_restore_killed_in_the_middle_is_done_again(mariadb, server, taken):
     before = sums(server)
     program = (
-        "import sys; from pathlib import Path; from blocks.mysql_server import MysqlServer; "
+        "import sys; from pathlib import Path; from blocks.mysql.server import MysqlServer; "
         "from tasks.grafana import dump; server = MysqlServer.from_url(sys.argv[1]); "
         "dump.load_dump = lambda *a: (print('dropped', flush=True), sys.stdin.read()); "
         "dump.restore(server, dump.take_dump(server, Path(sys.argv[2])))"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from blocks.mysql_server import MysqlServer
+from blocks.mysql.server import MysqlServer
 from recovery.commands import current_gate
 from recovery.errors import CommandFailed, NotVerified, Refused
 from tasks.grafana.acceptance import Grade, in_the_way, refuse_unless_accepted

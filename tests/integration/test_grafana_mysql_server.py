@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from blocks.mysql_server import MysqlServer
+from blocks.mysql.server import MysqlServer
 from recovery.errors import BadInput, CommandFailed, Unreachable
 from tests.lab.ports import free_port
 

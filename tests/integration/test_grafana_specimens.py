@@ -2,7 +2,7 @@
 
 import pytest
 
-from blocks.mysql_server import MysqlServer
+from blocks.mysql.server import MysqlServer
 from recovery.errors import Refused
 from tasks.grafana.acceptance import Grade, in_the_way, refuse_unless_accepted
 from tasks.grafana.compare import compare_table, refuse_unless_equal

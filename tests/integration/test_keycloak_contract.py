@@ -5,15 +5,15 @@ import pickle
 
 import pytest
 
-from blocks.keycloak_answer import (
+from blocks.keycloak.answer import (
     KeycloakHttpsRequired,
     KeycloakLoginRefused,
     KeycloakNotFound,
     KeycloakPermissionMissing,
     TokenOutcome,
 )
-from blocks.keycloak_api import KeycloakApi
-from blocks.keycloak_roles import users_with
+from blocks.keycloak.api import KeycloakApi
+from blocks.keycloak.roles import users_with
 from recovery.errors import AnswerLost, BadInput, Unreachable
 from recovery.secrecy.secret import Secret, isolated_registry
 from tests.lab.keycloak import CLIENT, REAL_ONE, lab_keycloak, real_keycloak

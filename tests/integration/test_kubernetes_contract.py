@@ -4,17 +4,17 @@ import threading
 
 import pytest
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_answer import (
+from blocks.kube import text
+from blocks.kube.answer import (
     ClusterConflict,
     ClusterForbidden,
     ClusterNotFound,
     ClusterRejected,
 )
-from blocks.kubernetes_cluster import KubernetesCluster
-from blocks.kubernetes_path import Asked
-from blocks.kubernetes_session import LogOrder
-from blocks.kubernetes_watch import wait_for
+from blocks.kube.cluster import KubernetesCluster
+from blocks.kube.path import Asked
+from blocks.kube.session import LogOrder
+from blocks.kube.watch import wait_for
 from recovery.errors import Unreachable
 from tests.lab.kubernetes_api import STAND_IN, deployment
 from tests.lab.kubernetes_node import CRASHES, FAILS, SUCCEEDS, Image
@@ -137,7 +137,7 @@ def test_what_is_not_there_is_told_from_what_may_not_be_seen(api, session, names
 def test_an_api_that_has_only_just_come_back_is_asked_again_for_what_it_forbids(
     api, namespace, monkeypatch
 ):
-    monkeypatch.setattr("blocks.kubernetes_wire.Wire._lost_at", {})  # and forget it again
+    monkeypatch.setattr("blocks.kube.wire.Wire._lost_at", {})  # and forget it again
     limited = KubernetesCluster.named(api.url_as("nobody"))
     with limited.session() as session:
         api.go_away()
@@ -151,7 +151,7 @@ def test_an_api_that_has_only_just_come_back_is_asked_again_for_what_it_forbids(
             session.get(maps(namespace, "nothing"))
         with pytest.raises(Unreachable, match="was away a moment ago"):
             session.may(Asked("get", "", "configmaps", namespace=namespace))
-        monkeypatch.setattr("blocks.kubernetes_wire.STARTING_SECONDS", 0.0)
+        monkeypatch.setattr("blocks.kube.wire.STARTING_SECONDS", 0.0)
         with pytest.raises(ClusterForbidden):
             session.get(maps(namespace, "nothing"))
         assert not session.may(Asked("get", "", "configmaps", namespace=namespace))
@@ -175,7 +175,7 @@ def test_what_a_role_grants_may_be_done_and_nothing_else(api, session, namespace
 
 
 def test_lists_are_selected_by_the_server_and_read_page_by_page(session, namespace, monkeypatch):
-    monkeypatch.setattr("blocks.kubernetes_session.PAGE", 3)
+    monkeypatch.setattr("blocks.kube.session.PAGE", 3)
     for n in range(8):
         body = a_map(f"m{n}")
         body["metadata"]["labels"] = {"half": str(n % 2)}

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from blocks.kubernetes_answer import ClusterConflict, ClusterForbidden, ClusterNotFound
-from blocks.kubernetes_cluster import KubernetesCluster
-from blocks.kubernetes_copy import copy_in, copy_in_text, copy_out, hash_in_pod
-from blocks.kubernetes_exec import Command, Place, ask_in_pod, exec_text, run_in_pod
-from blocks.kubernetes_forward import forward_to_pod
+from blocks.kube.answer import ClusterConflict, ClusterForbidden, ClusterNotFound
+from blocks.kube.cluster import KubernetesCluster
+from blocks.kube.copying import copy_in, copy_in_text, copy_out, hash_in_pod
+from blocks.kube.exec import Command, Place, ask_in_pod, exec_text, run_in_pod
+from blocks.kube.forward import forward_to_pod
 from recovery.errors import BadInput, CommandFailed, NotVerified, Unreachable, UnreadableOutput
 from recovery.secrecy.secret import Secret, isolated_registry
 from tests.lab.kubernetes_kubelet import BUSYBOX

@@ -4,9 +4,9 @@ import base64
 
 import pytest
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_answer import ClusterConflict, ClusterRejected
-from blocks.kubernetes_cluster import KubernetesCluster
+from blocks.kube import text
+from blocks.kube.answer import ClusterConflict, ClusterRejected
+from blocks.kube.cluster import KubernetesCluster
 from recovery.secrecy.secret import Secret
 from tasks.settings.consumers import key_owner
 

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from blocks.kubernetes_cluster import KubernetesCluster
-from blocks.kubernetes_exec import Command, Place, run_in_pod
+from blocks.kube.cluster import KubernetesCluster
+from blocks.kube.exec import Command, Place, run_in_pod
 from recovery.errors import AnswerLost, Unreachable
 from tests.lab.kubernetes_api import standin_kubeconfig
 from tests.lab.ports import LOOPBACK, free_port

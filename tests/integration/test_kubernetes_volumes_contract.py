@@ -2,8 +2,8 @@
 
 import pytest
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_cluster import KubernetesCluster
+from blocks.kube import text
+from blocks.kube.cluster import KubernetesCluster
 from tests.integration.volume_runs import Volumes
 from tests.lab.processes import wait_until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from recovery.errors import Unreachable
 from tests.conftest import PROJECT
 from tests.lab import host_cgroups

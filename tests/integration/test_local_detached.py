@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from blocks import local_detached as detached
-from blocks.local_machine import LocalMachine
-from blocks.ssh_detached import DetachedCommand, DetachedState
+from blocks.local import detached
+from blocks.local.machine import LocalMachine
+from blocks.ssh.detached import DetachedCommand, DetachedState
 from recovery.errors import CommandFailed
 from tests.lab.processes import wait_until
 from tests.lab.ssh_attempt import attempt

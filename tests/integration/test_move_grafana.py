@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import flows.grafana  # noqa: F401 (declares the recovery)
-from blocks.mysql_server import _kept_sessions
+from blocks.mysql.server import _kept_sessions
 from recovery.declare import RECOVERIES, run_plainly
 from recovery.errors import BadInput, CommandFailed, NeedsPerson, NotVerified, Refused, Unreachable
 from recovery.evidence.status import status_of, verify_journal

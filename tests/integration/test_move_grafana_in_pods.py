@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 import pytest
 
 import flows.grafana  # noqa: F401 (declares the recovery)
-from blocks.kubernetes_answer import ClusterRejected
-from blocks.mysql_server import _kept_sessions
+from blocks.kube.answer import ClusterRejected
+from blocks.mysql.server import _kept_sessions
 from recovery.declare import RECOVERIES, run_plainly
 from recovery.errors import Refused
 from recovery.run import Options

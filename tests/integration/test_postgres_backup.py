@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import flows.postgres_backup  # noqa: F401 (declares the recoveries)
-from blocks.postgres_programs import PostgresProgram
+from blocks.postgres.programs import PostgresProgram
 from operate.cli import app
 from operate.drills.records import is_proven
 from recovery.declare import RECOVERIES, run_plainly

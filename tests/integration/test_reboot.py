@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from blocks import ssh_detached as detached
-from blocks.ssh_detached import DetachedState
-from blocks.ssh_login import LoginRefused
+from blocks.ssh import detached
+from blocks.ssh.detached import DetachedState
+from blocks.ssh.login import LoginRefused
 from recovery.verdict import Verdict
 from tasks import reboot as reboots
 from tasks.reboot import (

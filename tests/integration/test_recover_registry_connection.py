@@ -13,8 +13,8 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from blocks.postgres_answer import ConnectionAnswer, greet
-from blocks.postgres_server import PostgresServer
+from blocks.postgres.answer import ConnectionAnswer, greet
+from blocks.postgres.server import PostgresServer
 from recovery.errors import BadInput, CommandFailed, Unreachable
 from tests.lab.ports import LOOPBACK, free_port
 from tests.lab.postgres import private_postgres

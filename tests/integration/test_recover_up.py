@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from blocks.inventory import HostInventory
-from blocks.kubernetes_cluster import KubernetesCluster
-from blocks.mysql_server import MysqlServer
-from blocks.ssh_host import SshHost
+from blocks.kube.cluster import KubernetesCluster
+from blocks.mysql.server import MysqlServer
+from blocks.ssh.host import SshHost
 from operate.stack.registration import BLOCK_TYPES
 from tests.integration.stack_runs import running_stack
 from tests.lab.processes import wait_until

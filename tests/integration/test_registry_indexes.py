@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 import flows.registry_indexes  # noqa: F401 (declares the recovery)
-from blocks.postgres_server import PostgresServer
+from blocks.postgres.server import PostgresServer
 from recovery.declare import RECOVERIES, run_plainly
 from recovery.errors import BadInput, CommandFailed, NeedsPerson, NotVerified, Refused
 from recovery.evidence.status import status_of, verify_journal

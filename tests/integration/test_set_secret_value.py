@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from blocks.kubernetes_answer import ClusterConflict, ClusterForbidden
+from blocks.kube.answer import ClusterConflict, ClusterForbidden
 from recovery.errors import BadInput, NotVerified, Refused
 from recovery.evidence.bundle import write_bundle
 from recovery.evidence.report import markdown_report

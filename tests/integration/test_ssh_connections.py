@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from blocks import ssh_keeping
-from blocks.ssh_connection import LoginRefused
-from blocks.ssh_host import SshHost
+from blocks.ssh import keeping as ssh_keeping
+from blocks.ssh.connection import LoginRefused
+from blocks.ssh.host import SshHost
 from recovery.errors import AnswerLost, Refused, Unreachable
 from tests.lab.hosts import lab_hosts
 from tests.lab.ports import LOOPBACK, free_port

@@ -5,8 +5,8 @@ from contextvars import copy_context
 
 import pytest
 
-from blocks import ssh_detached as detached
-from blocks.ssh_detached import DetachedCommand, DetachedState, UnitGone
+from blocks.ssh import detached
+from blocks.ssh.detached import DetachedCommand, DetachedState, UnitGone
 from recovery.commands import current_gate
 from recovery.errors import CommandFailed, NotVerified, Unreachable
 from tests.lab.hosts import lab_hosts

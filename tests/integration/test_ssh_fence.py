@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from blocks import ssh_fence
+from blocks.ssh import fence as ssh_fence
 from recovery.errors import AnswerLost, CommandFailed, Fenced, Unreachable
 from tests.lab.processes import ServerMissing, wait_until
 from tests.lab.ssh_attempt import attempt

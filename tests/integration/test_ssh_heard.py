@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from blocks import ssh_heard
+from blocks.ssh import heard as ssh_heard
 from recovery.commands import LINES_HEARD_MAX
 from recovery.secrecy.secret import Secret
 from recovery.walk import Fence, Gate, gated

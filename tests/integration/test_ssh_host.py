@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from blocks import ssh_keeping
-from blocks.ssh_connection import AnswerLost, HostKeyRefused, LoginRefused
-from blocks.ssh_host import SshHost
+from blocks.ssh import keeping as ssh_keeping
+from blocks.ssh.connection import AnswerLost, HostKeyRefused, LoginRefused
+from blocks.ssh.host import SshHost
 from recovery.commands import Call, current_gate
 from recovery.errors import CommandFailed, NotVerified, Unreachable, UnreadableOutput
 from recovery.secrecy.secret import Secret

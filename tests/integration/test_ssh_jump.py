@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from blocks.ssh_connection import Deadline, HostKeyRefused, LoginRefused, Via, connect
-from blocks.ssh_host import SshHost
+from blocks.ssh.connection import Deadline, HostKeyRefused, LoginRefused, Via, connect
+from blocks.ssh.host import SshHost
 from recovery.errors import AnswerLost, BadInput, Refused, Unreachable
 from tests.lab.ports import free_port
 from tests.lab.processes import ServerMissing, find_binary, wait_until, write_secret

@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from blocks import ssh_running
-from blocks.ssh_sudo import SudoRefused
+from blocks.ssh import running as ssh_running
+from blocks.ssh.sudo import SudoRefused
 from recovery.errors import CommandFailed
 from recovery.launch import launch
 from recovery.run import Options, Recovery

@@ -15,7 +15,7 @@ from typing import Any
 
 import pymysql
 
-from blocks.mysql_server import MysqlServer
+from blocks.mysql.server import MysqlServer
 from recovery.journal.opening import open_journal
 from recovery.journal.store import Journal
 from tests.lab.cells import BESIDE, copied, quoted

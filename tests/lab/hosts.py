@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from tests.lab.docker_backend import Docker
 from tests.lab.host_backend import (
     Backend,

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from tests.lab.ports import LOOPBACK, free_port
 from tests.lab.processes import Server, ServerMissing, find_binary, wait_until
 

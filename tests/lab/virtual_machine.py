@@ -16,7 +16,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from blocks.ssh_host import SshHost
+from blocks.ssh.host import SshHost
 from tests.lab.host_root import CACHE, sources
 from tests.lab.ports import LOOPBACK, free_port
 from tests.lab.processes import (

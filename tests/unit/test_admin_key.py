@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import flows.admin_key
-from blocks.kubernetes_session import LogOrder
+from blocks.kube.session import LogOrder
 from recovery.errors import BadInput, Refused, UnreadableOutput
 from recovery.secrecy.secret import isolated_registry
 from recovery.steps import ask

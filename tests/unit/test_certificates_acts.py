@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from blocks.ssh_command import Answer
+from blocks.ssh.command import Answer
 from recovery.errors import BadInput, CommandFailed, NotVerified, Refused, Unreachable
 from recovery.verdict import Verdict
 from tasks.certificates import (

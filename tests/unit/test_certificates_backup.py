@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from blocks.ssh_command import Answer
+from blocks.ssh.command import Answer
 from recovery.errors import BadInput, CommandFailed, NotVerified, Refused
 from recovery.secrecy.secret import Secret, isolated_registry
 from recovery.verdict import Verdict

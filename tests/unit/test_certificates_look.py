@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from blocks.ssh_command import Answer
+from blocks.ssh.command import Answer
 from recovery.errors import UnreadableOutput
 from recovery.values import canonical, from_plain, to_plain
 from tasks.certificates.api import ApiAnswer, parse_answer

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from blocks.ssh_command import Answer
+from blocks.ssh.command import Answer
 from recovery.errors import Refused, Unreachable, UnreadableOutput
 from tasks.certificates import quorum
 from tasks.certificates.catalogue import EtcdKind

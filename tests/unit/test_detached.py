@@ -4,9 +4,10 @@ import subprocess
 
 import pytest
 
-from blocks import detached_scripts, ssh_detached
-from blocks.ssh_detached import DetachedCommand, DetachedState, parse_look
-from blocks.ssh_host import SshHost
+from blocks.ssh import detached as ssh_detached
+from blocks.ssh import detached_scripts
+from blocks.ssh.detached import DetachedCommand, DetachedState, parse_look
+from blocks.ssh.host import SshHost
 from recovery.errors import UnreadableOutput
 from recovery.plan import RECOVERY_ID, Plan
 from recovery.planning import PlanWalk

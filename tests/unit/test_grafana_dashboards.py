@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from blocks.grafana_answer import GrafanaNotFound, said_in
-from blocks.grafana_api import GrafanaApi
+from blocks.grafana.answer import GrafanaNotFound, said_in
+from blocks.grafana.api import GrafanaApi
 from recovery.errors import BadInput, NotVerified, Refused, UnreadableOutput
 from tasks import grafana_dashboards
 from tasks.grafana_dashboard_files import count_panels, derived_uid, read_dashboards

@@ -5,8 +5,8 @@ from pathlib import Path
 import pymysql
 import pytest
 
-from blocks.mysql_server import MysqlServer
-from blocks.mysql_session import batches, translated
+from blocks.mysql.server import MysqlServer
+from blocks.mysql.session import batches, translated
 from recovery.errors import BadInput, CommandFailed, Unreachable
 from tasks.grafana.client import quote_option
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from blocks.keycloak_answer import (
+from blocks.keycloak.answer import (
     KeycloakHttpsRequired,
     KeycloakLoginRefused,
     KeycloakNotFound,
@@ -16,8 +16,8 @@ from blocks.keycloak_answer import (
     refuse_login,
     token_refused,
 )
-from blocks.kubernetes_seen import is_a_name
-from blocks.postgres_answer import ConnectionAnswer
+from blocks.kube.seen import is_a_name
+from blocks.postgres.answer import ConnectionAnswer
 from recovery.errors import CommandFailed, Unreachable
 from tasks.database_login.causes import LOCKED, cause_in, remedy_for
 from tasks.database_login.environment import Variable, variables_of

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_access import Access, Source, place_of_server
-from blocks.kubernetes_answer import (
+from blocks.kube import text
+from blocks.kube.access import Access, Source, place_of_server
+from blocks.kube.answer import (
     Answer,
     ClusterConflict,
     ClusterForbidden,
@@ -17,10 +17,10 @@ from blocks.kubernetes_answer import (
     Question,
     refuse_bad_answer,
 )
-from blocks.kubernetes_cluster import KubernetesCluster
-from blocks.kubernetes_fence import fence_annotation, refuse_later
-from blocks.kubernetes_path import asked_by, path_of, with_query
-from blocks.kubernetes_seen import learn_secrets, told
+from blocks.kube.cluster import KubernetesCluster
+from blocks.kube.fence import fence_annotation, refuse_later
+from blocks.kube.path import asked_by, path_of, with_query
+from blocks.kube.seen import learn_secrets, told
 from recovery.errors import AnswerLost, BadInput, Fenced, Unreachable
 from recovery.secrecy.redaction import isolated_registry, redact
 from recovery.walk import Fence

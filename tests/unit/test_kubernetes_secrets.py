@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from blocks import kubernetes_text as text
-from blocks.kubernetes_wire import _revealed
+from blocks.kube import text
+from blocks.kube.wire import _revealed
 from recovery.secrecy.redaction import redact
 from recovery.secrecy.secret import Secret, isolated_registry
 

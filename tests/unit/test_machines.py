@@ -4,7 +4,7 @@ import pytest
 
 from blocks.inventory import hosts_named, leased_places
 from blocks.machines import names_of
-from blocks.postgres_server import PostgresServer
+from blocks.postgres.server import PostgresServer
 from flows import certificates, clocks, redis_server, registry_database, registry_indexes
 from recovery.declare import RECOVERIES
 from recovery.errors import BadInput

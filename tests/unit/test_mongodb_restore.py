@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from blocks.kubernetes_answer import ClusterConflict, ClusterForbidden
+from blocks.kube.answer import ClusterConflict, ClusterForbidden
 from recovery.errors import NotVerified, Refused
 from recovery.verdict import Verdict
 from tasks.jobs.ending import JobEnding, JobWait

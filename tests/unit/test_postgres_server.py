@@ -9,9 +9,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from blocks.postgres_answer import ConnectionAnswer, answer_in, greet, parse_error
-from blocks.postgres_server import PostgresServer
-from blocks.postgres_session import message_of, not_connected, quote_name, quote_text, translated
+from blocks.postgres.answer import ConnectionAnswer, answer_in, greet, parse_error
+from blocks.postgres.server import PostgresServer
+from blocks.postgres.session import message_of, not_connected, quote_name, quote_text, translated
 from recovery.errors import BadInput, CommandFailed, Unreachable
 from tests.lab.ports import LOOPBACK, free_port
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from blocks.redis_session import RedisSaidNo, Silent
-from blocks.ssh_command import Answer
+from blocks.ssh.command import Answer
 from recovery.errors import BadInput, NotVerified, Refused, Unreachable, UnreadableOutput
 from tasks.redis_server import (
     aof,

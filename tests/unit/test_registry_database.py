@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from blocks.health_url import HealthUrl, says_healthy
-from blocks.postgres_answer import ConnectionAnswer
-from blocks.postgres_server import Knock
-from blocks.ssh_command import Answer
+from blocks.postgres.answer import ConnectionAnswer
+from blocks.postgres.server import Knock
+from blocks.ssh.command import Answer
 from recovery.errors import BadInput, CommandFailed, Refused, UnreadableOutput
 from recovery.values import from_plain, to_plain
 from tasks.postgres_server.clusters import Cluster, choose, parse_lsclusters, parse_units

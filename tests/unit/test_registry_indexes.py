@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from blocks.postgres_server import PostgresServer
+from blocks.postgres.server import PostgresServer
 from recovery.errors import BadInput, Refused
 from tasks.registry_indexes import preflight
 from tasks.registry_indexes.catalog import FoundIndex, is_leftover

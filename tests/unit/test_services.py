@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from blocks.ssh_command import Answer
+from blocks.ssh.command import Answer
 from recovery.errors import BadInput, NotVerified, Refused, UnreadableOutput
 from tasks import services
 from tasks.services import UnitState, parse_unit

@@ -12,9 +12,8 @@ import paramiko
 import pytest
 from pydantic import ValidationError
 
-from blocks.known_hosts import HostKeyVerdict, fingerprint, judge, parse_known_hosts
-from blocks.ssh_command import Answer, BoundedOutput, Order, require_exit_code
-from blocks.ssh_connection import (
+from blocks.ssh.command import Answer, BoundedOutput, Order, require_exit_code
+from blocks.ssh.connection import (
     AnswerLost,
     Deadline,
     HostKeyRefused,
@@ -22,11 +21,12 @@ from blocks.ssh_connection import (
     Server,
     _places,
 )
-from blocks.ssh_credentials import CredentialReferences, SecretReference, gather
-from blocks.ssh_deadline import call_within
-from blocks.ssh_files import parse_sha256sum, start_sftp
-from blocks.ssh_host import SshHost, path_in_url
-from blocks.ssh_host_key import refuse_unless_known
+from blocks.ssh.credentials import CredentialReferences, SecretReference, gather
+from blocks.ssh.deadline import call_within
+from blocks.ssh.files import parse_sha256sum, start_sftp
+from blocks.ssh.host import SshHost, path_in_url
+from blocks.ssh.host_key import refuse_unless_known
+from blocks.ssh.known_hosts import HostKeyVerdict, fingerprint, judge, parse_known_hosts
 from recovery.errors import BadInput, CommandFailed, Unreachable, UnreadableOutput
 from recovery.secrecy.redaction import redact
 from recovery.secrecy.secret import Secret

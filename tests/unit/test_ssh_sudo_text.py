@@ -2,8 +2,8 @@
 
 import pytest
 
-from blocks.ssh_command import Answer, require_exit_code
-from blocks.ssh_sudo import PROMPT, Prompts, SudoRefused, refusal_of, sudo_argv
+from blocks.ssh.command import Answer, require_exit_code
+from blocks.ssh.sudo import PROMPT, Prompts, SudoRefused, refusal_of, sudo_argv
 from recovery.errors import CommandFailed
 
 # sudo 1.9.13p3 of Debian 12, and 1.8.23 where it says so.
