@@ -205,7 +205,8 @@ def _known(asked: Asked | None, by: str) -> str:
         raise BadInput("--by", "consent is given by name, and none is given", "Add --by NAME")
     name = known_as(by, of)
     if not name:
-        raise BadInput("--by", f"{by} is no approver of it", f"These are: {', '.join(of)}")
+        who = f"These are: {', '.join(of)}" if of else "Any person may, and an alert is none"
+        raise BadInput("--by", f"{by} is no approver of it", who)
     return name
 
 

@@ -521,7 +521,7 @@ def test_restoring_is_quick_and_brings_back_files_processes_and_power(cluster):
 
 
 def test_a_process_outlives_its_own_certificate_and_shows_it_still(cluster, host):
-    cluster.become(Age(left=timedelta(seconds=14)))
+    cluster.become(Age(left=timedelta(seconds=24)))
     cluster.wait_until_ready()
 
     settled(lambda: served(host.address, 6443).days_left < 0, "it to expire")
