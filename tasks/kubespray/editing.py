@@ -10,7 +10,7 @@ from tasks.kubespray.target import Kubespray, encoded
 
 # The first words are the hashes before and after, so that a plan binds the content that it shows.
 WRITE = """set -eu
-path=$1 before=$2 after=$3
+path=$(readlink -f -- "$1") before=$2 after=$3
 of() { sha256sum <"$1" | cut -d " " -f 1; }
 now=$(of "$path")
 [ "$now" != "$after" ] || exit 0

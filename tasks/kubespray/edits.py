@@ -21,8 +21,10 @@ from tasks.kubespray.layout import (
     NewHost,
 )
 
+MASKED_WORD = r"(?:pass|secret|token|(?:certificate|private|encrypt\w*|vault|api|access)_key\b)"
+SECRET_NAME = re.compile(rf"(?i){MASKED_WORD}")
 SECRET_VALUE = re.compile(
-    r"(?i)\b([a-z0-9_]*(?:pass|password|secret|token|passphrase)\w*(?<!_file)\s*[=:]\s*)"
+    rf"(?i)\b([a-z0-9_]*{MASKED_WORD}\w*(?<!_file)[\"']?\s*[=:]\s*)"
     r"(\"[^\"]*\"|'[^']*'|\S+)"
 )
 MASK = "•••"

@@ -16,6 +16,7 @@ NO_RESTORE_FROM = (3, 6)  # etcdctl has no `snapshot restore` any more
 # Values are taken as they stand, without a shell that would read them. Each command is bounded: an
 # endpoint that takes connections and does not answer holds etcdctl for ever.
 ETCDCTL = f"""set -u
+[ -r {ENVIRONMENT} ] || {{ echo "no {ENVIRONMENT}" >&2; exit 3; }}
 export ETCDCTL_API=3
 PATH=/usr/local/bin:$PATH
 while IFS= read -r line; do

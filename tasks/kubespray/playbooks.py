@@ -50,13 +50,29 @@ mv "$1/plugins/@plugin@.new" "$1/plugins/@plugin@.py"
 # Whole lines only, up to so many bytes: what is cut comes with the next look.
 FOLLOW = 'tail -c "+$(($2 + 1))" "$1" 2>/dev/null | head -c "$3" || :'
 LOG_TAIL = 'tail -n 25 "$1" 2>/dev/null || :'
-# Those of any account; this script is not one of them, though it names the program.
-OTHERS = """for file in /proc/[0-9]*/cmdline; do
-  line=$(tr "\\0" " " <"$file" 2>/dev/null) || continue
-  case $line in
-  *"tr "*) ;;
-  *ansible-playbook*"$1"*) echo "$line" ;;
+# Those of any account: the program itself, alone or by its interpreter, whose folder is in the
+# checkout or cannot be seen, or that names the inventory.
+OTHERS = """inventory=$1
+project=$(readlink -f -- "$2") || project=$2
+tab=$(printf "\\t")
+for entry in /proc/[0-9]*; do
+  line=$(tr "\\0\\n" "\\t " <"$entry/cmdline" 2>/dev/null) || continue
+  first=${line%%"$tab"*}
+  rest=${line#*"$tab"}
+  second=${rest%%"$tab"*}
+  case $second in
+  -*) rest=${rest#*"$tab"} && second=${rest%%"$tab"*} ;;
   esac
+  case ${first##*/}:${second##*/} in
+  ansible-playbook:* | python*:ansible-playbook) ;;
+  *) continue ;;
+  esac
+  folder=$(readlink "$entry/cwd" 2>/dev/null) || folder=
+  case $folder/ in
+  / | "$project"/*) ;;
+  *) case $line in *"$inventory"*) ;; *) continue ;; esac ;;
+  esac
+  echo "$line" | tr "\\t" " "
 done
 """
 
@@ -162,8 +178,8 @@ def refuse_unless_understood(order: Kubespray, playbook: Playbook) -> None:
 
 
 def running_now(order: Kubespray) -> list[str]:
-    """The playbooks of this inventory that run on its machine now, as they were called."""
-    argv = ["sh", "-c", OTHERS, "others", order.inventory]
+    """The playbooks of this inventory or checkout that run there now, as they were called."""
+    argv = ["sh", "-c", OTHERS, "others", order.inventory, order.project]
     return order.machine.read(argv).whole().splitlines()
 
 

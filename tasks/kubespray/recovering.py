@@ -95,13 +95,7 @@ def recovery_due(order: Kubespray, found: Found, wish: Wish) -> Due:
     Runbook: docs/runbooks/kubespray.md, steps 2 and 3.
     """
     layout = found.layout
-    if found.etcd_type and found.etcd_type != "host":
-        raise BadInput(
-            "inventory, etcd_deployment_type",
-            f"etcd is deployed as {found.etcd_type}",
-            "This recovery is for etcd as a service of its hosts (host): a static pod of kubeadm "
-            "is left to the recoveries of kubeadm clusters",
-        )
+    refuse_other_etcd(found)
     if not any(host in layout.hosts for host in wish.broken):
         return _already(order, layout, wish)
     _refuse_unknown(layout, wish)
@@ -130,6 +124,21 @@ def recovery_due(order: Kubespray, found: Found, wish: Wish) -> Due:
         final.members(CONTROL_PLANE),
         () if wish.comes_back else wish.broken,
     )
+
+
+def refuse_other_etcd(found: Found) -> None:
+    """Refuse a cluster whose etcd is no service of its hosts.
+
+    Raises:
+        BadInput: it is not.
+    """
+    if found.etcd_type and found.etcd_type != "host":
+        raise BadInput(
+            "inventory, etcd_deployment_type",
+            f"etcd is deployed as {found.etcd_type}",
+            "This recovery is for etcd as a service of its hosts (host): a static pod of kubeadm "
+            "is left to the recoveries of kubeadm clusters",
+        )
 
 
 @probe
@@ -220,7 +229,11 @@ def _refuse_healthy(order: Kubespray, layout: Layout, wish: Wish, seen: Etcd) ->
     """Ask those that are called broken and were named over SSH all the same: they may be well."""
     reachable = [host for host in wish.broken if order.host_of(host, layout) is not None]
     for host in reachable:
-        if ask_all(order, layout, [host])[0].is_healthy:
+        try:
+            again = ask_all(order, layout, [host])
+        except BadInput:  # installed anew: it has no etcd yet
+            continue
+        if again[0].is_healthy:
             raise Refused(
                 order.label,
                 f"{host} is called broken, and its etcd is healthy",

@@ -99,12 +99,14 @@ def control_plane_due(order: Kubespray, found: Found, wish: ReplacementWish) -> 
     while etcd has a member that does not answer.
 
     Raises:
-        BadInput: it is none of them, or the new host is in the inventory already.
+        BadInput: it is none of them, the new host is in the inventory already, or etcd is no
+            service of its hosts.
         Refused: it is gone and the first of its group, from which the playbooks do everything.
 
     Runbook: docs/runbooks/kubespray.md, steps 11 and 12.
     """
     layout = found.layout
+    recovering.refuse_other_etcd(found)
     if done := _already(order, layout, wish, CONTROL_PLANE):
         return done
     if wish.old not in recovering.whole(layout):

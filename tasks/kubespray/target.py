@@ -12,6 +12,7 @@ from blocks.ssh.host import SshHost
 from recovery.errors import BadInput
 from recovery.secrecy.secret import Secret
 from recovery.walk import current_fence
+from tasks.kubespray.edits import SECRET_NAME
 from tasks.kubespray.ini_inventory import IniInventory
 from tasks.kubespray.layout import Layout, NewHost
 
@@ -137,6 +138,13 @@ def new_hosts(given: Sequence[str], field_name: str = "new") -> tuple[NewHost, .
         if len(layout.hosts) != 1:
             raise BadInput(field_name, f"{line!r} names no host", "Write name ansible_host=ADDRESS")
         (name,) = layout.hosts
+        for variable in layout.variables[name]:
+            if SECRET_NAME.search(variable) and not variable.endswith("_file"):
+                raise BadInput(
+                    f"{field_name}, {name}",
+                    f"it sets {variable}, and parameters are kept in clear",
+                    f"Put it into host_vars/{name} of the inventory, with ansible-vault",
+                )
         found.append(NewHost.of(name, layout.variables[name].items()))
     names_given([host.name for host in found], field_name) if found else ()
     return tuple(found)

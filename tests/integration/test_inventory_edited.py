@@ -63,6 +63,18 @@ def test_what_somebody_else_has_written_meanwhile_is_left_alone(order, change, t
     assert file.read_text() == TEXT + "node3\n"
 
 
+def test_a_link_to_the_inventory_stays_one(order, tmp_path):
+    (tmp_path / "hosts.ini").rename(tmp_path / "real.ini")
+    (tmp_path / "hosts.ini").symlink_to("real.ini")
+    edit = edits.Edit(groups=(("etcd", ("node2", "node1")),))
+
+    with attempt(1):
+        editing.edit_inventory(order, edits.change_of(TEXT, order.inventory, edit), "x")
+
+    assert (tmp_path / "hosts.ini").is_symlink()
+    assert (tmp_path / "real.ini").read_text() != TEXT
+
+
 def test_a_missing_inventory_or_checkout_is_bad_input(order, tmp_path):
     (tmp_path / "hosts.ini").unlink()
     away = Kubespray(OwnMachine(), "/nowhere", order.inventory)

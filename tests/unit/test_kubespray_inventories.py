@@ -160,6 +160,10 @@ def test_a_password_in_a_line_that_changes_is_masked_in_the_diff():
     assert "ansible_password=•••" in diff
     assert "a b#c" not in diff
     assert "node2" in diff
+    for name in ("kubeadm_certificate_key", "vault_key", "db_password"):
+        assert edits.masked(f"  {name}: hunter2") == f"  {name}: •••"
+        assert edits.masked(f'  "{name}": hunter2') == f'  "{name}": •••'
+    assert edits.masked("ansible_private_key_file=/k") == "ansible_private_key_file=/k"
 
 
 ALIASED = YAML.replace("    node2: {ansible_host: 10.0.0.2}", "    node2: &same {x: 1}").replace(

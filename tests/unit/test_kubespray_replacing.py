@@ -110,6 +110,15 @@ def test_one_that_is_gone_and_the_first_is_left_to_the_other_recovery():
         due(replacing.control_plane_due, "node1", is_gone=True)
 
 
+def test_etcd_as_a_static_pod_is_refused_before_anything_is_changed():
+    order = Kubespray(OneFile(TEXT), "/srv/kubespray", PATH)
+    found = Found("", judging.document_of(TEXT, PATH).layout(), "kubeadm", "here", "v2.28.0")
+    wish = orders.replacement_wish("node1", NEW, is_gone=False)
+
+    with pytest.raises(BadInput, match="etcd_deployment_type"):
+        replacing.control_plane_due.fn(order, found, wish)
+
+
 @pytest.mark.parametrize(
     ("step", "old", "new", "field"),
     [
@@ -181,3 +190,13 @@ def test_bad_input_is_refused_with_its_field_and_a_remedy(ask, field):
 
     assert refused.value.field.startswith(field)
     assert refused.value.remedy
+
+
+def test_a_secret_of_a_new_host_is_refused_without_being_repeated():
+    for variable in ("ansible_become_pass", "kubeadm_certificate_key", "x_token"):
+        with pytest.raises(BadInput) as refused:
+            target.new_hosts([f"node9 {variable}=hunter2"])
+
+        assert variable in refused.value.seen
+        assert "hunter2" not in str(refused.value)
+    assert target.new_hosts(["node9 ansible_private_key_file=/k"])[0].name == "node9"
