@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from blocks.ssh_host import SshHost
 from recovery.errors import Refused
 from recovery.steps import probe
+from recovery.walk import current_fence
 from tasks.certificates.judging import Reason
 from tasks.certificates.kubeadm import CONFIG_VERSIONS, Kubeadm, minor_of
 from tasks.certificates.look_lines import Lines, runtime_in
@@ -27,11 +28,14 @@ WITHIN_SECONDS = 60.0
 OLDEST = min(since for since in CONFIG_VERSIONS if since >= (1, 22))
 TOOLS = ("kubeadm", "openssl", "systemctl")
 CLOCK_OFF_MAX_SECONDS = 60.0
-MARK = "/var/lib/recovery-pipelines.joining"  # while a join of ours is under way, or has failed
-LEFT = r"""
-[ -e "$1" ] && printf 'ours\tyes\n'
-for path in /etc/kubernetes/manifests/* /etc/kubernetes/*.conf /etc/kubernetes/pki/ca.crt \
-  /var/lib/etcd/member; do [ -e "$path" ] && printf 'left\t%s\n' "$path"; done
+MARK = "/var/lib/recovery-pipelines.joining"  # names the recovery whose join has not ended
+OF_A_CLUSTER = (
+    "/etc/kubernetes/manifests/* /etc/kubernetes/*.conf /etc/kubernetes/pki/ca.crt "
+    "/var/lib/etcd/member"
+)
+LEFT = rf"""
+[ "$(cat "$1" 2>/dev/null)" = "$2" ] && printf 'ours\tyes\n'
+for path in "$1" {OF_A_CLUSTER}; do [ -e "$path" ] && printf 'left\t%s\n' "$path"; done
 [ "$(wc -l </proc/swaps)" -gt 1 ] && printf 'swap\tyes\n'
 command -v kubelet >/dev/null && printf 'kubelet\tyes\n'
 :
@@ -47,7 +51,7 @@ class Newcomer:
         tools: where each tool is; empty where it is not.
         kubeadm: the one on it.
         runtime: what runs its containers.
-        left: files of a cluster that are there already, but for those of a join of ours.
+        left: files of a cluster that are there already, but for those of this recovery's own join.
         has_swap, has_kubelet: what it has.
         clock_off_seconds: how far its clock is from the worker's.
     """
@@ -67,6 +71,11 @@ class Newcomer:
         return self.host
 
 
+def left_argv() -> list[str]:
+    """What finds the files of a cluster on a host, and whether this recovery has left them."""
+    return ["sh", "-c", LEFT, "look-at-newcomer", MARK, current_fence().recovery_id]
+
+
 def look_at_newcomer(host: SshHost) -> Newcomer:
     """Look at a host that is to join.
 
@@ -78,7 +87,7 @@ def look_at_newcomer(host: SshHost) -> Newcomer:
         host.read(["true"], as_root=True)  # so that connecting does not count as its clock's
         asked_at = time.time()
         answer = host.read(look_argv("facts"), within_seconds=WITHIN_SECONDS, as_root=True)
-        left = host.read(["sh", "-c", LEFT, "look-at-newcomer", MARK], as_root=True)
+        left = host.read(left_argv(), as_root=True)
     facts, more = Lines(answer.whole()), Lines(left.whole())
     tools = facts.under("tool")
     return Newcomer(
@@ -107,11 +116,12 @@ def reasons_against(newcomer: Newcomer, version: str) -> list[Reason]:
         why = "no container runtime with crictl and a socket is found on it"
         reasons.append(Reason(why, install))
     if newcomer.left:
+        also = f"; {MARK} is of another recovery's join: remove it last"
         reasons.append(
             Reason(
                 f"it has files of a cluster: {', '.join(newcomer.left)}",
                 "Make sure that it is the host you mean, then `kubeadm reset` there; a data folder "
-                "of etcd is worth a look before",
+                f"of etcd is worth a look before{also if MARK in newcomer.left else ''}",
             )
         )
     if newcomer.has_swap:
