@@ -15,7 +15,7 @@ from tasks.certificates.look_script import look_argv
 from tasks.certificates.quorum import Health, Member, members_of, told
 from tasks.certificates.seen import Runtime, RuntimeKind
 from tasks.certificates.work import Node
-from tasks.kubeadm_nodes.cluster import Cluster
+from tasks.kubeadm_nodes.cluster import Cluster, tools_missing
 from tasks.kubeadm_nodes.membership import (
     RECOVER_QUORUM,
     members_seen,
@@ -175,7 +175,7 @@ def refuse_unless_fit(
         *reasons_of_nodes(replacement, cluster),
         *reasons_against(newcomer, version),
         *(reasons_of_etcd(replacement, members) if replacement.is_control_plane else ()),
-        *reasons_of_survivors(survivors),
+        *reasons_of_acting(cluster.acting),
     ]
     if reasons:
         remedies = dict.fromkeys(reason.remedy for reason in reasons)
@@ -225,11 +225,12 @@ def reasons_of_etcd(replacement: Replacement, members: Sequence[Member]) -> list
     return [Reason(f"{why}: {told(members)}", RECOVER_QUORUM)] if why else []
 
 
-def reasons_of_survivors(survivors: Sequence[Node]) -> list[Reason]:
-    """No kubectl where things are done."""
-    if any(one.seen.tools.get("kubectl") for one in survivors):
-        return []
-    return [Reason("there is no kubectl on the control-plane hosts", "Install it there")]
+def reasons_of_acting(acting: Node) -> list[Reason]:
+    """No kubectl, say, where things are done: on no host whose API server answers is all of it."""
+    return [
+        Reason(f"there is no {tool} on {acting.label}", "Install it there")
+        for tool in tools_missing(acting)
+    ]
 
 
 def refuse_to_join_beside_another_loss(replacement: Replacement) -> None:

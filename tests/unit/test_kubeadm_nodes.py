@@ -16,8 +16,15 @@ from tasks.certificates.api import OK, ApiAnswer
 from tasks.certificates.kubeadm import Kubeadm
 from tasks.certificates.quorum import Health, Member
 from tasks.certificates.seen import Runtime, RuntimeKind
-from tasks.kubeadm_nodes import joining
-from tasks.kubeadm_nodes.cluster import Cluster, NodeObject, Taint, parse_info, parse_node
+from tasks.kubeadm_nodes import cluster, joining
+from tasks.kubeadm_nodes.cluster import (
+    Cluster,
+    NodeObject,
+    Taint,
+    cluster_seen,
+    parse_info,
+    parse_node,
+)
 from tasks.kubeadm_nodes.joining import JOIN, LEAVE, invitation_of, is_joined, joining_of
 from tasks.kubeadm_nodes.lost import Lost
 from tasks.kubeadm_nodes.membership import why_no_join, why_not_removed
@@ -26,18 +33,20 @@ from tasks.kubeadm_nodes.newcomer import (
     MARK,
     Newcomer,
     reasons_against,
+    reasons_of_acting,
     reasons_of_etcd,
     reasons_of_nodes,
 )
 from tasks.kubeadm_nodes.order import Replacement, replacement_of
 from tasks.kubeadm_nodes.removal import missing_in, patch_of
-from tests.unit.certificates_seen import CRI, NoHost, node_of
+from tests.unit.certificates_seen import CRI, NoHost, node_of, seen_host
 
 UP, DOWN, UNKNOWN = Health.HEALTHY, Health.UNHEALTHY, Health.UNKNOWN
 GPU = Taint("gpu", "yes", "NoExecute")
 LOST = Lost("cp3", "uid-3", "3", {"team": "a"}, (GPU,), "root@cp1", "https://lb:6443", "ab" * 32)
 WANTED = Replacement((), "cp3", NoHost("root@h3"), "cp3", True, 60)  # noqa: FBT003 (a field)
 NODE = NodeObject("cp3", "uid-3", {"team": "a"}, (GPU,), False, True, ("10.0.0.3",))  # noqa: FBT003
+API = dict.fromkeys(("nodes", "info", "config"), ApiAnswer(OK, "{}"))
 CLUSTER = Cluster(node_of(), (NODE,), "https://lb:6443", "ab" * 32, "")
 READY = Newcomer(
     "root@h3",
@@ -227,6 +236,22 @@ def test_bad_input_is_named(changes, field):
         replacement_of(**{**given, **changes}, is_control_plane=True)
 
     assert field in wrong.value.field
+
+
+@pytest.mark.parametrize("missing", ["kubectl", "kubeadm", "openssl"])
+def test_things_are_done_where_their_tools_are(monkeypatch, missing):
+    whole = seen_host()
+    bare = replace(whole, tools={**whole.tools, missing: ""})
+    hosts = [node_of(bare, "root@cp1"), node_of(whole, "root@cp2"), node_of(whole, "root@cp3")]
+    monkeypatch.setattr(cluster, "ask_api", lambda *_: (API, ""))
+    monkeypatch.setattr(cluster, "parse_info", lambda _: ("https://lb:6443", "ab" * 32))
+
+    chosen = cluster_seen.fn(hosts, WANTED).acting
+    only = cluster_seen.fn(hosts[:1], WANTED).acting
+
+    assert chosen is hosts[1]
+    assert reasons_of_acting(chosen) == []
+    assert [one.why for one in reasons_of_acting(only)] == [f"there is no {missing} on root@cp1"]
 
 
 MINE, OTHER = "a1b2c3d4", "e5f6a7b8"
