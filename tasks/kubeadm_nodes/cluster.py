@@ -35,6 +35,7 @@ OWN_LABELS = (  # of the kubelet, of kubeadm, of the cloud: they are made anew b
     "topology.kubernetes.io/",
     "failure-domain.beta.kubernetes.io/",
 )
+ACTING_TOOLS = ("kubectl", "kubeadm", "openssl")
 OWN_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
 
 
@@ -107,7 +108,9 @@ class Cluster:
 
 @probe
 def cluster_seen(survivors: Sequence[Node], replacement: Replacement) -> Cluster:
-    """What the API says of the cluster, asked on the first survivor whose own API server answers.
+    """What the API says of the cluster, asked on a survivor whose own API server answers.
+
+    It is the first that has every tool that things are done with there, else the first.
 
     Raises:
         Refused: no API server answers, or what is needed to join is not there.
@@ -124,7 +127,8 @@ def cluster_seen(survivors: Sequence[Node], replacement: Replacement) -> Cluster
             f"no API server of the hosts that were named answers: {told}",
             "Bring the API back first; where etcd has lost its quorum, recover that",
         )
-    answers, _ = ask_api(ready[0].host, {"nodes": NODES, "info": INFO, "config": CONFIG_MAP})
+    first = min(ready, key=lambda one: bool(tools_missing(one)))
+    answers, _ = ask_api(first.host, {"nodes": NODES, "info": INFO, "config": CONFIG_MAP})
     for name, what, remedy in (
         ("nodes", "its nodes", "See what admin.conf may do there"),
         ("info", "cluster-info", "Make it: `kubeadm init phase bootstrap-token`"),
@@ -132,11 +136,16 @@ def cluster_seen(survivors: Sequence[Node], replacement: Replacement) -> Cluster
     ):
         if answers[name].status != OK:
             said = answers[name].text.strip()[:200] or "no answer"
-            raise Refused(ready[0].label, f"the API does not give {what}: {said}", remedy)
+            raise Refused(first.label, f"the API does not give {what}: {said}", remedy)
     server, ca_sha256 = parse_info(answers["info"])
     configuration = answers["config"].parsed().get("data", {}).get("ClusterConfiguration", "")
     nodes = tuple(map(parse_node, answers["nodes"].parsed().get("items") or ()))
-    return Cluster(ready[0], nodes, server, ca_sha256, configuration)
+    return Cluster(first, nodes, server, ca_sha256, configuration)
+
+
+def tools_missing(survivor: Node) -> list[str]:
+    """What it takes to remove a member and invite a node from this host, and is not there."""
+    return [tool for tool in ACTING_TOOLS if not survivor.seen.tools.get(tool)]
 
 
 def parse_info(answer: ApiAnswer) -> tuple[str, str]:

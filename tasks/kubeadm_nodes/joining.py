@@ -19,7 +19,12 @@ from tasks.certificates.quorum import Health
 from tasks.kubeadm_nodes.cluster import node_now
 from tasks.kubeadm_nodes.lost import Lost
 from tasks.kubeadm_nodes.membership import acting, members_seen
-from tasks.kubeadm_nodes.newcomer import MARK, Newcomer, refuse_to_join_beside_another_loss
+from tasks.kubeadm_nodes.newcomer import (
+    MARK,
+    OF_A_CLUSTER,
+    Newcomer,
+    refuse_to_join_beside_another_loss,
+)
 from tasks.kubeadm_nodes.order import Replacement
 from tasks.kubeadm_nodes.removal import KUBECTL
 
@@ -39,12 +44,25 @@ INVITE = (
     "|| exit 7; kubeadm init phase upload-certs --upload-certs "
     '--skip-certificate-key-print --config "$file" >/dev/null'
 )
-# The mark says that what is there of a cluster was left by a join of ours that failed.
+# The mark says that what is there of a cluster was left by this recovery's own join. Nothing else
+# is reset, and no mark is set beside it: the next attempt would take it for its own.
+OTHERS = r"""
+if [ -e "$1" ] && [ "$(cat "$1")" != "$2" ]; then
+  echo "a join of recovery $(cat "$1") was here; see that host, then remove $1" >&2; exit 8
+fi
+""".strip()
 JOIN = (
-    KEPT + 'cat >"$file"; if [ -e "$1" ]; then '
-    'kubeadm reset --force --cri-socket "$3" || exit 8; fi; echo "$2" >"$1"; '
+    OTHERS + "\n" + KEPT + 'cat >"$file"; if [ -e "$1" ]; then '
+    'kubeadm reset --force --cri-socket "$3" || exit 8; '
+    f'else for path in {OF_A_CLUSTER}; do [ ! -e "$path" ] || '
+    '{ echo "it has files of a cluster: $path" >&2; exit 8; }; done; fi; echo "$2" >"$1"; '
     'kubeadm join --config "$file" || exit 9; rm -f "$1"'
 )
+LEAVE = (
+    OTHERS + '\n[ "$4" = joined ] || [ -e "$1" ] || exit 0; '
+    'kubeadm reset --force --cri-socket "$3" && rm -f "$1"'
+)
+MARKED = ("sh", "-c", '[ ! -e "$1" ] || echo yes', "is-marked", MARK)
 FORGET = 'kubeadm token delete "$(printf %.6s "$1")" >/dev/null 2>&1; :'
 
 
@@ -66,6 +84,12 @@ def join_argv(newcomer: Newcomer) -> list[str]:
     return ["sh", "-c", JOIN, "join-node", *mark, socket]
 
 
+def leave_argv(newcomer: Newcomer, *, has_node: bool) -> list[str]:
+    """What resets the host where it has joined, or where this recovery's join was cut off."""
+    mark, socket = [MARK, current_fence().recovery_id], newcomer.runtime.endpoint
+    return ["sh", "-c", LEAVE, "leave-cluster", *mark, socket, "joined" if has_node else ""]
+
+
 def join_commands(replacement: Replacement, lost: Lost, newcomer: Newcomer) -> Iterable[str]:
     """What joins it; token and key come on standard input."""
     return [
@@ -75,10 +99,15 @@ def join_commands(replacement: Replacement, lost: Lost, newcomer: Newcomer) -> I
 
 
 def is_joined(replacement: Replacement, lost: Lost) -> Verdict:
-    """Whether the new node is there and, of a control plane, its member of etcd votes."""
+    """Whether the new node is there and, of a control plane, its member of etcd votes.
+
+    While the mark is on its host the join has not come to its end, whatever the cluster shows.
+    """
     now = node_now(acting(replacement, lost), replacement.new_name)
     if now is None or now.uid == lost.uid:
         return Verdict.NOT_DONE
+    if replacement.new_host.read(MARKED, as_root=True).stdout.strip():
+        return Verdict.HALF_DONE
     if not replacement.is_control_plane:
         return Verdict.DONE
     own = [one for one in members_seen(replacement) if one.name == replacement.new_name]
@@ -93,13 +122,13 @@ def leave(replacement: Replacement, lost: Lost, newcomer: Newcomer) -> None:
     The lost node does not come back by this. Nothing is done where it never joined.
 
     Raises:
-        CommandFailed: kubeadm or the API said no.
+        CommandFailed: kubeadm or the API said no, or another recovery's join was on that host.
     """
     now = node_now(acting(replacement, lost), replacement.new_name)
-    socket = ["--cri-socket", newcomer.runtime.endpoint]
-    reset = ["kubeadm", "reset", "--force", *socket]
-    replacement.new_host.change(reset, within_seconds=replacement.within_seconds, as_root=True)
-    if now is not None and now.uid != lost.uid:
+    has_node = now is not None and now.uid != lost.uid
+    argv = leave_argv(newcomer, has_node=has_node)
+    replacement.new_host.change(argv, within_seconds=replacement.within_seconds, as_root=True)
+    if has_node:
         argv = [*KUBECTL, "delete", "node", replacement.new_name, "--ignore-not-found"]
         acting(replacement, lost).change(argv, within_seconds=COMMAND_SECONDS, as_root=True)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from blocks.ssh.host import SshHost
 from recovery.errors import Refused
 from recovery.steps import probe
+from recovery.walk import current_fence
 from tasks.certificates.catalogue import EtcdKind
 from tasks.certificates.judging import Reason
 from tasks.certificates.kubeadm import CONFIG_VERSIONS, Kubeadm, minor_of
@@ -15,7 +16,7 @@ from tasks.certificates.look_script import look_argv
 from tasks.certificates.quorum import Health, Member, members_of, told
 from tasks.certificates.seen import Runtime, RuntimeKind
 from tasks.certificates.work import Node
-from tasks.kubeadm_nodes.cluster import Cluster
+from tasks.kubeadm_nodes.cluster import Cluster, tools_missing
 from tasks.kubeadm_nodes.membership import (
     RECOVER_QUORUM,
     members_seen,
@@ -28,11 +29,14 @@ WITHIN_SECONDS = 60.0
 OLDEST = min(since for since in CONFIG_VERSIONS if since >= (1, 22))
 TOOLS = ("kubeadm", "openssl", "systemctl")
 CLOCK_OFF_MAX_SECONDS = 60.0
-MARK = "/var/lib/recovery-pipelines.joining"  # while a join of ours is under way, or has failed
-LEFT = r"""
-[ -e "$1" ] && printf 'ours\tyes\n'
-for path in /etc/kubernetes/manifests/* /etc/kubernetes/*.conf /etc/kubernetes/pki/ca.crt \
-  /var/lib/etcd/member; do [ -e "$path" ] && printf 'left\t%s\n' "$path"; done
+MARK = "/var/lib/recovery-pipelines.joining"  # names the recovery whose join has not ended
+OF_A_CLUSTER = (
+    "/etc/kubernetes/manifests/* /etc/kubernetes/*.conf /etc/kubernetes/pki/ca.crt "
+    "/var/lib/etcd/member"
+)
+LEFT = rf"""
+[ "$(cat "$1" 2>/dev/null)" = "$2" ] && printf 'ours\tyes\n'
+for path in "$1" {OF_A_CLUSTER}; do [ -e "$path" ] && printf 'left\t%s\n' "$path"; done
 [ "$(wc -l </proc/swaps)" -gt 1 ] && printf 'swap\tyes\n'
 command -v kubelet >/dev/null && printf 'kubelet\tyes\n'
 :
@@ -48,7 +52,7 @@ class Newcomer:
         tools: where each tool is; empty where it is not.
         kubeadm: the one on it.
         runtime: what runs its containers.
-        left: files of a cluster that are there already, but for those of a join of ours.
+        left: files of a cluster that are there already, but for those of this recovery's own join.
         has_swap, has_kubelet: what it has.
         clock_off_seconds: how far its clock is from the worker's.
     """
@@ -68,6 +72,11 @@ class Newcomer:
         return self.host
 
 
+def left_argv() -> list[str]:
+    """What finds the files of a cluster on a host, and whether this recovery has left them."""
+    return ["sh", "-c", LEFT, "look-at-newcomer", MARK, current_fence().recovery_id]
+
+
 def look_at_newcomer(host: SshHost) -> Newcomer:
     """Look at a host that is to join.
 
@@ -79,7 +88,7 @@ def look_at_newcomer(host: SshHost) -> Newcomer:
         host.read(["true"], as_root=True)  # so that connecting does not count as its clock's
         asked_at = time.time()
         answer = host.read(look_argv("facts"), within_seconds=WITHIN_SECONDS, as_root=True)
-        left = host.read(["sh", "-c", LEFT, "look-at-newcomer", MARK], as_root=True)
+        left = host.read(left_argv(), as_root=True)
     facts, more = Lines(answer.whole()), Lines(left.whole())
     tools = facts.under("tool")
     return Newcomer(
@@ -108,11 +117,12 @@ def reasons_against(newcomer: Newcomer, version: str) -> list[Reason]:
         why = "no container runtime with crictl and a socket is found on it"
         reasons.append(Reason(why, install))
     if newcomer.left:
+        also = f"; {MARK} is of another recovery's join: remove it last"
         reasons.append(
             Reason(
                 f"it has files of a cluster: {', '.join(newcomer.left)}",
                 "Make sure that it is the host you mean, then `kubeadm reset` there; a data folder "
-                "of etcd is worth a look before",
+                f"of etcd is worth a look before{also if MARK in newcomer.left else ''}",
             )
         )
     if newcomer.has_swap:
@@ -166,7 +176,8 @@ def refuse_unless_fit(
         *reasons_of_nodes(replacement, cluster),
         *reasons_against(newcomer, version),
         *(reasons_of_etcd(replacement, members) if replacement.is_control_plane else ()),
-        *reasons_of_survivors(replacement, cluster.acting, survivors),
+        *reasons_of_acting(cluster.acting),
+        *reasons_of_survivors(replacement, survivors),
     ]
     if reasons:
         remedies = dict.fromkeys(reason.remedy for reason in reasons)
@@ -216,23 +227,26 @@ def reasons_of_etcd(replacement: Replacement, members: Sequence[Member]) -> list
     return [Reason(f"{why}: {told(members)}", RECOVER_QUORUM)] if why else []
 
 
-def reasons_of_survivors(
-    replacement: Replacement, acting: Node, survivors: Sequence[Node]
-) -> list[Reason]:
-    """No kubectl where things are done; an etcd that is not kubeadm's."""
-    reasons = []
-    if not acting.seen.tools.get("kubectl"):
-        reasons.append(Reason(f"there is no kubectl on {acting.label}", "Install it there"))
+def reasons_of_acting(acting: Node) -> list[Reason]:
+    """No kubectl, say, where things are done: on no host whose API server answers is all of it."""
+    return [
+        Reason(f"there is no {tool} on {acting.label}", "Install it there")
+        for tool in tools_missing(acting)
+    ]
+
+
+def reasons_of_survivors(replacement: Replacement, survivors: Sequence[Node]) -> list[Reason]:
+    """An etcd that is not kubeadm's."""
     foreign = [one.label for one in survivors if one.seen.etcd is not EtcdKind.STACKED]
-    if replacement.is_control_plane and foreign:
-        reasons.append(
-            Reason(
-                f"etcd is not kubeadm's on {', '.join(foreign)}",
-                "Replace its member by its own means, and the node through what keeps the cluster "
-                "(kubespray: its inventory)",
-            )
+    if not replacement.is_control_plane or not foreign:
+        return []
+    return [
+        Reason(
+            f"etcd is not kubeadm's on {', '.join(foreign)}",
+            "Replace its member by its own means, and the node through what keeps the cluster "
+            "(kubespray: its inventory)",
         )
-    return reasons
+    ]
 
 
 def refuse_to_join_beside_another_loss(replacement: Replacement) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from recovery.errors import Refused
 from recovery.journal.history import RecoveryState
+from tasks.kubeadm_nodes.newcomer import MARK
 from tests.integration.node_runs import (
     CONTROL_PLANE,
     LABELS,
@@ -82,11 +83,16 @@ def test_no_member_is_removed_while_another_one_is_missing(runs):
 
 
 def test_a_node_that_lives_and_a_host_that_is_in_use_are_refused(runs):
+    """Also where another recovery has joined that host and left its mark there."""
     living = runs.hosts[1]
     given = runs.hosts
     runs.hosts = (given[0], living)
+    living.run(f"echo e5f6a7b8 >{MARK}")
 
-    ended = runs.run(CONTROL_PLANE, "cp1")
+    try:
+        ended = runs.run(CONTROL_PLANE, "cp1")
+    finally:
+        living.run(f"rm {MARK}")
 
     assert isinstance(ended.error, Refused), ended.error
     assert "the node cp1 is Ready: it is not lost" in str(ended.error)

@@ -1,11 +1,13 @@
 """Whether a node may be replaced: quorum, hosts, names; and what is sent to whom."""
 
 import json
+import subprocess
 from dataclasses import replace
 
 import pytest
 import yaml
 
+from blocks.ssh.command import Answer
 from recovery.errors import BadInput, NotVerified, Refused, Unreachable, UnreadableOutput
 from recovery.secrecy.redaction import isolated_registry, redact
 from recovery.secrecy.secret import Secret
@@ -16,13 +18,24 @@ from tasks.certificates.kubeadm import Kubeadm
 from tasks.certificates.quorum import Health, Member
 from tasks.certificates.seen import ApiState, Runtime, RuntimeKind
 from tasks.kubeadm_nodes import cluster, joining, lost, membership, newcomer, removal
-from tasks.kubeadm_nodes.cluster import Cluster, NodeObject, Taint, node_now, parse_info, parse_node
-from tasks.kubeadm_nodes.joining import invitation_of, joining_of
+from tasks.kubeadm_nodes.cluster import (
+    Cluster,
+    NodeObject,
+    Taint,
+    cluster_seen,
+    node_now,
+    parse_info,
+    parse_node,
+)
+from tasks.kubeadm_nodes.joining import JOIN, LEAVE, invitation_of, is_joined, joining_of
 from tasks.kubeadm_nodes.lost import Lost
 from tasks.kubeadm_nodes.membership import why_no_join, why_not_removed
 from tasks.kubeadm_nodes.newcomer import (
+    LEFT,
+    MARK,
     Newcomer,
     reasons_against,
+    reasons_of_acting,
     reasons_of_etcd,
     reasons_of_nodes,
     reasons_of_survivors,
@@ -38,6 +51,7 @@ GPU = Taint("gpu", "yes", "NoExecute")
 LOST = Lost("cp3", "uid-3", "3", {"team": "a"}, (GPU,), "root@cp1", "https://lb:6443", "ab" * 32)
 WANTED = Replacement((), "cp3", NoHost("root@h3"), "cp3", True, 60)  # noqa: FBT003 (a field)
 NODE = NodeObject("cp3", "uid-3", {"team": "a"}, (GPU,), False, True, ("10.0.0.3",))  # noqa: FBT003
+API = dict.fromkeys(("nodes", "info", "config"), ApiAnswer(OK, "{}"))
 CLUSTER = Cluster(node_of(), (NODE,), "https://lb:6443", "ab" * 32, "")
 READY = Newcomer(
     "root@h3",
@@ -144,10 +158,10 @@ def test_a_node_that_is_not_to_be_replaced_like_this_is_told_why(node, more, sai
 def test_without_kubectl_or_with_an_etcd_of_others_nothing_is_begun():
     odd = node_of(seen_host(tools={}, etcd=EtcdKind.KUBESPRAY))
 
-    whys = [one.why for one in reasons_of_survivors(WANTED, odd, [odd])]
+    whys = [one.why for one in reasons_of_survivors(WANTED, [odd])]
 
-    assert whys == ["there is no kubectl on root@cp1", "etcd is not kubeadm's on root@cp1"]
-    assert reasons_of_survivors(WANTED, node_of(), [node_of()]) == []
+    assert whys == ["etcd is not kubeadm's on root@cp1"]
+    assert reasons_of_survivors(WANTED, [node_of()]) == []
 
 
 @pytest.mark.parametrize(
@@ -285,7 +299,8 @@ def test_a_control_plane_node_has_joined_when_its_member_votes(monkeypatch, now,
     monkeypatch.setattr(joining, "node_now", lambda *_: now)
     monkeypatch.setattr(joining, "members_seen", lambda _: own)
 
-    assert joining.is_joined(LIVING, LOST) is verdict
+    living = replace(LIVING, new_host=MarkedHost(mark=False))
+    assert joining.is_joined(living, LOST) is verdict
 
 
 @pytest.mark.parametrize("seen", [members(UP, DOWN), members(UP, UP, learner=2)])
@@ -342,3 +357,136 @@ def test_without_an_api_server_nothing_is_asked():
 
     with pytest.raises(Refused, match="no API server of the hosts that were named answers"):
         cluster.cluster_seen.fn([silent], LIVING)
+
+
+@pytest.mark.parametrize("missing", ["kubectl", "kubeadm", "openssl"])
+def test_things_are_done_where_their_tools_are(monkeypatch, missing):
+    whole = seen_host()
+    bare = replace(whole, tools={**whole.tools, missing: ""})
+    hosts = [node_of(bare, "root@cp1"), node_of(whole, "root@cp2"), node_of(whole, "root@cp3")]
+    monkeypatch.setattr(cluster, "ask_api", lambda *_: (API, ""))
+    monkeypatch.setattr(cluster, "parse_info", lambda _: ("https://lb:6443", "ab" * 32))
+
+    chosen = cluster_seen.fn(hosts, WANTED).acting
+    only = cluster_seen.fn(hosts[:1], WANTED).acting
+
+    assert chosen is hosts[1]
+    assert reasons_of_acting(chosen) == []
+    assert [one.why for one in reasons_of_acting(only)] == [f"there is no {missing} on root@cp1"]
+
+
+MINE, OTHER = "a1b2c3d4", "e5f6a7b8"
+
+
+@pytest.fixture
+def host(tmp_path):
+    """Runs a script on a host of a file system of its own, whose kubeadm notes what it is told."""
+    (tmp_path / "etc/kubernetes").mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    kubeadm = tmp_path / "bin/kubeadm"
+    kubeadm.write_text(f'#!/bin/sh\necho "$1" >>{tmp_path}/told\n')
+    kubeadm.chmod(0o755)
+    path = f"{tmp_path}/bin:/usr/bin:/bin"
+
+    def run(script, *words):
+        here = script.replace("/etc/", f"{tmp_path}/etc/").replace("/var/lib/etcd", "/nowhere")
+        here = here.replace("/run/", f"{tmp_path}/")
+        argv = ["sh", "-c", here, "test", str(tmp_path / "mark"), MINE, *words]
+        return subprocess.run(argv, capture_output=True, text=True, check=False, env={"PATH": path})
+
+    run.folder = tmp_path
+    run.told = lambda: (
+        (tmp_path / "told").read_text().split() if (tmp_path / "told").exists() else []
+    )
+    return run
+
+
+@pytest.mark.parametrize("script", [JOIN, LEAVE], ids=["join", "leave"])
+def test_a_node_that_another_recovery_has_joined_is_never_reset(host, script):
+    (host.folder / "mark").write_text(f"{OTHER}\n")
+    (host.folder / "etc/kubernetes/kubelet.conf").touch()
+
+    seen = host(LEFT)
+    ended = host(script, "unix:///cri", "joined")
+
+    assert "ours" not in seen.stdout
+    assert "kubelet.conf" in seen.stdout
+    assert ended.returncode == 8
+    assert f"a join of recovery {OTHER} was here" in ended.stderr
+    assert host.told() == []
+
+
+def test_what_the_own_join_has_left_is_reset_and_its_mark_goes_with_its_end(host):
+    (host.folder / "mark").write_text(f"{MINE}\n")
+    (host.folder / "etc/kubernetes/kubelet.conf").touch()
+
+    seen = host(LEFT)
+    joined = host(JOIN, "unix:///cri")
+
+    assert "ours" in seen.stdout
+    assert joined.returncode == 0, joined
+    assert host.told() == ["reset", "join"]
+    assert not (host.folder / "mark").exists()
+
+
+def test_a_host_that_has_become_a_node_since_it_was_looked_at_is_left_as_it_is(host):
+    """No mark is set on it either, by which the next attempt would take it for its own."""
+    (host.folder / "etc/kubernetes/kubelet.conf").touch()
+
+    joined = host(JOIN, "unix:///cri")
+    left = host(LEAVE, "unix:///cri", "")
+
+    assert joined.returncode == 8
+    assert "it has files of a cluster" in joined.stderr
+    assert left.returncode == 0
+    assert host.told() == []
+    assert not (host.folder / "mark").exists()
+
+
+@pytest.mark.parametrize(("marked", "has_node"), [(True, ""), (False, "joined")])
+def test_the_way_back_resets_the_host_and_leaves_no_mark(host, marked, has_node):
+    if marked:
+        (host.folder / "mark").write_text(f"{MINE}\n")
+
+    left = host(LEAVE, "unix:///cri", has_node)
+
+    assert left.returncode == 0, left
+    assert host.told() == ["reset"]
+    assert not (host.folder / "mark").exists()
+
+
+class MarkedHost(NoHost):
+    """A host that is asked for the mark, and for nothing else."""
+
+    def __init__(self, mark):
+        super().__init__("root@h3")
+        self.mark = mark
+
+    def read(self, argv, *, as_root):
+        assert MARK in argv
+        assert as_root
+        return Answer("sh", self.label, 0, "yes\n" if self.mark else "", "")
+
+
+@pytest.mark.parametrize("is_control_plane", [True, False])
+@pytest.mark.parametrize(("mark", "verdict"), [(True, Verdict.HALF_DONE), (False, Verdict.DONE)])
+def test_a_join_that_was_cut_off_is_half_done_whatever_the_cluster_shows(
+    monkeypatch, mark, verdict, is_control_plane
+):
+    new = replace(NODE, uid="uid-new", is_ready=True)
+    monkeypatch.setattr(joining, "node_now", lambda *_: new)
+    monkeypatch.setattr(joining, "members_seen", lambda _: members(UP, UP, UP))
+    wanted = replace(
+        WANTED,
+        survivors=(NoHost("root@cp1"),),
+        new_host=MarkedHost(mark),
+        is_control_plane=is_control_plane,
+    )
+
+    assert is_joined(wanted, LOST) is verdict
+
+
+def test_the_mark_of_another_recovery_is_told_with_what_to_do_about_it():
+    (reason,) = reasons_against(replace(READY, left=(MARK,)), "v1.36.2")
+
+    assert f"{MARK} is of another recovery's join: remove it" in reason.remedy
