@@ -10,6 +10,7 @@ from tasks.etcd.settings import Settings
 
 DIAL_SECONDS = 3
 ASK_SECONDS = 5
+HASH_SECONDS = 300  # it reads every key; a large database takes minutes
 POLL_SECONDS = 2  # a first connection to one that begins to listen may hang
 SLACK_SECONDS = 10
 NO_KEY = "recover/none"  # what is read to see whether reads are answered
@@ -97,7 +98,7 @@ def ask(host: SshHost, settings: Settings, *words: str, within_seconds: int = AS
         CommandFailed: it said no.
     """
     command = argv(settings, *words, within_seconds=within_seconds)
-    seconds = ASK_SECONDS + DIAL_SECONDS + 2 * SLACK_SECONDS
+    seconds = within_seconds + DIAL_SECONDS + 2 * SLACK_SECONDS
     answer = host.read(command, within_seconds=seconds, accept=EXIT_CODES, as_root=True)
     return require_answer(host, settings, words, answer)
 
@@ -139,7 +140,7 @@ def members(host: SshHost, settings: Settings) -> list[Listed]:
 def hash_at(host: SshHost, settings: Settings, revision: int) -> Hashed:
     """The hash of all keys up to a revision; equal where data is equal. Errors as of `ask`."""
     words = ("endpoint", "hashkv", f"--rev={revision}", "-w", "json")
-    return parse_hash(ask(host, settings, *words))
+    return parse_hash(ask(host, settings, *words, within_seconds=HASH_SECONDS))
 
 
 def is_healthy(host: SshHost, settings: Settings, within_seconds: int = ASK_SECONDS) -> bool:
@@ -150,7 +151,7 @@ def is_healthy(host: SshHost, settings: Settings, within_seconds: int = ASK_SECO
     """
     words = ("get", NO_KEY, "--keys-only")
     command = argv(settings, *words, within_seconds=within_seconds)
-    seconds = ASK_SECONDS + DIAL_SECONDS + 2 * SLACK_SECONDS
+    seconds = within_seconds + DIAL_SECONDS + 2 * SLACK_SECONDS
     answer = host.read(command, within_seconds=seconds, accept=EXIT_CODES, as_root=True)
     return answer.exit_code == 0
 

@@ -19,6 +19,7 @@ from tasks.etcd.wal import LogEnd, log_end
 from tasks.services import UnitState
 
 WITHIN_SECONDS = 30.0
+SHOWN_MAX = 200  # characters of an error
 # What lies on the disk, and what this host restores a snapshot with: etcdutl where it is there,
 # since etcdctl has lost that in 3.6.
 ON_DISK = """
@@ -69,6 +70,7 @@ class MemberSeen:
         hash: of all keys up to there.
         compacted: up to where old revisions are gone; hashes can be compared where that is equal.
         log: where its log on the disk ends; `None` where there is a leader, or it was not read.
+        failure: why it gave no answer, or its hash could not be taken; empty where neither is so.
     """
 
     host: str
@@ -87,6 +89,7 @@ class MemberSeen:
     hash: int = 0
     compacted: int = 0
     log: LogEnd | None = None
+    failure: str = ""
 
     def __str__(self) -> str:
         """As an operator would say it."""
@@ -99,7 +102,7 @@ class MemberSeen:
         return (
             f"{self.host} {self.state} at revision {self.status.revision}, "
             f"term {self.status.raft_term}, {led if self.status.leader else 'no leader'}"
-            f"{errors}{log}"
+            f"{errors}{log}" + (f", hash not taken: {self.failure}" if self.failure else "")
         )
 
     @property
@@ -209,9 +212,14 @@ def _hashed(host: SshHost, seen: MemberSeen, revision: int) -> MemberSeen:
         return seen
     try:
         found = etcdctl.hash_at(host, seen.settings, revision)
-    except (Unreachable, CommandFailed):  # compacted past it, or damaged: it is not compared
-        return seen
+    except (Unreachable, CommandFailed) as error:  # compacted past it, or too slow
+        return replace(seen, failure=_last_line(error))
     return replace(seen, revision=revision, hash=found.hash, compacted=found.compacted)
+
+
+def _last_line(error: Unreachable | CommandFailed) -> str:
+    said = error.seen if isinstance(error, Unreachable) else error.tail
+    return (said.strip().splitlines() or [""])[-1][-SHOWN_MAX:]
 
 
 def parse_on_disk(printed: str) -> MemberSeen:
