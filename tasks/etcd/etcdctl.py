@@ -14,6 +14,9 @@ HASH_SECONDS = 300  # it reads every key; a large database takes minutes
 POLL_SECONDS = 2  # a first connection to one that begins to listen may hang
 SLACK_SECONDS = 10
 NO_KEY = "recover/none"  # what is read to see whether reads are answered
+# Where etcdctl may lie: what sudo leaves of the path mostly lacks /usr/local/bin.
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bin"
+NOT_RUN = (126, 127)  # it is not there, or may not be run
 EXIT_CODES = (0, 1, 2, 3, 4, 5, 124, 128, 137)
 UNANSWERED = (
     "context deadline exceeded",
@@ -82,6 +85,7 @@ def argv(settings: Settings, *words: str, within_seconds: int = ASK_SECONDS) -> 
     """A command of etcdctl on a member's host, to that member, with an end of its own."""
     tls = {"cacert": settings.authority, "cert": settings.certificate, "key": settings.key}
     return [
+        *("env", f"PATH={PATH}"),
         *("timeout", "-k", "5", str(within_seconds + DIAL_SECONDS + SLACK_SECONDS), "etcdctl"),
         f"--endpoints={settings.client_url}",
         *(f"--{name}={path}" for name, path in tls.items() if path),
@@ -148,6 +152,7 @@ def is_healthy(host: SshHost, settings: Settings, within_seconds: int = ASK_SECO
 
     Raises:
         Unreachable: the host gave no answer.
+        CommandFailed: there is no etcdctl that can be run.
     """
     words = ("get", NO_KEY, "--keys-only")
     command = argv(settings, *words, within_seconds=within_seconds)

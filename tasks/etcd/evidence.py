@@ -22,11 +22,12 @@ WITHIN_SECONDS = 30.0
 SHOWN_MAX = 200  # characters of an error
 # What lies on the disk, and what this host restores a snapshot with: etcdutl where it is there,
 # since etcdctl has lost that in 3.6.
-ON_DISK = """
+ON_DISK = f"""
+PATH={etcdctl.PATH}
 db=$1/member/snap/db
 [ ! -e "$db" ] || echo "db=$(stat -c %s "$db")"
 near=$1; while [ ! -e "$near" ]; do near=$(dirname "$near"); done
-echo "free=$(df -P -B1 -- "$near" | awk "END { print \\$4 }")"
+echo "free=$(df -P -B1 -- "$near" | awk "END {{ print \\$4 }}")"
 if command -v etcdutl >/dev/null; then tool=etcdutl
 elif etcdctl snapshot restore --help 2>/dev/null | grep -q -e --initial-cluster; then tool=etcdctl
 else tool=; fi
@@ -94,15 +95,17 @@ class MemberSeen:
     def __str__(self) -> str:
         """As an operator would say it."""
         log = f", {self.uncommitted} entries not known to be committed" if self.uncommitted else ""
+        failure = f", etcdctl: {self.failure}" if self.failure else ""
         if self.status is None:
             at = f" with its log committed to {self.log.committed}" if self.log else ""
-            return f"{self.host} {self.state}{at}{log}" + (f" ({self.unit})" if self.unit else "")
+            unit = f" ({self.unit})" if self.unit else ""
+            return f"{self.host} {self.state}{at}{log}{unit}{failure}"
         led = "leads" if self.status.is_leader else f"leader {self.status.leader:x}"
         errors = f", {'; '.join(self.status.errors)}" if self.status.errors else ""
         return (
             f"{self.host} {self.state} at revision {self.status.revision}, "
             f"term {self.status.raft_term}, {led if self.status.leader else 'no leader'}"
-            f"{errors}{log}" + (f", hash not taken: {self.failure}" if self.failure else "")
+            f"{errors}{log}{f', hash not taken{failure}' if failure else ''}"
         )
 
     @property
@@ -179,9 +182,11 @@ def _seen(host: SshHost, unit: str) -> MemberSeen:
 def _answering(host: SshHost, seen: MemberSeen) -> MemberSeen:
     try:
         said = etcdctl.status(host, seen.settings)
-    except (Unreachable, CommandFailed):
+    except (Unreachable, CommandFailed) as error:
+        if isinstance(error, CommandFailed) and error.code in etcdctl.NOT_RUN:
+            raise
         host.read(["true"], within_seconds=WITHIN_SECONDS)  # raises where it is the host
-        return replace(seen, state=MemberState.SILENT)
+        return replace(seen, state=MemberState.SILENT, failure=_last_line(error))
     listed: list[Listed] = []
     with contextlib.suppress(Unreachable, CommandFailed):
         listed = etcdctl.members(host, seen.settings)

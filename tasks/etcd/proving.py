@@ -13,6 +13,7 @@ from recovery.errors import NotVerified, Refused, UnreadableOutput
 from recovery.steps import act, probe
 from recovery.verdict import Verdict
 from recovery.walk import current_fence
+from tasks.etcd import etcdctl
 from tasks.etcd.judging import Terms
 from tasks.etcd.parts import Part
 from tasks.etcd.snapshot import FILE, SUMS, run_or_refuse
@@ -24,6 +25,7 @@ BUMP = ("--bump-revision", "1000000000", "--mark-compacted")
 PROVE = f"""# restore the snapshot beside the data, and walk over it
 set -eu
 umask 077
+PATH={etcdctl.PATH}
 from=$1 aside=$2 data=$3 tool=$4 mark=$5
 shift 5
 if [ "$(cat "$data/{MARK}" 2>/dev/null)" = "$mark" ]; then

@@ -15,7 +15,7 @@ from recovery.errors import (
     Unreachable,
     UnreadableOutput,
 )
-from tasks.etcd import etcdctl, joining, placing, quorum_loss
+from tasks.etcd import etcdctl, evidence, joining, placing, quorum_loss
 from tasks.etcd.defragmenting import judge_space, refuse_unless_room_was_made
 from tasks.etcd.etcdctl import Listed, Status
 from tasks.etcd.evidence import MemberSeen, MemberState, parse_on_disk
@@ -281,7 +281,7 @@ def test_a_hash_that_could_not_be_taken_is_told_and_is_no_disagreement():
     loss = judge("etcd", five, Terms())
 
     assert loss.survivor == "h2"
-    assert "hash not taken: context deadline exceeded" in loss.saw
+    assert "hash not taken, etcdctl: context deadline exceeded" in loss.saw
 
 
 @pytest.mark.parametrize("ask", [etcdctl.hash_at, partial(etcdctl.ask, within_seconds=300)])
@@ -297,6 +297,39 @@ def test_the_host_waits_for_etcdctl_as_long_as_etcdctl_waits_for_etcd(ask):
 
     assert "--command-timeout=300s" in asked["argv"]
     assert asked["seconds"] > int(asked["argv"][asked["argv"].index("-k") + 2])
+
+
+class Running:
+    """A host on which etcdctl ends with this code and error."""
+
+    label = "h1"
+
+    def __init__(self, code, said):
+        self.code, self.said, self.target = code, said, self
+
+    def read(self, argv, accept=(0,), **_):
+        if "etcdctl" not in argv:
+            return Answer("true", self.label, 0, "", "")
+        if self.code not in accept:
+            raise CommandFailed(self.label, "etcdctl", self.code, self.said)
+        return Answer("etcdctl", self.label, self.code, "", self.said)
+
+
+def test_an_etcdctl_that_cannot_be_run_is_no_silence_of_etcd():
+    seen = MemberSeen("h1", SILENT, settings=settings(1))
+    said = "a warning\nError: tls: bad certificate\n"
+
+    silent = evidence._answering(Running(1, said), seen)
+
+    assert silent.state is SILENT
+    assert "Error: tls: bad certificate" in str(silent)
+    with pytest.raises(CommandFailed, match="No such file"):
+        evidence._answering(Running(127, "timeout: etcdctl: No such file"), seen)
+
+
+@pytest.mark.parametrize("told", [" ".join(etcdctl.argv(Settings(), "x")), evidence.ON_DISK])
+def test_etcdctl_is_found_where_sudo_would_not_look(told):
+    assert "PATH=/usr/local/sbin:/usr/local/bin:" in told
 
 
 def test_members_are_asked_again_whether_they_agree_while_one_gives_no_answer(monkeypatch):
