@@ -10,9 +10,13 @@ from tasks.etcd.settings import Settings
 
 DIAL_SECONDS = 3
 ASK_SECONDS = 5
+HASH_SECONDS = 300  # it reads every key; a large database takes minutes
 POLL_SECONDS = 2  # a first connection to one that begins to listen may hang
 SLACK_SECONDS = 10
 NO_KEY = "recover/none"  # what is read to see whether reads are answered
+# Where etcdctl may lie: what sudo leaves of the path mostly lacks /usr/local/bin.
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bin"
+NOT_RUN = (126, 127)  # it is not there, or may not be run
 EXIT_CODES = (0, 1, 2, 3, 4, 5, 124, 128, 137)
 UNANSWERED = (
     "context deadline exceeded",
@@ -82,6 +86,7 @@ def argv(settings: Settings, *words: str, within_seconds: int = ASK_SECONDS) -> 
     """A command of etcdctl on a member's host, to that member, with an end of its own."""
     tls = {"cacert": settings.authority, "cert": settings.certificate, "key": settings.key}
     return [
+        *("env", f"PATH={PATH}"),
         *("timeout", "-k", "5", str(within_seconds + DIAL_SECONDS + SLACK_SECONDS), "etcdctl"),
         f"--endpoints={settings.client_url}",
         *(f"--{name}={path}" for name, path in tls.items() if path),
@@ -98,7 +103,7 @@ def ask(host: SshHost, settings: Settings, *words: str, within_seconds: int = AS
         CommandFailed: it said no.
     """
     command = argv(settings, *words, within_seconds=within_seconds)
-    seconds = ASK_SECONDS + DIAL_SECONDS + 2 * SLACK_SECONDS
+    seconds = within_seconds + DIAL_SECONDS + 2 * SLACK_SECONDS
     answer = host.read(command, within_seconds=seconds, accept=EXIT_CODES, as_root=True)
     return require_answer(host, settings, words, answer)
 
@@ -140,7 +145,7 @@ def members(host: SshHost, settings: Settings) -> list[Listed]:
 def hash_at(host: SshHost, settings: Settings, revision: int) -> Hashed:
     """The hash of all keys up to a revision; equal where data is equal. Errors as of `ask`."""
     words = ("endpoint", "hashkv", f"--rev={revision}", "-w", "json")
-    return parse_hash(ask(host, settings, *words))
+    return parse_hash(ask(host, settings, *words, within_seconds=HASH_SECONDS))
 
 
 def is_healthy(host: SshHost, settings: Settings, within_seconds: int = ASK_SECONDS) -> bool:
@@ -148,10 +153,11 @@ def is_healthy(host: SshHost, settings: Settings, within_seconds: int = ASK_SECO
 
     Raises:
         Unreachable: the host gave no answer.
+        CommandFailed: there is no etcdctl that can be run.
     """
     words = ("get", NO_KEY, "--keys-only")
     command = argv(settings, *words, within_seconds=within_seconds)
-    seconds = ASK_SECONDS + DIAL_SECONDS + 2 * SLACK_SECONDS
+    seconds = within_seconds + DIAL_SECONDS + 2 * SLACK_SECONDS
     answer = host.read(command, within_seconds=seconds, accept=EXIT_CODES, as_root=True)
     return answer.exit_code == 0
 

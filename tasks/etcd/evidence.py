@@ -20,15 +20,17 @@ from tasks.services import UnitState
 
 WITHIN_SECONDS = 30.0
 STATIC_POD = "/etc/kubernetes/manifests/etcd.yaml"
+SHOWN_MAX = 200  # characters of an error
 # What lies on the disk, and what this host restores a snapshot with: etcdutl where it is there,
 # since etcdctl has lost that in 3.6.
-ON_DISK = """
+ON_DISK = f"""
+PATH={etcdctl.PATH}
 db=$1/member/snap/db
 [ ! -e "$db" ] || echo "db=$(stat -c %s "$db")"
-free() { # where this is, or is to be
+free() {{ # where this is, or is to be
   near=$1; while [ ! -e "$near" ]; do near=$(dirname "$near"); done
-  df -P -B1 -- "$near" | awk "END { print \\$4 }"
-}
+  df -P -B1 -- "$near" | awk "END {{ print \\$4 }}"
+}}
 echo "free=$(free "$1")"
 echo "copies_free=$(free "$2")"
 if command -v etcdutl >/dev/null; then tool=etcdutl
@@ -75,6 +77,7 @@ class MemberSeen:
         hash: of all keys up to there.
         compacted: up to where old revisions are gone; hashes can be compared where that is equal.
         log: where its log on the disk ends; `None` where there is a leader, or it was not read.
+        failure: why it gave no answer, or its hash could not be taken; empty where neither is so.
     """
 
     host: str
@@ -94,19 +97,22 @@ class MemberSeen:
     hash: int = 0
     compacted: int = 0
     log: LogEnd | None = None
+    failure: str = ""
 
     def __str__(self) -> str:
         """As an operator would say it."""
         log = f", {self.uncommitted} entries not known to be committed" if self.uncommitted else ""
+        failure = f", etcdctl: {self.failure}" if self.failure else ""
         if self.status is None:
             at = f" with its log committed to {self.log.committed}" if self.log else ""
-            return f"{self.host} {self.state}{at}{log}" + (f" ({self.unit})" if self.unit else "")
+            unit = f" ({self.unit})" if self.unit else ""
+            return f"{self.host} {self.state}{at}{log}{unit}{failure}"
         led = "leads" if self.status.is_leader else f"leader {self.status.leader:x}"
         errors = f", {'; '.join(self.status.errors)}" if self.status.errors else ""
         return (
             f"{self.host} {self.state} at revision {self.status.revision}, "
             f"term {self.status.raft_term}, {led if self.status.leader else 'no leader'}"
-            f"{errors}{log}"
+            f"{errors}{log}{f', hash not taken{failure}' if failure else ''}"
         )
 
     @property
@@ -202,9 +208,11 @@ def refuse_static_pod(host: SshHost) -> None:
 def _answering(host: SshHost, seen: MemberSeen) -> MemberSeen:
     try:
         said = etcdctl.status(host, seen.settings)
-    except (Unreachable, CommandFailed):
+    except (Unreachable, CommandFailed) as error:
+        if isinstance(error, CommandFailed) and error.code in etcdctl.NOT_RUN:
+            raise
         host.read(["true"], within_seconds=WITHIN_SECONDS)  # raises where it is the host
-        return replace(seen, state=MemberState.SILENT)
+        return replace(seen, state=MemberState.SILENT, failure=_last_line(error))
     listed: list[Listed] = []
     with contextlib.suppress(Unreachable, CommandFailed):
         listed = etcdctl.members(host, seen.settings)
@@ -235,9 +243,14 @@ def _hashed(host: SshHost, seen: MemberSeen, revision: int) -> MemberSeen:
         return seen
     try:
         found = etcdctl.hash_at(host, seen.settings, revision)
-    except (Unreachable, CommandFailed):  # compacted past it, or damaged: it is not compared
-        return seen
+    except (Unreachable, CommandFailed) as error:  # compacted past it, or too slow
+        return replace(seen, failure=_last_line(error))
     return replace(seen, revision=revision, hash=found.hash, compacted=found.compacted)
+
+
+def _last_line(error: Unreachable | CommandFailed) -> str:
+    said = error.seen if isinstance(error, Unreachable) else error.tail
+    return (said.strip().splitlines() or [""])[-1][-SHOWN_MAX:]
 
 
 def parse_on_disk(printed: str) -> MemberSeen:

@@ -244,30 +244,40 @@ def all_agree(parts: Sequence[Part], away: int = 0, within_seconds: float = JOIN
         within_seconds: how long that may take.
 
     Raises:
-        NotVerified: not in time; says who differs.
-        Unreachable: no answer.
+        NotVerified: not in time; says who differs, or who gave no answer.
 
     Runbook: docs/runbooks/etcd.md, step 13.
     """
     first = parts[0]
     ends = time.monotonic() + within_seconds
     while True:
-        known = etcdctl.members(first.host, first.settings)
-        learners = [one.name or one.peer_url for one in known if one.is_learner]
-        said = [etcdctl.status(part.host, part.settings) for part in parts]
-        revision = min(one.revision for one in said)
-        hashes = {
-            part.label: etcdctl.hash_at(part.host, part.settings, revision).hash for part in parts
-        }
-        ill = [part.label for part in parts if not etcdctl.is_healthy(part.host, part.settings)]
-        are_all = len(known) == len(parts) + away and not learners and not ill
-        if are_all and len({*hashes.values()}) == 1:
-            return Agreed(len(known), revision, hashes[first.label])
+        try:
+            found = _in_common(parts, away)
+        except (Unreachable, CommandFailed) as error:  # a database may be large, a member slow
+            found = str(error)
+        if isinstance(found, Agreed):
+            return found
         if time.monotonic() > ends:
             raise NotVerified(
                 first.cluster.label,
                 f"{len(parts)} healthy members with the same keys",
-                f"{len(known)} listed; learners {learners}; not healthy {ill}; hashes {hashes}",
+                found,
                 "See `journalctl -u` of the unit on those that differ, then resume",
             )
         time.sleep(PAUSE_SECONDS)
+
+
+def _in_common(parts: Sequence[Part], away: int) -> Agreed | str:
+    """What the members hold in common now, or what is still amiss."""
+    first = parts[0]
+    known = etcdctl.members(first.host, first.settings)
+    learners = [one.name or one.peer_url for one in known if one.is_learner]
+    revision = min(etcdctl.status(part.host, part.settings).revision for part in parts)
+    hashes = {
+        part.label: etcdctl.hash_at(part.host, part.settings, revision).hash for part in parts
+    }
+    ill = [part.label for part in parts if not etcdctl.is_healthy(part.host, part.settings)]
+    are_all = len(known) == len(parts) + away and not learners and not ill
+    if are_all and len({*hashes.values()}) == 1:
+        return Agreed(len(known), revision, hashes[first.label])
+    return f"{len(known)} listed; learners {learners}; not healthy {ill}; hashes {hashes}"

@@ -274,12 +274,13 @@ def _ahead(member: MemberSeen) -> tuple[int, int, bool]:
 
 
 def disagree(one: MemberSeen, other: MemberSeen) -> bool:
-    """Whether two members hold other keys; one whose hash could not be taken counts as such.
+    """Whether two members hold other keys.
 
-    Nothing is said of two that have let go of different old revisions.
+    Nothing is said of two that have let go of different old revisions, nor of one whose hash could
+    not be taken: its database may be large, or the revision gone there.
     """
     if not one.hash or not other.hash:
-        return one.host != other.host
+        return False
     return one.compacted == other.compacted and one.hash != other.hash
 
 
@@ -287,7 +288,7 @@ def refuse_conflict(target: str, able: Sequence[MemberSeen]) -> None:
     """Refuse to choose between members that hold different data.
 
     Raises:
-        Refused: their hashes differ at the revision that all have, or one has none there.
+        Refused: their hashes differ at the revision that all have.
     """
     corrupt = [m.host for m in able if m.status and "CORRUPT" in " ".join(m.status.errors)]
     serving = [member for member in able if member.status is not None]

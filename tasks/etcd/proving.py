@@ -13,6 +13,7 @@ from recovery.errors import NotVerified, Refused, UnreadableOutput
 from recovery.steps import act, probe
 from recovery.verdict import Verdict
 from recovery.walk import current_fence
+from tasks.etcd import etcdctl
 from tasks.etcd.judging import Terms
 from tasks.etcd.parts import Part
 from tasks.etcd.snapshot import FILE, SUMS, run_or_refuse
@@ -24,6 +25,7 @@ BUMP = ("--bump-revision", "1000000000", "--mark-compacted")
 PROVE = f"""# restore the snapshot beside the data, and walk over it
 set -eu
 umask 077
+PATH={etcdctl.PATH}
 from=$1 aside=$2 data=$3 tool=$4 mark=$5
 shift 5
 if [ "$(cat "$data/{MARK}" 2>/dev/null)" = "$mark" ]; then
@@ -108,8 +110,8 @@ def refuse_if_older(part: Part, terms: Terms, highest: int) -> None:
         highest: the highest revision that a member was seen at.
 
     Raises:
-        Refused: a given snapshot is older, and nobody accepted that by name.
-        NotVerified: the snapshot just taken is older.
+        Refused: a member was seen that holds more, and nobody accepted that by name.
+        NotVerified: the snapshot just taken is older than what it was taken of.
         UnreadableOutput: what etcdctl printed is not understood.
 
     Runbook: docs/runbooks/etcd.md, step 6.
@@ -119,22 +121,22 @@ def refuse_if_older(part: Part, terms: Terms, highest: int) -> None:
     if answer.exit_code:  # not restored yet: a plan
         return
     found = parse_proof(answer.whole())
-    if found >= highest:
-        return
-    if not terms.snapshot:
+    own = part.member.status.revision if part.member.status is not None else 0
+    if not terms.snapshot and found < own:
         raise NotVerified(
             part.label,
-            f"the snapshot to hold revision {highest}",
+            f"the snapshot to hold revision {own}",
             f"revision {found}",
             "Nothing was stopped. Start this recovery again",
         )
     name = f"revisions:{highest - found}"
-    if name not in terms.accept:
+    if found < highest and name not in terms.accept:
         raise Refused(
             part.label,
-            f"{terms.snapshot} is at revision {found}, and a member was seen at {highest}: what "
-            "was written between is lost",
-            f"Recover from that member, without snapshot_file; or accept it by name: {name}",
+            f"{terms.snapshot or 'its snapshot'} is at revision {found}, and a member was seen at "
+            f"{highest}: what was written between is lost",
+            "Recover from that member, without snapshot_file, survivor or lost; or accept it by "
+            f"name: {name}",
         )
 
 

@@ -36,6 +36,7 @@ cat {SUMS}
 TAKE_FROM_FILES = f"""# copy the data, run the copy apart, take a snapshot of it
 set -eu
 umask 077
+PATH={etcdctl.PATH}
 to=$1 data=$2 etcd=$3 name=$4
 run=$to/run
 rm -rf "$run" "$to"/snapshot.partial*

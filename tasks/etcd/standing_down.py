@@ -102,7 +102,7 @@ class Stood:
 
 def wanted_settings(part: Part) -> tuple[str, str]:
     """What a member is told of its cluster: that it exists, and who is in it."""
-    listed = f'ETCD_INITIAL_CLUSTER="{part.initial_cluster}"'
+    listed = f"ETCD_INITIAL_CLUSTER={part.initial_cluster}"  # `docker --env-file` keeps quotes
     return ("ETCD_INITIAL_CLUSTER_STATE=existing", listed)
 
 

@@ -2,18 +2,28 @@
 
 import struct
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
-from recovery.errors import BadInput, Refused, UnreadableOutput
-from tasks.etcd import etcdctl, placing, quorum_loss
+from blocks.ssh_command import Answer
+from recovery.errors import (
+    BadInput,
+    CommandFailed,
+    NotVerified,
+    Refused,
+    Unreachable,
+    UnreadableOutput,
+)
+from tasks.etcd import etcdctl, evidence, joining, placing, quorum_loss
 from tasks.etcd.defragmenting import judge_space, refuse_unless_room_was_made
 from tasks.etcd.etcdctl import Listed, Status
 from tasks.etcd.evidence import MemberSeen, MemberState, parse_on_disk
 from tasks.etcd.given import given_file, refuse_unless_hash_is_there
+from tasks.etcd.joining import Agreed
 from tasks.etcd.judging import Cure, Terms, judge
 from tasks.etcd.parts import Part
-from tasks.etcd.proving import parse_proof
+from tasks.etcd.proving import parse_proof, refuse_if_older
 from tasks.etcd.replacing import judge_replacement
 from tasks.etcd.settings import Settings, settings_of
 from tasks.etcd.target import EtcdCluster
@@ -301,6 +311,83 @@ def test_hashes_are_compared_where_the_same_old_revisions_are_gone():
     assert judge("etcd", five, Terms()).survivor == "h2"
 
 
+def test_a_hash_that_could_not_be_taken_is_told_and_is_no_disagreement():
+    five = [member(1), member(2, hash=0, revision=12, failure="context deadline exceeded")]
+    five += [member(n, NO_DATA) for n in (3, 4, 5)]
+
+    loss = judge("etcd", five, Terms())
+
+    assert loss.survivor == "h2"
+    assert "hash not taken, etcdctl: context deadline exceeded" in loss.saw
+
+
+@pytest.mark.parametrize("ask", [etcdctl.hash_at, partial(etcdctl.ask, within_seconds=300)])
+def test_the_host_waits_for_etcdctl_as_long_as_etcdctl_waits_for_etcd(ask):
+    asked = {}
+
+    class Waiting:
+        def read(self, argv, within_seconds, **_):
+            asked.update(argv=argv, seconds=within_seconds)
+            return Answer("", "", 0, '[{"HashKV":{}}]', "")
+
+    ask(Waiting(), settings(1), "10")
+
+    assert "--command-timeout=300s" in asked["argv"]
+    assert asked["seconds"] > int(asked["argv"][asked["argv"].index("-k") + 2])
+
+
+class Running:
+    """A host on which etcdctl ends with this code and error."""
+
+    label = "h1"
+
+    def __init__(self, code, said):
+        self.code, self.said, self.target = code, said, self
+
+    def read(self, argv, accept=(0,), **_):
+        if "etcdctl" not in argv:
+            return Answer("true", self.label, 0, "", "")
+        if self.code not in accept:
+            raise CommandFailed(self.label, "etcdctl", self.code, self.said)
+        return Answer("etcdctl", self.label, self.code, "", self.said)
+
+
+def test_an_etcdctl_that_cannot_be_run_is_no_silence_of_etcd():
+    seen = MemberSeen("h1", SILENT, settings=settings(1))
+    said = "a warning\nError: tls: bad certificate\n"
+
+    silent = evidence._answering(Running(1, said), seen)
+
+    assert silent.state is SILENT
+    assert "Error: tls: bad certificate" in str(silent)
+    with pytest.raises(CommandFailed, match="No such file"):
+        evidence._answering(Running(127, "timeout: etcdctl: No such file"), seen)
+
+
+@pytest.mark.parametrize("told", [" ".join(etcdctl.argv(Settings(), "x")), evidence.ON_DISK])
+def test_etcdctl_is_found_where_sudo_would_not_look(told):
+    assert "PATH=/usr/local/sbin:/usr/local/bin:" in told
+
+
+def test_members_are_asked_again_whether_they_agree_while_one_gives_no_answer(monkeypatch):
+    part = Part(CLUSTER, Printing(), member(1), "")
+    answers = [Unreachable("h1", "hashkv", "slow"), Agreed(1, 10, 7)]
+
+    def in_common(*_):
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(joining, "_in_common", in_common)
+    monkeypatch.setattr(joining, "PAUSE_SECONDS", 0)
+
+    assert joining.all_agree.fn([part]) == Agreed(1, 10, 7)
+    answers[:] = [CommandFailed("h1", "hashkv", 1, "mvcc: required revision has been compacted")]
+    with pytest.raises(NotVerified, match="has been compacted"):
+        joining.all_agree.fn([part], within_seconds=0)
+
+
 def test_hosts_that_are_away_and_fewer_than_a_majority_need_no_word():
     members = [member(1), member(2, NO_DATA), member(3, AWAY)]
 
@@ -344,6 +431,30 @@ def test_a_survivor_that_was_written_to_meanwhile_is_not_stopped(monkeypatch, be
     for same in (before, member(1, NO_DATA)):  # or moved aside, by a step that was cut off
         found["now"] = same
         quorum_loss.refuse_if_quorum_came_back(part)
+
+
+class Printing:
+    """A host that prints the proof of a snapshot."""
+
+    label = "h1"
+
+    def read(self, argv, **_):
+        return Answer("cat", self.label, 0, '{"revision":10}', "")
+
+
+def test_a_higher_member_that_is_given_up_is_accepted_by_the_revisions_it_costs(monkeypatch):
+    monkeypatch.setattr(EtcdCluster, "folder", "/copies")
+
+    def ask(terms, seen_at=10):
+        part = Part(CLUSTER, Printing(), member(1, revision=seen_at), "")
+        refuse_if_older.fn(part, terms, 13)
+
+    for terms in (Terms(lost=("h2",)), Terms(survivor="h1"), Terms(snapshot="/s")):
+        with pytest.raises(Refused, match="accept it by name: revisions:3"):
+            ask(terms)
+        ask(replace(terms, accept=("revisions:3",)))
+    with pytest.raises(NotVerified, match="revision 11"):
+        ask(Terms(accept=("revisions:3",)), seen_at=11)
 
 
 def test_the_survivor_is_asked_for_immediately_before_it_is_put_back():

@@ -1,11 +1,14 @@
-"""The way back of a member: its script on directories of the test, with a systemctl that tells."""
+"""A member stood down and its way back: their scripts on files of the test, without any etcd."""
 
 import os
 import subprocess
 
 import pytest
 
-from tasks.etcd.standing_down import GO_BACK, MOVE
+from tasks.etcd.evidence import MemberSeen, MemberState
+from tasks.etcd.parts import Part
+from tasks.etcd.standing_down import GO_BACK, MOVE, SET, wanted_settings
+from tasks.etcd.target import EtcdCluster
 
 TELL = '#!/bin/sh\necho "$@" >>"${0%/*}/told"\n'
 
@@ -64,3 +67,20 @@ def test_a_member_that_had_data_is_started_on_it_with_its_settings(place):
     assert (place / "member" / "db").read_text() == "of before"
     assert "=new" in (place / "etcd.env").read_text()
     assert "start --no-block -- etcd" in told
+
+
+def test_the_members_are_written_without_quotes_which_docker_would_keep(tmp_path):
+    file = tmp_path / "etcd.env"
+    file.write_text("# of kubespray\nETCD_INITIAL_CLUSTER=a=https://h1:2380\nETCD_NAME=a\n")
+    listed = "a=https://h1:2380,b=https://h2:2380"
+    part = Part(EtcdCluster("etcd", ()), None, MemberSeen("h2", MemberState.NO_DATA), listed)
+    argv = ["sh", "-c", SET, "set", str(file), str(tmp_path / "kept"), *wanted_settings(part)]
+
+    subprocess.run(argv, check=True)
+
+    assert file.read_text().splitlines() == [
+        "# of kubespray",
+        f"ETCD_INITIAL_CLUSTER={listed}",
+        "ETCD_NAME=a",
+        "ETCD_INITIAL_CLUSTER_STATE=existing",
+    ]
