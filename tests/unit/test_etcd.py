@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from blocks.ssh_command import Answer
+from blocks.ssh.command import Answer
 from recovery.errors import (
     BadInput,
     CommandFailed,
