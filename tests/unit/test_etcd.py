@@ -312,8 +312,8 @@ def test_hashes_are_compared_where_the_same_old_revisions_are_gone():
 
 
 def test_a_hash_that_could_not_be_taken_is_told_and_is_no_disagreement():
-    five = [member(1), member(2, hash=0, revision=12, failure="context deadline exceeded")]
-    five += [member(n, NO_DATA) for n in (3, 4, 5)]
+    five = [of_five(1), of_five(2, hash=0, revision=12, failure="context deadline exceeded")]
+    five += [of_five(n, NO_DATA) for n in (3, 4, 5)]
 
     loss = judge("etcd", five, Terms())
 
