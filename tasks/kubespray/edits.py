@@ -27,6 +27,11 @@ SECRET_VALUE = re.compile(
     rf"(?i)\b([a-z0-9_]*{MASKED_WORD}\w*(?<!_file)[\"']?\s*[=:]\s*)"
     r"(\"[^\"]*\"|'[^']*'|\S+)"
 )
+# A value that goes on in the lines below, as `key: |` and `key: !vault |`.
+SECRET_BLOCK = re.compile(
+    rf"(?i)\s*(?:- +)?[\"']?[a-z0-9_]*{MASKED_WORD}\w*(?<!_file)[\"']?\s*:"
+    r"\s*(?:!\S+\s+)?[|>][-+0-9]*\s*(?:#.*)?$"
+)
 MASK = "•••"
 
 
@@ -84,14 +89,28 @@ def change_of(text: str, path: str, edit: Edit) -> Change:
     """What an edit would change."""
     after = applied(text, path, edit)
     lines = difflib.unified_diff(
-        text.splitlines(), after.splitlines(), path, path, lineterm="", n=1
+        masked_lines(text), masked_lines(after), path, path, lineterm="", n=1
     )
-    return Change(edit, sha256(text), sha256(after), tuple(map(masked, lines)))
+    return Change(edit, sha256(text), sha256(after), tuple(lines))
 
 
 def sha256(text: str) -> str:
     """The hash of a file with this text."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def masked_lines(text: str) -> list[str]:
+    """The lines of an inventory without values that look like secrets, also those of many lines."""
+    lines: list[str] = []
+    block: int | None = None
+    for line in text.splitlines():
+        indent = len(line) - len(line.lstrip())
+        if block is not None and (indent > block or not line.strip()):
+            lines.append(" " * indent + MASK if line.strip() else line)
+            continue
+        block = indent if SECRET_BLOCK.match(line) else None
+        lines.append(line if block is not None else masked(line))
+    return lines
 
 
 def masked(line: str) -> str:

@@ -166,6 +166,24 @@ def test_a_password_in_a_line_that_changes_is_masked_in_the_diff():
     assert edits.masked("ansible_private_key_file=/k") == "ansible_private_key_file=/k"
 
 
+@pytest.mark.parametrize("start", ["|", ">-", "!vault |", "|2  # a key"])
+def test_a_secret_of_several_lines_is_in_no_diff(start):
+    text = (
+        f"all:\n  vars:\n    vault_key: {start}\n      hunter2\n\n      hunter3\n    ip: 10.0.0.1\n"
+    )
+
+    lines = edits.masked_lines(text)
+
+    assert "hunter" not in "\n".join(lines)
+    assert lines[2:] == [
+        f"    vault_key: {start}",
+        "      •••",
+        "",
+        "      •••",
+        "    ip: 10.0.0.1",
+    ]
+
+
 ALIASED = YAML.replace("    node2: {ansible_host: 10.0.0.2}", "    node2: &same {x: 1}").replace(
     "    node3:\n      ansible_host: 10.0.0.3", "    node3: *same"
 )
