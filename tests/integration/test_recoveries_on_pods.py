@@ -306,8 +306,8 @@ def test_telegraf_writes_points_again_once_it_may_list_what_it_measures(
     assert ended.error is None, ended.error
     assert ended.result.found[0].startswith("kubernetes_pod_container is stale")
     assert ended.result.rights[0] == "it may do what it needs"
-    assert any("pods is forbidden" in one for one in ended.result.recommended)
-    assert not any("cannot be read" in one for one in ended.result.recommended)
+    assert any("pods is forbidden" in one for one in ended.result.left_to_person)
+    assert not any("cannot be read" in one for one in ended.result.left_to_person)
     (counted,) = influxdb.execute(WRITTEN, database)
     assert counted["values"][0][1] > 1
     assert ended.result.migrated == ["'Vantiq Resources': 4 of 4 new queries return rows"]
