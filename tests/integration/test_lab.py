@@ -274,7 +274,7 @@ def test_a_worker_runs_flows_and_what_it_leaves_behind_when_killed_ends_with_the
         assert not worker.is_running
         assert is_alive(pid)
         worker.start()
-    wait_until(lambda: not is_alive(pid), "what it left behind to end", within_seconds=10)
+    wait_until(lambda: not is_alive(pid), "what it left behind to end", within_seconds=60)
 
 
 def test_a_prefect_server_keeps_its_runs_through_restart_and_kill(tmp_path):

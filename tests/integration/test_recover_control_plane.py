@@ -1,6 +1,7 @@
 """Recovering and replacing hosts through playbooks, on real hosts with a real etcd."""
 
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,9 @@ def lab(tmp_path_factory):
 @pytest.fixture
 def recover(tmp_path, monkeypatch):
     monkeypatch.setenv("RECOVER_WORK_DIR", str(tmp_path / "work"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    return Recoveries(tmp_path)
+    with tempfile.TemporaryDirectory(prefix="ksp-", ignore_cleanup_errors=True) as home:
+        monkeypatch.setenv("HOME", home)  # short: it holds sockets of ssh
+        yield Recoveries(tmp_path)
 
 
 @pytest.fixture

@@ -124,7 +124,9 @@ def test_telegraf_gets_what_it_needs_and_no_more_and_undo_takes_it_back(api, met
     assert asked(metrics, still_beyond) == []
     assert ended.result.rights[0] == "it may do what it needs"
     assert ended.result.rights[1].startswith("deployment/telegraf-prom was restarted")
-    assert any("a right is missing: [inputs.prometheus]" in one for one in ended.result.left_to_person)
+    assert any(
+        "a right is missing: [inputs.prometheus]" in one for one in ended.result.left_to_person
+    )
     assert not any("cannot be read" in one for one in ended.result.left_to_person)
     again = metrics.run()
     assert again.result.rights == [], again.error
