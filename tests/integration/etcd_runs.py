@@ -5,6 +5,7 @@ import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 from uuid import uuid4
 
 import flows.etcd  # noqa: F401 (declares the recoveries)
@@ -49,8 +50,6 @@ class EtcdRuns:
 
     def run(self, flow="recover-etcd-quorum", **given):
         """Options of every recovery are told from its parameters by their name."""
-        os.environ["RECOVER_JOURNAL"] = str(self.folder / "journal.sqlite")
-        os.environ["RECOVER_WORK_DIR"] = str(self.folder / "work")
         options = {name: given.pop(name) for name in list(given) if name in OPTION_NAMES}
         if not {"plan_only", "approve"} & set(options):
             options.setdefault("break_glass", "test")
@@ -60,7 +59,14 @@ class EtcdRuns:
         if "backup_key_file" in parameters:
             parameters["backup_key_file"] = str(self.key)
         stage = PlainStage((0.2, 0.5, 1.0))
-        return launch(declared, {**parameters, **given}, Options(**options), stage, str(uuid4()))
+        places = {
+            "RECOVER_JOURNAL": str(self.folder / "journal.sqlite"),
+            "RECOVER_WORK_DIR": str(self.folder / "work"),
+        }
+        with mock.patch.dict(os.environ, places):
+            return launch(
+                declared, {**parameters, **given}, Options(**options), stage, str(uuid4())
+            )
 
     def changes(self, recovery_id):
         """The changing commands that were sent, in order."""

@@ -157,6 +157,7 @@ def test_consent_to_a_plan_is_consent_to_putting_the_value_back(settings):
     assert settings.mark("web") == ""
 
 
+@pytest.mark.timeout(240)
 def test_a_pod_that_was_evicted_and_is_still_listed_has_nothing_to_read(settings):
     settings.deadline_seconds = 60
     settings.reader(replicas=1)
