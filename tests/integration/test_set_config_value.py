@@ -166,7 +166,7 @@ def test_a_pod_that_was_evicted_and_is_still_listed_has_nothing_to_read(settings
 
     ended = settings.run(value="200", within_seconds=60)
 
-    assert ended.error is None, ended.error
+    assert ended.error is None, str(ended.error)
     assert ended.result.holds == [
         f"deployment/web: {LIMIT} is '200' in env {LIMIT} of web, by 1 pods"
     ]

@@ -115,7 +115,7 @@ class LabNode:
                 body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": meta["name"]},
                         "target": {"kind": "Node", "name": NAME}}  # fmt: skip
                 self.client.post(f"{path}/binding", body)
-            elif self._is_new(pod) or self._is_to_end(pod):
+            elif spec["nodeName"] == NAME and (self._is_new(pod) or self._is_to_end(pod)):
                 self._start(pod, path)
 
     def _is_new(self, pod):
