@@ -57,7 +57,7 @@ def refuse_unless_fit(
     Runbook: docs/runbooks/grafana-sqlite-to-mysql.md, step 1.
     """
     refuse_unknown(accept)
-    fitness = look(copy.now(), target, skip_tables)
+    fitness = look_anew(copy.now(), target, skip_tables)
     refuse_unless_accepted(target.label, fitness.hazards, accept)
 
 
@@ -86,7 +86,7 @@ def refuse_unless_prepared(target: MysqlServer) -> None:
 def refuse_unless_still_fit(
     copy: KeptCopy, target: MysqlServer, skip_tables: Sequence[str], accept: Sequence[str]
 ) -> None:
-    """Look again, now at the copy that will be loaded: rows may have come since the first look.
+    """Look again at both sides, now with the copy that is loaded: rows may have come since.
 
     Raises:
         Refused, BadInput, CommandFailed, Unreachable: as of `refuse_unless_fit`.
@@ -95,7 +95,7 @@ def refuse_unless_still_fit(
     """
     now = copy.now()
     refuse_if_copy_changed(now)
-    refuse_unless_accepted(target.label, look(now, target, skip_tables).hazards, accept)
+    refuse_unless_accepted(target.label, look_anew(now, target, skip_tables).hazards, accept)
 
 
 @decision(none_is_fine=True)
@@ -120,20 +120,19 @@ def tables_to_move(copy: KeptCopy, target: MysqlServer, skip_tables: Sequence[st
 
 
 def look(copy: SourceCopy, target: MysqlServer, skip_tables: Sequence[str]) -> Fitness:
-    """Compare both sides cell by cell as they would be moved; once in a process for one copy."""
-    key = (copy.sha256, target.label, tuple(skip_tables))
-    known = _looks.get(key)
-    if known is None:
-        known = _looks[key] = _look_anew(copy, target, skip_tables)
-    return known
+    """What the last look of this process found; looks where it did not, as after a resume."""
+    known = _looks.get((copy.sha256, target.label, tuple(skip_tables)))
+    return look_anew(copy, target, skip_tables) if known is None else known
 
 
-def _look_anew(copy: SourceCopy, target: MysqlServer, skip_tables: Sequence[str]) -> Fitness:
+def look_anew(copy: SourceCopy, target: MysqlServer, skip_tables: Sequence[str]) -> Fitness:
+    """Compare both sides cell by cell as they would be moved."""
+    _comparisons.pop((copy.sha256, target.label), None)
     comparison = compared(copy, target, skip_tables)
     with target.connect() as session:
         hazards = [*find_hazards(copy.path, session, comparison), *_left_out(comparison)]
     left_out = {table.name for table in comparison.skipped if table.reason == ASKED_FOR}
-    return Fitness(
+    found = Fitness(
         comparison,
         tuple(
             hazard
@@ -141,6 +140,9 @@ def _look_anew(copy: SourceCopy, target: MysqlServer, skip_tables: Sequence[str]
             if hazard.kind == "left-out" or hazard.place.split(".", 1)[0] not in left_out
         ),
     )
+    _looks.clear()  # one recovery moves one copy: what was seen of others is of no use
+    _looks[copy.sha256, target.label, tuple(skip_tables)] = found
+    return found
 
 
 def compared(copy: SourceCopy, target: MysqlServer, skip_tables: Sequence[str]) -> SchemaComparison:
@@ -195,7 +197,7 @@ _comparisons: dict[tuple[str, str], SchemaComparison] = {}
 
 
 def _compared(copy: SourceCopy, target: MysqlServer) -> SchemaComparison:
-    """Read both schemas once in a process: neither changes while rows are moved."""
+    """Read both schemas once for each look: neither changes while rows are moved."""
     key = (copy.sha256, target.label)
     known = _comparisons.get(key)
     if known is None:

@@ -47,15 +47,17 @@ class Runs:
     scratch: Path
     numbers: itertools.count = field(default_factory=itertools.count)
 
-    def run(self, world, *, kill=None, meanwhile=None, **options):
+    def run(self, world, *, kill=None, stops=None, meanwhile=None, **options):
         """Run, or resume, the recovery of a world.
 
         Args:
             world: see above.
             kill: `(n, side)`: SIGKILL `before` or `after` the n-th event of the journal, or
                 `stop`: SIGSTOP before it.
-            meanwhile: with `stop`, what happens to the world while the worker stands still; the
-                worker then goes on. Without, it stays stopped.
+            stops: how often to SIGSTOP before each kind of event: a counter of `(kind, step,
+                is_change)`.
+            meanwhile: what happens to the world whenever the worker stands still; the worker then
+                goes on. Without, it stays stopped.
             options: those of every recovery.
         """
         n = next(self.numbers)
@@ -69,12 +71,13 @@ class Runs:
                 "environment": world.environment,
                 "retry_delays": getattr(world, "retry_delays", RETRY_DELAYS_SECONDS),
                 "kill": kill,
+                "stops": [[*point, times] for point, times in (stops or {}).items()],
                 "events": str(events),
                 "answer": str(answer),
             }
         )
         exit_code = 0
-        if isinstance(stopped, Stopped) and meanwhile is not None:
+        while isinstance(stopped, Stopped) and meanwhile is not None:
             meanwhile()
             stopped = self._order({"go_on": stopped.pid})
         if not isinstance(stopped, Stopped):

@@ -1,11 +1,12 @@
 """Recoveries run in children of one process that has imported everything: a kill costs no import.
 
 Started as `python -m tests.faults.fork_server`; each line on standard input is one order in JSON:
-`{"module", "flow", "parameters", "options", "environment", "retry_delays", "kill", "events",
-"answer"}`. `kill` is `[n, "before"|"after"]`: SIGKILL at the n-th event written to the journal, or
-`[n, "stop"]`: SIGSTOP before it, and the answer is the id of the process that stopped. `events` is
-a file that gets a line for each event written, `answer` one that gets how the run ended. The order
-`{"go_on": pid}` lets a stopped process go on and waits for its end.
+`{"module", "flow", "parameters", "options", "environment", "retry_delays", "kill", "stops",
+"events", "answer"}`. `kill` is `[n, "before"|"after"]`: SIGKILL at the n-th event written to the
+journal, or `[n, "stop"]`: SIGSTOP before it, and the answer is the id of the process that stopped.
+`stops` are further events to stop before: `[kind, step, is_change, times]` each. `events` is a file
+that gets a line for each event written, and for each of those stops, `answer` one that gets how the
+run ended. The order `{"go_on": pid}` lets a stopped process go on and waits for its end.
 """
 
 import importlib
@@ -14,7 +15,9 @@ import os
 import signal
 import sys
 import traceback
+from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 from uuid import uuid4
 
 from recovery.declare import RECOVERIES
@@ -24,12 +27,15 @@ from recovery.run import Options
 from recovery.secrecy.log_redaction import install_log_redaction
 from recovery.stage import PlainStage
 
+STOPPED = "stopped"  # instead of the kind of an event, which comes last in that line
+
 
 class KillingJournal(sqlite_store.SqliteJournal):
     """A journal whose process dies at one of its events."""
 
     kill_at = 0
     side = "before"
+    stops: ClassVar[Counter] = Counter()
     told_to = Path(os.devnull)
     written = 0
 
@@ -41,19 +47,29 @@ class KillingJournal(sqlite_store.SqliteJournal):
                 os.kill(os.getpid(), signal.SIGKILL)
             if cls.written == cls.kill_at and cls.side == "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
+            point = str(kind), step, bool(body.get("is_change"))
+            if cls.stops[point] > 0:
+                cls.stops[point] -= 1
+                cls.tell(STOPPED, *point[1:], point[0])
+                os.kill(os.getpid(), signal.SIGSTOP)
             event = super().append(recovery_id, kind, body, step=step, **rest)
-            with cls.told_to.open("a") as log:
-                told = [str(kind), step, bool(body.get("is_change")), str(body.get("command", ""))]
-                log.write(json.dumps(told) + "\n")
+            cls.tell(*point, str(body.get("command", "")))
             if cls.written == cls.kill_at and cls.side == "after":
                 os.kill(os.getpid(), signal.SIGKILL)
         return event
+
+    @classmethod
+    def tell(cls, *event):
+        """Add a line to the file of events."""
+        with cls.told_to.open("a") as log:
+            log.write(json.dumps(event) + "\n")
 
 
 def run(order):
     """Do one order in this process, a child."""
     os.environ.update(order["environment"])
     KillingJournal.kill_at, KillingJournal.side = order.get("kill") or (0, "before")
+    KillingJournal.stops = Counter({tuple(point): n for *point, n in order.get("stops") or ()})
     KillingJournal.told_to = Path(order["events"])
     opening.SqliteJournal = KillingJournal
     declared = RECOVERIES[order["flow"]]

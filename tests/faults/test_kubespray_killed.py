@@ -97,7 +97,7 @@ def is_look(kind, step):
     return kind == "command" and step.startswith("run_playbook")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(7200 if IS_WHOLE else 900)
 @pytest.mark.parametrize("shard", SHARDS)
 def test_a_worker_killed_at_any_event_runs_the_playbook_once(make_world, runs, shard):
     """Goal: no instant leaves a playbook without a reader, runs it twice, or loses a key.

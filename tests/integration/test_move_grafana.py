@@ -17,7 +17,6 @@ from recovery.evidence.status import status_of, verify_journal
 from recovery.journal.history import RecoveryState
 from recovery.journal.opening import open_journal
 from recovery.run import Options
-from tasks.grafana import preflight
 from tests.lab.cells import compare
 from tests.lab.grafana_api import TOKEN, stand_in_grafana
 from tests.lab.grafana_awkward import LOSSY
@@ -116,7 +115,6 @@ def test_a_second_move_changes_nothing(move):
 
 def test_a_plan_after_a_move_finds_nothing_that_would_be_lost(move):
     assert move.approved().state is RecoveryState.RECOVERED
-    preflight._looks.clear()  # as in a process of its own
 
     planned = move.plan()
 
@@ -382,18 +380,11 @@ def test_rows_that_came_after_the_dump_are_not_replaced(move, stopped):
 
 def test_a_target_that_lost_a_column_in_between_is_looked_at_again(move, stopped):
     move.server.execute("ALTER TABLE user_role DROP COLUMN created", database=move.database)
-    _forget_looks()
 
     ended = move.run(resume=stopped, break_glass="test")
 
     assert isinstance(ended.error, Refused)
     assert "no-target-column:user_role.created" in str(ended.error)
-
-
-def _forget_looks():
-    """What another process would not remember."""
-    preflight._looks.clear()
-    preflight._comparisons.clear()
 
 
 def commands(recovery_id):
