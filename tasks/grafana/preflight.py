@@ -1,6 +1,6 @@
 """What is looked at before anything is touched, and what is decided from it."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from blocks.mysql.server import MysqlServer
@@ -120,14 +120,14 @@ def tables_to_move(copy: KeptCopy, target: MysqlServer, skip_tables: Sequence[st
 
 
 def look(copy: SourceCopy, target: MysqlServer, skip_tables: Sequence[str]) -> Fitness:
-    """What the last look of this process found; looks where it did not, as after a resume."""
-    known = _looks.get((copy.sha256, target.label, tuple(skip_tables)))
+    """What the last look of this attempt found; looks where there was none, as after a resume."""
+    known = _looks.get(_about(copy, target, skip_tables))
     return look_anew(copy, target, skip_tables) if known is None else known
 
 
 def look_anew(copy: SourceCopy, target: MysqlServer, skip_tables: Sequence[str]) -> Fitness:
     """Compare both sides cell by cell as they would be moved."""
-    _comparisons.pop((copy.sha256, target.label), None)
+    _comparisons.pop(_about(copy, target), None)
     comparison = compared(copy, target, skip_tables)
     with target.connect() as session:
         hazards = [*find_hazards(copy.path, session, comparison), *_left_out(comparison)]
@@ -141,7 +141,7 @@ def look_anew(copy: SourceCopy, target: MysqlServer, skip_tables: Sequence[str])
         ),
     )
     _looks.clear()  # one recovery moves one copy: what was seen of others is of no use
-    _looks[copy.sha256, target.label, tuple(skip_tables)] = found
+    _looks[_about(copy, target, skip_tables)] = found
     return found
 
 
@@ -192,13 +192,19 @@ def pair_of(copy: SourceCopy, target: MysqlServer, table: str) -> TablePair:
     raise BadInput(table, "the table is not on both sides any more", "Look at both sides again")
 
 
-_looks: dict[tuple[str, str, tuple[str, ...]], Fitness] = {}
-_comparisons: dict[tuple[str, str], SchemaComparison] = {}
+_looks: dict[Hashable, Fitness] = {}
+_comparisons: dict[Hashable, SchemaComparison] = {}
+
+
+def _about(copy: SourceCopy, target: MysqlServer, skip_tables: Sequence[str] = ()) -> Hashable:
+    """What a look holds for: both sides, and the attempt that looked."""
+    attempt = current_fence()
+    return attempt.recovery_id, attempt.epoch, copy.sha256, target.label, tuple(skip_tables)
 
 
 def _compared(copy: SourceCopy, target: MysqlServer) -> SchemaComparison:
     """Read both schemas once for each look: neither changes while rows are moved."""
-    key = (copy.sha256, target.label)
+    key = _about(copy, target)
     known = _comparisons.get(key)
     if known is None:
         source = read_source_schema(copy.path)

@@ -67,7 +67,7 @@ class World:
         return {
             "RECOVER_JOURNAL": str(self.folder / "journal.sqlite"),
             "RECOVER_WORK_DIR": str(self.folder / "work"),
-            "RECOVER_LEASE_SECONDS": "60",  # it may stand still until the host is back
+            "RECOVER_LEASE_SECONDS": "30",  # it may stand still until the host is back
         }
 
     def resume(self, runs):
