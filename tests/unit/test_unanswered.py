@@ -8,6 +8,7 @@ import pytest
 from operate.alerts.calling_off import is_called_off
 from operate.alerts.prefect_runs import Standing
 from operate.approving import question_of
+from operate.orphans.attempts import AttemptReader
 from operate.orphans.command import exit_code_of
 from operate.orphans.watch import Watch
 from recovery.evidence.status import status_of
@@ -77,6 +78,17 @@ def test_one_that_may_still_be_answered_is_not_told(journal):
     ask(journal, hours=1)
 
     assert told_by()[0] == []
+
+
+def test_a_run_is_known_to_wait_until_its_question_has_its_answer(journal):
+    asked = ask(journal, hours=1)
+    (before,), _ = AttemptReader().read(journal)
+    given = {"key": asked.key, "hash": "ab12", "by": "Ada", "until": asked.until}
+    journal.append(RECOVERY, Kind.APPROVED, {**given, "flow_run_id": RUN_ID})
+    (after,), _ = AttemptReader().read(journal)
+
+    assert (before.asks, after.asks) == (True, False)
+    assert before.ended_at
 
 
 def test_one_for_which_no_run_waits_is_not_told(journal):
