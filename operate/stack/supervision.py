@@ -18,7 +18,7 @@ import yaml
 from operate.alerts.routes_file import default_file
 from operate.stack.child import Child, Health
 from operate.stack.claim import claimed, is_claimed, tell, up_already
-from operate.stack.descendants import end_descendants, reap, take_over_orphans
+from operate.stack.descendants import end_descendants, outliving, reap, take_over_orphans
 from operate.stack.place import ALERTS_PORT, LOOPBACK, PORT, Place
 from operate.stack.processes import Process, ours, processes
 from recovery.errors import BadInput, NotVerified
@@ -194,7 +194,9 @@ class Stack:
                 child.kill()
         if left := end_descendants(STOPS_WITHIN_SECONDS):
             self.note(f"ended {left} processes that were left behind", "yellow")
-        self.note("stopped: nothing of it runs any more", "")
+        for name in outliving():
+            self.note(f"left running: {name} outlives its worker; a resume adopts it", "yellow")
+        self.note("stopped: nothing else of it runs any more", "")
 
     def _tell_of_runs(self) -> None:
         """Say which runs are cut off: they go on when they are resumed."""

@@ -1,4 +1,12 @@
-"""What a stack that runs in the background says of its start."""
+"""What a stack says of its start, and what it ends when it is stopped."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 from operate.stack.detached import Said
 
@@ -15,3 +23,50 @@ def test_what_is_said_is_passed_on_a_whole_line_at_a_time_and_once(tmp_path):
     assert first == ["starting server: Prefect"]
     assert nothing_new == []
     assert said.more() == ["server is up", "registering deployments"]
+
+
+def test_an_end_leaves_a_command_that_outlives_its_worker_and_all_of_it(tmp_path):
+    """Goal: stopping a stack cuts no playbook in half.
+
+    Method: a process that takes over orphans, as a stack does, ends what is left of a command that
+    is detached, of one that it started with no environment to be known by, and of another one.
+    """
+    pids = {name: tmp_path / name for name in ("job", "of-job", "other")}
+    of_job = f"echo $$ >{pids['of-job']}; exec env -i sleep 600"
+    job = f"echo $$ >{pids['job']}; (setsid sh -c '{of_job}' &); exec sleep 600"
+
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", ENDS_WHAT_IS_LEFT, tmp_path / "mend-db", job, *pids.values()],
+            stdout=subprocess.PIPE,
+            timeout=60,
+            check=True,
+        )
+        lives = {name: Path(f"/proc/{pid_in(file)}").exists() for name, file in pids.items()}
+    finally:
+        for file in pids.values():
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(pid_in(file), signal.SIGKILL)
+
+    assert json.loads(ended.stdout) == {"ended": 1, "left": ["mend-db"]}
+    assert lives == {"job": True, "of-job": True, "other": False}
+
+
+def pid_in(file):
+    return int(file.read_text())
+
+
+ENDS_WHAT_IS_LEFT = """
+import json, subprocess, sys, time
+from pathlib import Path
+from blocks.local.detached_scripts import START
+from operate.stack.descendants import end_descendants, outliving, take_over_orphans
+folder, job, *pids = sys.argv[1:]
+take_over_orphans()
+subprocess.run(["sh", "-c", START, "start", folder, "600", job], check=True)
+other = f"(setsid sh -c 'echo $$ >{pids[-1]}; exec sleep 600' >/dev/null 2>&1 &)"
+subprocess.run(["sh", "-c", other], check=True)
+while not all(Path(file).exists() and Path(file).read_text().strip() for file in pids):
+    time.sleep(0.02)
+print(json.dumps({"ended": end_descendants(10.0), "left": outliving()}))
+"""
