@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from operate.stack.detached import Said
+from operate.stack.place import Place
 
 
 def test_what_is_said_is_passed_on_a_whole_line_at_a_time_and_once(tmp_path):
@@ -23,6 +24,15 @@ def test_what_is_said_is_passed_on_a_whole_line_at_a_time_and_once(tmp_path):
     assert first == ["starting server: Prefect"]
     assert nothing_new == []
     assert said.more() == ["server is up", "registering deployments"]
+
+
+def test_only_pages_of_its_own_ui_may_call_its_server(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", "*")
+
+    environment = Place(tmp_path, 4207, tmp_path / "prefect.yaml").environment()
+
+    allowed = environment["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
+    assert allowed == ["http://127.0.0.1:4207", "http://localhost:4207"]
 
 
 def test_an_end_leaves_a_command_that_outlives_its_worker_and_all_of_it(tmp_path):
