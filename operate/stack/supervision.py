@@ -46,6 +46,7 @@ class Stack:
         self.is_up = False
         self._stop = threading.Event()
         self._shown: dict[str, Health] = {}
+        self._alarms: dict[str, Child] = {}
 
     def run(self, when_up: Callable[[dict[str, Any]], None]) -> bool:
         """Start everything, keep it running until a signal, stop it; return whether all held.
@@ -154,6 +155,7 @@ class Stack:
         while not self._stop.wait(LOOKS_EVERY_SECONDS):
             for child in self.children:
                 child.look()
+                self._tell_people(child)
             if time.monotonic() >= asked_at + ASKS_EVERY_SECONDS:
                 asked_at = time.monotonic()
                 for child in self.children:
@@ -179,6 +181,17 @@ class Stack:
                 self.note(f"{name} is up", "green")
         self._shown = now
         tell(self.place.home, self.as_plain())
+
+    def _tell_people(self, child: Child) -> None:
+        """Tell whoever is not at this terminal of a part that dies again and again, once."""
+        name = child.process.name
+        if not child.dies_often:
+            self._alarms.pop(name, None)
+        elif name not in self._alarms and not child.process.is_vital:  # the channels lean on it
+            text = f"{name} of the stack in {self.place.home} {child.said}; its log: {child.log}"
+            once = Process("alarm", "tells people", ours("operate.stack.alarm", text))
+            self._alarms[name] = Child(once, self.place.environment(), self.place.logs)
+            self._alarms[name].start()
 
     def _end(self) -> None:
         self._tell_of_runs()

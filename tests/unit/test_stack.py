@@ -8,8 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from operate.stack import child as child_module
+from operate.stack.child import Child, Health
 from operate.stack.detached import Said
-from operate.stack.place import Place
+from operate.stack.place import Place, default_deployments
+from operate.stack.processes import Process
+from operate.stack.supervision import Stack
+from tests.lab.processes import wait_until
 
 
 def test_what_is_said_is_passed_on_a_whole_line_at_a_time_and_once(tmp_path):
@@ -33,6 +38,44 @@ def test_only_pages_of_its_own_ui_may_call_its_server(tmp_path, monkeypatch):
 
     allowed = environment["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
     assert allowed == ["http://127.0.0.1:4207", "http://localhost:4207"]
+
+
+def test_a_part_that_dies_again_and_again_is_started_again_and_told_of_once(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(Child, "start", lambda child: told.append(child.process))
+    part, server = (
+        Child(Process(name, "a part", ["false"], is_vital=name == "server"), {}, tmp_path)
+        for name in ("worker", "server")
+    )
+    stack = Stack(Place(tmp_path, 4207, default_deployments()), lambda text, style: None)
+
+    for _ in range(10):
+        for child in (part, server):
+            child._note_death(3)
+            stack._tell_people(child)
+
+    assert (part.health, server.health) == (Health.WAITS, Health.GIVEN_UP)
+    assert part.said == "ended with 3, 10 times within ten minutes; again in 30 s"
+    (alarm,) = told
+    assert alarm.command[-2] == "operate.stack.alarm"
+    assert "worker of the stack" in alarm.command[-1]
+
+
+def test_the_log_of_what_goes_on_running_is_put_aside(tmp_path, monkeypatch):
+    monkeypatch.setattr(child_module, "LOG_MAX_BYTES", 4)
+    go = tmp_path / "go"
+    text = f"echo before; while [ ! -e {go} ]; do sleep 0.1; done; echo after"
+    child = Child(Process("part", "a part", ["sh", "-c", text]), os.environ, tmp_path)
+    aside = tmp_path / "part.log.1"
+    child.start()
+    try:
+        wait_until(lambda: child.look() or aside.exists(), "a log put aside", within_seconds=60)
+        go.touch()
+        wait_until(child.has_ended, "its end", within_seconds=60)
+    finally:
+        child.kill()
+
+    assert (aside.read_text(), child.log.read_text()) == ("before\n", "after\n")
 
 
 def test_an_end_leaves_a_command_that_outlives_its_worker_and_all_of_it(tmp_path):
