@@ -1,11 +1,13 @@
 """What runs on the worker itself to start, look at and settle a command that outlives it.
 
 No service manager is needed: the command runs in a session of its own, and it and all it starts
-hold a lock on a file for as long as they live, which the kernel lets go when they are gone.
+hold a lock on a file for as long as they live, which the kernel lets go when they are gone. A mark
+in their environment tells whoever ends what a worker has left behind to pass them over.
 """
 
 from blocks.ssh.detached_scripts import KILL_AFTER_SECONDS, STATUS
 
+MARK = "RECOVER_DETACHED"
 RUN = f"""folder=$1
 exec 8>"$folder/alive"
 flock -w 10 8 || exit 75
@@ -52,7 +54,7 @@ mkdir -p "$folder"
 printf "%s\\n" "$3" >"$folder/command"
 cat >"$folder/run" <<\\EOF
 {RUN}EOF
-setsid sh "$folder/run" "$folder" "$2" </dev/null >/dev/null 2>&1 9>&- &
+{MARK}="${{folder##*/}}" setsid sh "$folder/run" "$folder" "$2" </dev/null >/dev/null 2>&1 9>&- &
 n=0
 while [ ! -e "$folder/began" ] && [ "$n" -lt 300 ]; do
   sleep 0.1

@@ -9,13 +9,16 @@ from recovery.journal.store import Journal
 from recovery.run import recovery_id_of
 
 
-def _take_back_question(journal: Journal, recovery_id: str, flow_run_id: str) -> None:
+def _note_called_off(journal: Journal, recovery_id: str, flow_run_id: str) -> None:
+    """Write down that nothing is wanted any more; what the run asked is taken back with that."""
     history = read_history(journal.events(recovery_id))
-    asked = history.consents.open_question(flow_run_id) if history is not None else None
-    if asked is not None:
-        body = {"key": asked.key, "hash": asked.plan_hash, "by": "the receiver of alerts"}
-        why = "its alert was resolved, and its run is cancelled"
-        journal.append(recovery_id, Kind.DISREGARDED, {**body, "why": why})
+    if history is None or history.called_off:
+        return
+    asked = history.consents.open_question(flow_run_id)
+    about = {"key": asked.key, "hash": asked.plan_hash} if asked is not None else {}
+    why = "its alert was resolved, and its run is cancelled"
+    body = {**about, "by": "the receiver of alerts", "why": why, "called_off": True}
+    journal.append(recovery_id, Kind.DISREGARDED, body)
 
 
 def is_called_off(kept: Kept, standing: Standing) -> bool:
@@ -37,7 +40,7 @@ def is_called_off(kept: Kept, standing: Standing) -> bool:
             return standing.type != "RUNNING"
         if not journal.withdraw(events[0].body.get("target", ""), recovery_id):
             return False
-        _take_back_question(journal, recovery_id, kept.flow_run_id)
+        _note_called_off(journal, recovery_id, kept.flow_run_id)
         return True
     finally:
         journal.close()

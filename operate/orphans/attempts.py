@@ -27,6 +27,8 @@ class KnownAttempt:
         run_state_id: the state in which Prefect showed its run when it began; empty where unknown.
         ended_as: as what; `lost` where a later one took over, empty while it has not ended.
         error: what it ended with, and `error_type` the class of that.
+        ended_at: when, in UTC as ISO 8601; empty while it has not ended.
+        asks: whether its run waits, or is about to wait, for the answer to a question.
     """
 
     recovery_id: str
@@ -36,6 +38,8 @@ class KnownAttempt:
     ended_as: str
     error: str
     error_type: str
+    ended_at: str = ""
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +161,14 @@ def _attempts_of(reading: Reading) -> Iterator[KnownAttempt]:
             ended_as=attempt.ended_as,
             error=attempt.error,
             error_type=ended.get(attempt.n, {}).get("error_type", ""),
+            ended_at=attempt.ended_at,
+            asks=_asks(history, attempt.flow_run_id),
         )
+
+
+def _asks(history: History, flow_run_id: str) -> bool:
+    asked = history.consents.open_question(flow_run_id)
+    return asked is not None and bool(asked.until)
 
 
 def _bodies(reading: Reading, kind: Kind) -> dict[int, dict[str, Any]]:

@@ -81,7 +81,7 @@ class Care:
             run=run,
             is_server_known=asked is not None or not api_url(),
             age=self._age_of(orphan),
-            heard_ago=_seconds_since(orphan.last_heard_at),
+            heard_ago=seconds_since(orphan.last_heard_at),
         )
         ruling = rule(case, self._pace)
         if ruling.what is not What.RESUME or asked is None or run is None:
@@ -105,7 +105,7 @@ class Care:
 
     def _age_of(self, orphan: Orphan) -> float:
         seen = self._sightings.seconds(orphan.key)
-        return max(seen, _seconds_since(orphan.found_at) if orphan.found_at else 0.0)
+        return max(seen, seconds_since(orphan.found_at) if orphan.found_at else 0.0)
 
 
 def _ordered(
@@ -144,7 +144,8 @@ def _row(orphan: Orphan, ruling: Ruling, new_run: str) -> dict[str, Any]:
     }
 
 
-def _seconds_since(at: str) -> float:
+def seconds_since(at: str) -> float:
+    """How long ago a moment of the journal was, by this machine's clock; 0 where there is none."""
     if not at:
         return 0.0
     return (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()

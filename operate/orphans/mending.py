@@ -31,7 +31,8 @@ class Shown:
         run: as the server shows it.
         attempt: its latest attempt.
         orphan: that attempt, where it is an orphan.
-        seconds: for how long the run has been seen in this very state.
+        seconds: for how long the run has been seen in this very state, and its attempt ended where
+            it has.
     """
 
     run: SeenRun
@@ -46,6 +47,11 @@ class Shown:
             return True  # only what runs is cancelled
         return bool(self.attempt.run_state_id) and self.run.state_id == self.attempt.run_state_id
 
+    @property
+    def is_about_to_wait(self) -> bool:
+        """Whether its process suspends the run next: whoever forces a state on it prevents that."""
+        return has_ended(self.attempt) and self.attempt.asks
+
 
 def due_state(shown: Shown, pace: Pace) -> State[None] | None:
     """Return the state that a run should be shown in instead; `None` where it is right, or may be.
@@ -57,7 +63,8 @@ def due_state(shown: Shown, pace: Pace) -> State[None] | None:
         pace: how long a process may take to tell the server of its end, or to begin.
     """
     run, attempt = shown.run, shown.attempt
-    is_late = shown.seconds >= (pace.settle if shown.is_certain else pace.begin)
+    is_soon = shown.is_certain and not shown.is_about_to_wait
+    is_late = shown.seconds >= (pace.settle if is_soon else pace.begin)
     if has_ended(attempt):
         is_wrong = run.state_type in GOES_ON and is_late
         is_wrong = is_wrong or run.state_type is StateType.CRASHED

@@ -13,13 +13,16 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
     FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectException, PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.types import DateTime
 
 from operate.orphans.attempts import Orphan
 from operate.server import api_url
@@ -27,7 +30,8 @@ from recovery.errors import BadInput, Unreachable
 
 ANSWERS_WITHIN_SECONDS = 5.0
 IDS_AT_ONCE = 100
-UNFINISHED_MAX = 200
+RUNS_AT_ONCE = 200  # the server gives no more
+UNFINISHED_MAX = 2000
 UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 FINAL = {StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED}
 NO_LONGER_THERE = "Deploy this release of the flow, then resume it by hand"
@@ -92,14 +96,26 @@ class Runs:
         return found
 
     def unfinished(self, flows: Iterable[str]) -> list[SeenRun]:
-        """Return runs of these flows that have not ended."""
+        """Return runs of these flows that were to have begun and have not ended, oldest first.
+
+        A schedule makes its runs far ahead: they would crowd out those on which somebody waits.
+        """
         states = FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED))
-        runs = self._client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=sorted(flows))),
-            flow_run_filter=FlowRunFilter(state=states),
-            limit=UNFINISHED_MAX,
-        )
-        return [_seen(run) for run in runs]
+        now = DateTime.now(UTC)  # of the class that the filter names
+        due = FlowRunFilterExpectedStartTime(before_=now)
+        found: dict[UUID, FlowRun] = {}
+        for start in range(0, UNFINISHED_MAX, RUNS_AT_ONCE):
+            runs = self._client.read_flow_runs(
+                flow_filter=FlowFilter(name=FlowFilterName(any_=sorted(flows))),
+                flow_run_filter=FlowRunFilter(state=states, expected_start_time=due),
+                sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+                limit=RUNS_AT_ONCE,
+                offset=start,
+            )
+            found |= {run.id: run for run in runs}
+            if len(runs) < RUNS_AT_ONCE:
+                break
+        return [_seen(run) for run in found.values()]
 
     def show(self, run_id: str, state: State[None]) -> None:
         """Show a run as it is, whatever the server holds it for."""

@@ -16,10 +16,11 @@ from operate.orphans.attempts import (
     AttemptReader,
     KnownAttempt,
     Orphan,
+    has_ended,
     is_first,
     newest_by_run,
 )
-from operate.orphans.care import Care
+from operate.orphans.care import Care, seconds_since
 from operate.orphans.mending import Shown, due_state
 from operate.orphans.pace import Pace
 from operate.orphans.ruling import What
@@ -33,6 +34,7 @@ from recovery.errors import Unreachable
 from recovery.journal.events import Kind
 from recovery.journal.opening import open_journal
 from recovery.journal.store import Journal, JournalUnavailable
+from recovery.notices.notice import Occasion
 from recovery.run import Recovery
 
 JOURNAL, SERVER = ("journal",), ("server",)
@@ -198,7 +200,7 @@ class Watch:
             if run is None:
                 self._settle(attempt)
                 continue
-            seconds = self._seconds_in(run)
+            seconds = self._seconds_wrong(run, attempt)
             state = due_state(Shown(run, attempt, orphan, seconds), self.pace)
             if state is not None:
                 asked.show(run_id, state)
@@ -223,8 +225,12 @@ class Watch:
         look.mended.append(row)
         if not attempt.ended_as:
             return  # an orphan, which is told of by itself
-        text = f"{prefix_of(attempt.recovery_id)}run {run.run_id} was {run.state_name}, is {name}"
-        self.teller.tell(("mended", run.run_id, run.state_id), text, row)
+        text = (
+            f"{prefix_of(attempt.recovery_id)}attempt {attempt.n} has ended, and its run "
+            f"{run.run_id} was shown as {run.state_name}: it is shown as {name} now"
+        )
+        facts = {**row, "occasion": Occasion.ALARM}  # nothing is lost
+        self.teller.tell(("mended", run.run_id, run.state_id), text, facts)
 
     def _call_off_overtaken(self, asked: Runs, attempts: list[KnownAttempt], look: Look) -> None:
         """Cancel runs that were made to resume an attempt after which there was another one.
@@ -265,6 +271,16 @@ class Watch:
             look.waiting.append(row)
             topic = ("waiting", run.run_id, run.state_id, waiting.kind)
             self.teller.tell(topic, f"run {run.run_id}: {waiting.why}", row)
+
+    def _seconds_wrong(self, run: SeenRun, attempt: KnownAttempt) -> float:
+        """For how long its process could have told the server of what the run is in now."""
+        seconds = self._seconds_in(run)
+        if not has_ended(attempt):
+            return seconds
+        since = self._sightings.seconds(("ended", attempt.recovery_id, attempt.n))
+        if self.is_single:
+            since = seconds_since(attempt.ended_at)
+        return min(seconds, since)
 
     def _seconds_in(self, run: SeenRun) -> float:
         """For how long a run has been seen in the state it is in, since it was due."""

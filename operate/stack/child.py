@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,10 +63,13 @@ class Child:
         """How often it died lately."""
         return len(self._deaths)
 
+    @property
+    def dies_often(self) -> bool:
+        """Whether starting it again does not seem to help."""
+        return len(self._deaths) > RESTARTS_MAX
+
     def start(self) -> None:
         """Start it; its output goes to the end of its log."""
-        if self.log.exists() and self.log.stat().st_size > LOG_MAX_BYTES:
-            self.log.replace(self.log.with_suffix(".log.1"))
         self._started_at = datetime.now(UTC)
         with self.log.open("ab") as log:
             self._running = subprocess.Popen(  # noqa: S603 (its arguments are our own)
@@ -83,6 +87,7 @@ class Child:
         if self._running is not None:
             code = self._running.poll()
             if code is None:
+                self._turn_log()
                 return
             self._running = None
             self._note_death(code)
@@ -132,15 +137,23 @@ class Child:
             return ""
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
+    def _turn_log(self) -> None:
+        """Put aside what its log holds once that is much; what it writes meanwhile may be lost."""
+        with contextlib.suppress(OSError):  # it has written nothing yet, or there is no room
+            if self.log.stat().st_size > LOG_MAX_BYTES:
+                shutil.copyfile(self.log, self.log.with_suffix(".log.1"))
+                os.truncate(self.log, 0)  # it goes on at the end, wherever that is
+
     def _note_death(self, code: int) -> None:
         now = time.monotonic()
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         self._deaths.append(now)
         while self._deaths[0] < now - COUNTED_FOR_SECONDS:
             self._deaths.popleft()
-        if len(self._deaths) > RESTARTS_MAX:
-            self.health = Health.GIVEN_UP
-            self.said = f"{how}, {len(self._deaths)} times within ten minutes"
+        if self.dies_often:
+            how += f", {len(self._deaths)} times within ten minutes"
+        if self.dies_often and self.process.is_vital:
+            self.health, self.said = Health.GIVEN_UP, how
             return
         delay = min(DELAY_SECONDS * 2 ** (len(self._deaths) - 1), DELAY_MAX_SECONDS)
         self.health = Health.WAITS

@@ -1,12 +1,17 @@
-"""What processes of ours have left behind: taken over, found, and ended."""
+"""What processes of ours have left behind: taken over, found, and ended.
+
+What is to outlive its worker is left alone: a command that was cut in half could not be redone.
+"""
 
 import contextlib
 import ctypes
 import os
 import signal
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+
+from blocks.local.detached_scripts import MARK
 
 PR_SET_CHILD_SUBREAPER = 36
 POLL_SECONDS = 0.05
@@ -18,18 +23,18 @@ def take_over_orphans() -> None:
 
 
 def descendants() -> list[int]:
-    """Return the process ids of all that descends from this process and still runs."""
-    children: dict[int, list[int]] = {}
-    for pid, parent, state in _processes():
-        if state != "Z":
-            children.setdefault(parent, []).append(pid)
-    found: list[int] = []
-    waiting = [os.getpid()]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
-    return found
+    """Return the process ids of all that descends from this process and is to end with it."""
+    children = _children()
+    environments = {pid: _environment(pid) for pid in _below(children, set())}
+    outliving = {pid for pid, environment in environments.items() if _name_in(environment)}
+    if outliving:  # ssh writes its title over its environment: this may be a connection of theirs
+        outliving |= {pid for pid, environment in environments.items() if not any(environment)}
+    return _below(children, outliving)
+
+
+def outliving() -> list[str]:
+    """Return the names of the commands below this process that outlive their worker."""
+    return sorted({_name_in(_environment(pid)) for pid in _below(_children(), set())} - {""})
 
 
 def end_descendants(within_seconds: float) -> int:
@@ -62,6 +67,38 @@ def reap(but: Collection[int] = ()) -> None:
 
 def _ended_children() -> list[int]:
     return [pid for pid, parent, state in _processes() if state == "Z" and parent == os.getpid()]
+
+
+def _children() -> dict[int, list[int]]:
+    children: dict[int, list[int]] = {}
+    for pid, parent, state in _processes():
+        if state != "Z":
+            children.setdefault(parent, []).append(pid)
+    return children
+
+
+def _below(children: Mapping[int, list[int]], but: Collection[int]) -> list[int]:
+    """All that descends from this process, but for these and what descends from them."""
+    found: list[int] = []
+    waiting = [os.getpid()]
+    while waiting:
+        below = [pid for pid in children.get(waiting.pop(), []) if pid not in but]
+        found += below
+        waiting += below
+    return found
+
+
+def _environment(pid: int) -> list[str]:
+    """What it was started with; one text where that cannot be read, which names nothing."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
+    except OSError:
+        return ["unreadable"]
+
+
+def _name_in(environment: list[str]) -> str:
+    named = (text.removeprefix(f"{MARK}=") for text in environment if text.startswith(f"{MARK}="))
+    return next(named, "")
 
 
 def _processes() -> Iterator[tuple[int, int, str]]:

@@ -97,6 +97,8 @@ class Place:
                 f"sqlite+aiosqlite:///{self.home / 'prefect' / 'prefect.db'}"
             ),
             "PREFECT_UI_STATIC_DIRECTORY": str(self.home / "ui"),
+            # Prefect lets pages of every site call the API, which runs code on the workers.
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{self.ui_url},http://localhost:{self.port}",
         }
 
     def prepare(self) -> None:

@@ -27,6 +27,8 @@ class Process:
         where: its address, where it has one.
         answers: whether it does its work since it was started, asked again and again; without it,
             running is enough.
+        is_vital: nothing goes on without it: where it dies again and again it is given up, and the
+            stack with it. All else is started again for as long as the stack runs.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Process:
     command: list[str]
     where: str = ""
     answers: Callable[[datetime], bool] = lambda _since: True
+    is_vital: bool = False
 
 
 def processes(place: Place) -> list[Process]:
@@ -73,6 +76,7 @@ def _server(place: Place) -> Process:
         [*PREFECT, *started],
         where=place.ui_url,
         answers=lambda _since: _asked("GET", f"{place.api_url}/health") is True,
+        is_vital=True,
     )
 
 

@@ -18,7 +18,7 @@ import yaml
 from operate.alerts.routes_file import default_file
 from operate.stack.child import Child, Health
 from operate.stack.claim import claimed, is_claimed, tell, up_already
-from operate.stack.descendants import end_descendants, reap, take_over_orphans
+from operate.stack.descendants import end_descendants, outliving, reap, take_over_orphans
 from operate.stack.place import ALERTS_PORT, LOOPBACK, PORT, Place
 from operate.stack.processes import Process, ours, processes
 from recovery.errors import BadInput, NotVerified
@@ -46,6 +46,7 @@ class Stack:
         self.is_up = False
         self._stop = threading.Event()
         self._shown: dict[str, Health] = {}
+        self._alarms: dict[str, Child] = {}
 
     def run(self, when_up: Callable[[dict[str, Any]], None]) -> bool:
         """Start everything, keep it running until a signal, stop it; return whether all held.
@@ -154,6 +155,7 @@ class Stack:
         while not self._stop.wait(LOOKS_EVERY_SECONDS):
             for child in self.children:
                 child.look()
+                self._tell_people(child)
             if time.monotonic() >= asked_at + ASKS_EVERY_SECONDS:
                 asked_at = time.monotonic()
                 for child in self.children:
@@ -180,6 +182,17 @@ class Stack:
         self._shown = now
         tell(self.place.home, self.as_plain())
 
+    def _tell_people(self, child: Child) -> None:
+        """Tell whoever is not at this terminal of a part that dies again and again, once."""
+        name = child.process.name
+        if not child.dies_often:
+            self._alarms.pop(name, None)
+        elif name not in self._alarms and not child.process.is_vital:  # the channels lean on it
+            text = f"{name} of the stack in {self.place.home} {child.said}; its log: {child.log}"
+            once = Process("alarm", "tells people", ours("operate.stack.alarm", text))
+            self._alarms[name] = Child(once, self.place.environment(), self.place.logs)
+            self._alarms[name].start()
+
     def _end(self) -> None:
         self._tell_of_runs()
         for child in reversed(self.children):
@@ -194,7 +207,9 @@ class Stack:
                 child.kill()
         if left := end_descendants(STOPS_WITHIN_SECONDS):
             self.note(f"ended {left} processes that were left behind", "yellow")
-        self.note("stopped: nothing of it runs any more", "")
+        for name in outliving():
+            self.note(f"left running: {name} outlives its worker; a resume adopts it", "yellow")
+        self.note("stopped: nothing else of it runs any more", "")
 
     def _tell_of_runs(self) -> None:
         """Say which runs are cut off: they go on when they are resumed."""

@@ -261,6 +261,11 @@ def next_for(reading: Reading) -> str:
             f"{history.abandoned_by} has abandoned it: go back with "
             f"`recover undo {recovery_id} --by NAME`, or start a new one"
         )
+    if history.called_off:
+        return (
+            f"nothing: it was called off before it changed anything ({history.called_off}); "
+            f"*Retry* of its run, or `recover resume {recovery_id}`, asks anew"
+        )
     if reading.holder is not None and not reading.is_leased:
         return (
             f"wait for recovery {reading.holder.recovery_id}, which holds {history.target}; "

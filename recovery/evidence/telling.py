@@ -202,7 +202,9 @@ class _Telling:
         self._said(line, Shown(line.kind.capitalize()), f"plan {line.text('hash')}", how, until)
 
     def disregarded(self, line: Line) -> None:
-        if line.text("why") != LOOKED:  # that is how `recover approve` wakes the run, and no answer
+        if line.body.get("called_off"):
+            self._said(line, Shown.DISREGARDED, "the order", "")
+        elif line.text("why") != LOOKED:  # so `recover approve` wakes the run, which is no answer
             self.approved(line)
 
     def taken_over(self, line: Line) -> None:

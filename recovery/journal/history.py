@@ -117,6 +117,7 @@ class History:
     requested_by: str = ""
     last_act_seq: int = 0
     abandoned_by: str = ""
+    called_off: str = ""
     last_seq: int = 0
     is_undone: bool = False
     goes_back: bool = False
@@ -183,6 +184,7 @@ def _ignore(history: History, event: Event, body: dict[str, Any]) -> None:
 
 def _attempt_started(history: History, event: Event, body: dict[str, Any]) -> None:
     _close_attempt(history, event, LOST)
+    history.called_off = ""
     for step in history.steps.values():
         if step.state is StepState.INTENDED:
             step.state = StepState.IN_DOUBT
@@ -367,6 +369,8 @@ def _planned(history: History, _event: Event, body: dict[str, Any]) -> None:
 
 def _said(history: History, event: Event, body: dict[str, Any]) -> None:
     history.consents.hear(event, body)
+    if body.get("called_off"):
+        history.called_off = body.get("why", "")
 
 
 _FOLD: dict[str, Callable[[History, Event, dict[str, Any]], None]] = {

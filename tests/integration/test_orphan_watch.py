@@ -8,11 +8,16 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Pending, Scheduled
 
+from operate.orphans import runs
 from operate.orphans.pace import Pace
 from operate.orphans.watch import Look, Watch
 from recovery.declare import RECOVERIES
@@ -110,6 +115,27 @@ def is_told_to_end(pid):
         if line.startswith(("Sig", "Shd")) and line.partition(":")[0].endswith("Pnd")
     ]
     return any(mask & 1 << signal.SIGTERM - 1 for mask in waiting)
+
+
+@flow
+def drill():
+    """A flow that a schedule would run."""
+
+
+def test_runs_that_a_schedule_made_ahead_hide_none_that_never_began(server, monkeypatch):
+    monkeypatch.setattr(runs, "RUNS_AT_ONCE", 2)
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+
+    with (
+        temporary_settings({PREFECT_API_URL: server.api_url}),
+        get_client(sync_client=True) as client,
+    ):
+        begun = [client.create_flow_run(drill, state=Pending()) for _ in range(3)]
+        for _ in range(3):
+            client.create_flow_run(drill, state=Scheduled(scheduled_time=tomorrow))
+        seen = runs.Runs(client).unfinished([drill.name])
+
+    assert [run.run_id for run in seen] == [str(run.id) for run in begun]
 
 
 def kill_worker_in(stage, flow, world, place, pool):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
@@ -87,6 +88,16 @@ def test_the_server_takes_what_each_form_sends_and_nothing_of_another_type(stack
 def sample_of(field):
     """Return a value as the form sends it; text, where a block could be picked as well."""
     return SAMPLES[field.get("type", "string")]
+
+
+def test_a_page_of_another_site_may_not_call_the_server(stack):
+    def allowed_to(origin):
+        headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        answer = httpx.options(f"{stack.ui}/api/deployments/filter", headers=headers, timeout=60)
+        return answer.headers.get("access-control-allow-origin")
+
+    assert allowed_to("http://evil.example") is None
+    assert allowed_to(stack.ui) == stack.ui
 
 
 def test_a_run_from_the_form_that_names_no_file_ends_refused_and_says_which_field(stack):

@@ -89,6 +89,7 @@ class PrefectServer(Server):
             {
                 "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.database}",
                 "PREFECT_UI_STATIC_DIRECTORY": str(self.directory / "ui"),
+                "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": self.ui_url,
                 **self.settings,
             },
         )

@@ -659,6 +659,36 @@ def test_a_watchdog_that_was_never_heard_is_told_too(desk):
     assert [notice.subject for notice in desk.told] == ["the watchdog is silent"]
 
 
+def test_a_receiver_that_restarts_again_and_again_still_hears_the_silence(desk):
+    for _ in range(7):
+        desk.work(after=100)
+        desk.restart()
+    desk.work()
+
+    assert [notice.subject for notice in desk.told] == ["the watchdog is silent"]
+
+
+def test_a_receiver_that_was_away_gives_the_watchdog_its_whole_interval(desk):
+    desk.post("Watchdog")
+    desk.work()
+    desk.now += 5000
+    desk.restart()
+
+    desk.work(after=500)
+
+    assert not desk.told
+
+
+def test_a_clock_that_was_put_back_does_not_put_off_the_silence(desk):
+    desk.post("Watchdog")
+    desk.work()
+
+    desk.work(after=-5000)
+    desk.work(after=601)
+
+    assert [notice.subject for notice in desk.told] == ["the watchdog is silent"]
+
+
 def test_two_receivers_on_one_store_start_runs_one_at_a_time(desk, tmp_path):
     desk.post("Down", "a")
     desk.work()

@@ -1,6 +1,7 @@
 """Which attempts are orphans, what becomes of them, and how their runs are to be shown."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from prefect.client.schemas.objects import StateType
@@ -11,6 +12,7 @@ from operate.orphans.mending import Shown, due_state
 from operate.orphans.pace import Pace
 from operate.orphans.ruling import Case, What, rule
 from operate.orphans.runs import SeenRun
+from operate.orphans.sightings import Sightings
 from operate.orphans.telling import Teller
 from operate.orphans.waiting import waiting_since
 from operate.orphans.watch import Look, Watch
@@ -163,6 +165,8 @@ def test_the_crash_names_the_step_what_is_in_doubt_and_how_to_go_on():
         (running(state_id="s1"), {"ended_as": "recovered"}, None, 20.0, "COMPLETED"),
         (running(), {"ended_as": "needs-person"}, None, 299.0, None),  # a retry that begins
         (running(), {"ended_as": "needs-person"}, None, 300.0, "FAILED"),
+        (running(state_id="s1"), {"ended_as": "needs-person", "asks": True}, None, 299.0, None),
+        (running(state_id="s1"), {"ended_as": "needs-person", "asks": True}, None, 300.0, "FAILED"),
         (RUN, {"ended_as": "recovered"}, None, 0.0, "COMPLETED"),
         (RUN, {"ended_as": "failed"}, None, 0.0, "FAILED"),
         (replace(RUN, state_type=StateType.FAILED), {"ended_as": "failed"}, None, 99.0, None),
@@ -342,8 +346,46 @@ class AskedRuns:
     def unfinished(self, flows):
         return self.runs
 
+    def of(self, run_ids):
+        return {run.run_id: run for run in self.runs if run.run_id in run_ids}
+
     def show(self, run_id, state):
         self.shown.append((run_id, state))
+
+
+def test_a_process_is_given_time_to_tell_of_its_end_from_the_moment_its_attempt_ended():
+    """Goal: how long a recovery took says nothing of how long its end takes to be told."""
+    seconds, told = [0.0], []
+    watch = Watch(
+        {"mend": MEND},
+        notify=lambda text, facts: told.append(facts["occasion"]),
+        _sightings=Sightings(lambda: seconds[0]),
+    )
+    asked, look = AskedRuns([running(state_id="s1")]), Look()
+
+    def shown_at(moment, **ended):
+        seconds[0] = moment
+        watch._project(asked, [replace(ATTEMPT, **ended)], {}, look)
+        return [state.name for _, state in asked.shown]
+
+    assert shown_at(0.0) == []
+    assert shown_at(60.0, ended_as="recovered") == []
+    assert shown_at(79.0, ended_as="recovered") == []
+    assert shown_at(80.0, ended_as="recovered") == ["Recovered"]
+    assert told == ["alarm"]
+
+
+def test_a_single_look_takes_from_the_journal_when_an_attempt_ended():
+    asked = AskedRuns([running(state_id="s1", seconds_by_server=60.0)])
+    watch = Watch({"mend": MEND}, is_single=True)
+    just_now = replace(ATTEMPT, ended_as="recovered", ended_at=datetime.now(UTC).isoformat())
+
+    watch._project(asked, [just_now], {}, Look())
+    at_first = list(asked.shown)
+    watch._project(asked, [replace(just_now, ended_at=NOW)], {}, Look())
+
+    assert at_first == []
+    assert [state.name for _, state in asked.shown] == ["Recovered"]
 
 
 def test_a_resume_that_somebody_has_overtaken_is_called_off():

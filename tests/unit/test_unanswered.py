@@ -8,9 +8,11 @@ import pytest
 from operate.alerts.calling_off import is_called_off
 from operate.alerts.prefect_runs import Standing
 from operate.approving import question_of
+from operate.orphans.attempts import AttemptReader
 from operate.orphans.command import exit_code_of
 from operate.orphans.watch import Watch
 from recovery.evidence.status import status_of
+from recovery.evidence.telling import read_evidence
 from recovery.journal.consents import Asked
 from recovery.journal.events import Kind
 from recovery.journal.opening import open_journal
@@ -79,6 +81,17 @@ def test_one_that_may_still_be_answered_is_not_told(journal):
     assert told_by()[0] == []
 
 
+def test_a_run_is_known_to_wait_until_its_question_has_its_answer(journal):
+    asked = ask(journal, hours=1)
+    (before,), _ = AttemptReader().read(journal)
+    given = {"key": asked.key, "hash": "ab12", "by": "Ada", "until": asked.until}
+    journal.append(RECOVERY, Kind.APPROVED, {**given, "flow_run_id": RUN_ID})
+    (after,), _ = AttemptReader().read(journal)
+
+    assert (before.asks, after.asks) == (True, False)
+    assert before.ended_at
+
+
 def test_one_for_which_no_run_waits_is_not_told(journal):
     asked = Asked(key="approval-1", plan_hash="ab12", flow_run_id=RUN_ID)
     ask(journal, hours=-1)
@@ -145,5 +158,37 @@ def test_the_question_of_a_run_that_was_called_off_is_taken_back(journal):
 
     assert is_called_off(kept, Standing("PAUSED", "Suspended", is_final=False))
 
-    assert "recover approve" not in status_of(journal, RECOVERY)["next"]
+    told = status_of(journal, RECOVERY)["next"]
+    assert told.startswith("nothing: it was called off before it changed anything (its alert was")
+    assert "--approve" not in told
     assert not question_of(journal, RECOVERY)["is_asked"]
+
+
+def test_one_that_was_called_off_is_to_be_answered_again_after_a_retry(journal):
+    ask(journal, hours=1)
+    kept = SimpleNamespace(parameters={}, flow_run_id=RUN_ID)
+    for _ in range(2):
+        assert is_called_off(kept, Standing("PAUSED", "Suspended", is_final=False))
+
+    ask(journal, hours=1, n=2)
+
+    assert f"`recover approve {RECOVERY} --plan ab12" in status_of(journal, RECOVERY)["next"]
+    kinds = [event.kind for event in journal.events(RECOVERY)]
+    assert kinds.count(Kind.DISREGARDED) == 1
+
+
+def test_one_that_was_called_off_before_it_asked_says_so(journal):
+    opened = {"flow": "mend", "target": "db", "parameters": {}, "flow_run_id": RUN_ID}
+    lease = journal.take_lease("db", RECOVERY, "host:7", 30.0)
+    journal.append(RECOVERY, Kind.OPENED, opened, lease=lease)
+    started = {"flow_run_id": RUN_ID, "worker": "host:7", "goes": "forward"}
+    journal.append(RECOVERY, Kind.ATTEMPT_STARTED, started, attempt=1, lease=lease)
+    kept = SimpleNamespace(parameters={}, flow_run_id=RUN_ID)
+
+    assert is_called_off(kept, Standing("RUNNING", "Running", is_final=False))
+
+    assert status_of(journal, RECOVERY)["next"].startswith("nothing: it was called off")
+    (said,) = read_evidence(journal, RECOVERY).people
+    assert (
+        said.note == "by the receiver of alerts: its alert was resolved, and its run is cancelled"
+    )
