@@ -13,7 +13,10 @@ from recovery.secrecy.redaction import contains_secret
 from recovery.values import from_plain, shortly, to_plain
 from recovery.verdict import Danger
 
-PASSWORD_IN_URL = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
+PASSWORD_IN_URL = re.compile(
+    r"://[^/@\s:\[]*:(?!\d{1,5}[/?#,;'\"\])])[^@\s?]+@|[?&](password|passwd|pwd|sslpassword)=",
+    re.IGNORECASE,
+)
 
 
 def refuse_odd_options(options: Options) -> None:
