@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from recovery.also_known import other_names
 from recovery.approval.question import Form, Question
 from recovery.drill import Drill
 from recovery.journal.events import FORMAT, Kind
@@ -130,7 +131,9 @@ class Run:
     @property
     def parts(self) -> list[str]:
         """What else is leased, in the one order in which everybody takes it."""
-        return sorted(set(self.recovery.parts_of(**self.parameters)) - {self.target})
+        names = {self.target, *self.recovery.parts_of(**self.parameters)}
+        names |= {other for name in names for other in other_names(name)}
+        return sorted(names - {self.target})
 
     def walk(self, walk: Walk) -> Any:
         """Go along the flow once."""

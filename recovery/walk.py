@@ -241,6 +241,13 @@ def current_fence() -> Fence:
     return walk.fence if isinstance(walk, Walk) else Fence("none", 0)
 
 
+def still_holds(fence: Fence) -> bool:
+    """Whether the journal says that the running attempt may act under this fence, by its epoch."""
+    gate = current_gate.get()
+    walk = gate.walk if isinstance(gate, Gate) else current_walk.get()
+    return isinstance(walk, Walk) and walk.holds(fence)
+
+
 def current_consent() -> Approval | None:
     """The consent to its plan that the running attempt acts on; `None` in a plan, or without."""
     gate = current_gate.get()
@@ -283,6 +290,11 @@ class Walk(ABC):
     @abstractmethod
     def carry_out(self, call: StepCall) -> Outcome:
         """Do with the step what this kind of walk does."""
+
+    def holds(self, fence: Fence) -> bool:
+        """Whether the lease behind this fence is this walk's by its store (a plan has none)."""
+        del fence
+        return False
 
     def check_may_send(self, gate: Gate, command: Call) -> None:  # noqa: B027 (a plan sends none)
         """Raise where a changing command must not be sent now."""

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from blocks.kube.cluster import KubernetesCluster
 from recovery.errors import Fenced, TargetTaken
 from recovery.launch import launch
 from recovery.run import Options, Recovery
@@ -68,6 +69,26 @@ def test_a_recovery_that_was_refused_a_part_holds_nothing(lab):
     meanwhile()
 
     assert [one.state for one in ended] == ["refused", "recovered", "recovered"]
+
+
+def test_a_cluster_with_a_name_of_its_own_is_leased_by_its_address_too(lab, tmp_path):
+    conf = tmp_path / "conf"
+    conf.write_text(
+        "current-context: c\ncontexts: [{name: c, context: {cluster: k, user: u}}]\n"
+        "clusters: [{name: k, cluster: {server: 'https://lab.example:6443'}}]\nusers: []\n"
+    )
+    plain = KubernetesCluster.named(f"kubeconfig://{conf}").label
+    named = KubernetesCluster.named(f"kubeconfig://{conf}?name=leased-by-both").label
+    meanwhile = []
+
+    def other():
+        meanwhile.append(repair(f"{plain}/shop/web", n=2))
+        meanwhile.append(repair(f"{plain}/shop/web-2", n=3))
+
+    repair(f"{named}/shop/web", meanwhile=other)
+
+    assert isinstance(meanwhile[0].error, TargetTaken)
+    assert meanwhile[1].state == "recovered"
 
 
 def test_a_take_over_takes_no_part_that_another_recovery_is_at_work_on(lab):
