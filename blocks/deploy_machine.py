@@ -16,6 +16,7 @@ from blocks.ssh import detached as ssh_detached
 from blocks.ssh.command import Answer
 from blocks.ssh.detached import Detached, DetachedCommand
 from blocks.ssh.host import SshHost
+from blocks.ssh.login import own_user
 from recovery.secrecy.secret import Secret
 
 
@@ -197,7 +198,7 @@ class DeployHost:
         """The command as the account that logs in: a unit of the host runs as root."""
         if self.host.is_root:
             return command
-        argv = ("runuser", "-u", self.host.user, "--", *command.argv)
+        argv = ("runuser", "-u", self.host.user or own_user(), "--", *command.argv)
         return DetachedCommand(command.name, argv, command.within_seconds)
 
 

@@ -44,8 +44,8 @@ class HealthUrl:
         try:
             parts = urlsplit(url.strip())
             _ = parts.port
-        except ValueError as error:
-            raise BadInput("registry_url", str(error), SHAPE) from None
+        except ValueError:  # its text may hold a password with a slash in it
+            raise BadInput("registry_url", "it has no valid port", SHAPE) from None
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.fragment:
             raise BadInput("registry_url", "it is no http URL", SHAPE)
         if parts.username is not None or parts.password is not None:

@@ -2,8 +2,9 @@
 
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -145,9 +146,13 @@ def _submit(
     deployment_id, name = _deployment(client, order.recovery.name, place)
     try:
         run = client.create_flow_run_from_deployment(
-            deployment_id, parameters={**parameters, **given_options(order.options)}
+            deployment_id,
+            parameters={**parameters, **given_options(order.options)},
+            idempotency_key=f"recover:{uuid4()}",  # the client asks again where no answer came
         )
     except PrefectHTTPStatusError as error:
+        if error.response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise _unreachable(error, "taking the run") from error
         raise BadInput(
             "--deployment",
             f"{name} does not take this run: {error.response.text[:300]}",
@@ -185,10 +190,10 @@ def _deployment(client: SyncPrefectClient, recovery: str, place: Place) -> tuple
     return known[wanted], wanted
 
 
-def _unreachable(error: httpx.HTTPError) -> Unreachable:
+def _unreachable(error: httpx.HTTPError, asked: str = "following the run") -> Unreachable:
     return Unreachable(
         f"the Prefect server {api_url()}",
-        "following the run",
+        asked,
         str(error) or type(error).__name__,
         "Start it; `recover status` tells from the journal how far the run is",
     )

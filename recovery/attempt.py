@@ -244,7 +244,8 @@ class Attempt(JournaledWalk):
             self.ask_gated(call, guard)
         self.keeper.check()
         plain_commands = [redact(command) for command in commands]
-        self.write(Kind.INTENDED, {**about, "commands": plain_commands}, call.key, is_intent=True)
+        body = {**about, "commands": plain_commands, "has_way_back": terms.undo is not None}
+        self.write(Kind.INTENDED, body, call.key, is_intent=True)
         started = time.monotonic()
         try:
             with gated(Gate(self, call, may_change=True, planned=frozenset(commands))):

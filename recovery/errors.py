@@ -129,17 +129,28 @@ class Refused(RecoveryError):
 
 
 class TargetTaken(Refused):
-    """Another recovery holds the lease. Fields as of Refused, and the holder's recovery id."""
+    """Another recovery holds the lease. Fields as of Refused, and the holder's recovery id.
 
-    def __init__(self, target: str, holder: str, seconds_left: float) -> None:
-        RecoveryError.__init__(self, target, holder, seconds_left)
+    Of a mere part, it is no use to order a take-over: none takes a part from another recovery.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        holder: str,
+        seconds_left: float,
+        is_part: bool = False,  # noqa: FBT001, FBT002
+    ) -> None:
+        RecoveryError.__init__(self, target, holder, seconds_left, is_part)
         self.target, self.holder, self.seconds_left = target, holder, seconds_left
         self.reason = (
             f"recovery {holder} holds it (lease for another {max(0.0, seconds_left):.0f} s)"
         )
-        self.remedy = (
-            f"See `recover status {holder}`; resume that one, or order a take-over "
-            "with --take-over --by NAME once its worker is known to be gone"
+        self.remedy = f"See `recover status {holder}`; " + (
+            "wait for its end, or stop it: a take-over takes no part from another recovery"
+            if is_part
+            else "resume that one, or order a take-over with --take-over --by NAME once its "
+            "worker is known to be gone"
         )
 
 

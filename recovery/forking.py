@@ -6,7 +6,7 @@ from typing import Any
 from recovery.errors import BadInput
 from recovery.inputs import known_recovery
 from recovery.journal.events import Kind
-from recovery.journal.history import History, StepRecord, StepState
+from recovery.journal.history import History, StepRecord, StepState, read_history
 from recovery.journal.opening import find_recovery
 from recovery.journal.store import Lease
 from recovery.run import Run
@@ -28,6 +28,7 @@ class Difference:
         changed: parameters that differ, by name: what they were and are.
         reused: steps taken over as done; each one's probe is asked again.
         redone: steps that will be done (or found to be so already).
+        at_seq: how far that recovery's journal had come.
     """
 
     parent: str
@@ -36,6 +37,7 @@ class Difference:
     changed: dict[str, list[Any]]
     reused: list[str]
     redone: list[str]
+    at_seq: int
 
     def as_plain(self) -> dict[str, Any]:
         """As it is journaled and printed."""
@@ -46,13 +48,12 @@ class Difference:
             "changed": self.changed,
             "reused": self.reused,
             "redone": self.redone,
+            "at_seq": self.at_seq,
         }
 
 
 def fork(run: Run, lease: Lease, recovery_id: str) -> None:
-    """Begin the new recovery. Nothing at the target is changed by this.
-
-    What the other one has left in doubt is in doubt in this one, too.
+    """Begin the new recovery; `complete_fork` takes along what it goes on with.
 
     Raises:
         BadInput: the recovery or the step to fork from does not exist.
@@ -61,12 +62,33 @@ def fork(run: Run, lease: Lease, recovery_id: str) -> None:
     difference = _difference(run, parent, recovery_id)
     step_logger().info("fork of %s: %s", parent.recovery_id, redact(str(difference.as_plain())))
     run.open(recovery_id, lease, forked_from=difference.as_plain())
-    for key in difference.reused:
-        _take_over(run, lease, recovery_id, parent.steps[key])
+
+
+def complete_fork(run: Run, lease: Lease, history: History) -> None:
+    """Take along what a fork reuses, and what is in doubt: that is in doubt in this one, too.
+
+    A worker may be killed before all of it is written, so each attempt that finds a fork without
+    attempts sees to it first. What is there is not written again.
+    """
+    forked_from = history.forked_from
+    events = run.journal.events(forked_from["recovery"])
+    at_seq = forked_from.get("at_seq") or len(events)
+    parent = read_history(event for event in events if event.seq <= at_seq)
+    if parent is None:
+        raise BadInput(
+            "resume",
+            f"recovery {history.recovery_id} was forked from {forked_from['recovery']}, which this "
+            "journal no longer has",
+            "Start a new one: nothing was done by this one",
+        )
+    for key in forked_from["reused"]:
+        if key not in history.steps:
+            _take_over(run, lease, history, parent.steps[key])
     for record in parent.steps.values():
-        if record.kind == "act" and record.state in IN_DOUBT:
+        is_in_doubt = record.kind == "act" and record.state in IN_DOUBT
+        if is_in_doubt and record.key not in history.steps:
             body = {**_about(record), "verdict": "unknown", "was": str(record.state)}
-            _append(run, lease, recovery_id, Kind.VERDICT, body, record.key)
+            _append(run, lease, history.recovery_id, Kind.VERDICT, body, record.key)
 
 
 def _difference(run: Run, parent: History, recovery_id: str) -> Difference:
@@ -87,6 +109,7 @@ def _difference(run: Run, parent: History, recovery_id: str) -> Difference:
         },
         reused=walk.reused,
         redone=walk.redone,
+        at_seq=parent.last_seq,
     )
 
 
@@ -108,19 +131,19 @@ def _done_before(parent: History, first: str) -> dict[str, StepRecord]:
     }
 
 
-def _take_over(run: Run, lease: Lease, recovery_id: str, step: StepRecord) -> None:
+def _take_over(run: Run, lease: Lease, history: History, step: StepRecord) -> None:
     about = {
         **_about(step),
         "arguments": step.arguments,
         "arguments_hash": step.arguments_hash,
-        "reused_from": run.options.resume,
+        "reused_from": history.forked_from["recovery"],
     }
     if step.kind == "decision":
         body = {**about, "value": step.result}
-        _append(run, lease, recovery_id, Kind.DECIDED, body, step.key)
+        _append(run, lease, history.recovery_id, Kind.DECIDED, body, step.key)
     else:
         body = {**about, "how": "reused", "result": step.result}
-        _append(run, lease, recovery_id, Kind.DONE, body, step.key)
+        _append(run, lease, history.recovery_id, Kind.DONE, body, step.key)
 
 
 def _about(step: StepRecord) -> dict[str, Any]:

@@ -7,12 +7,16 @@ from typing import Any
 from recovery.errors import BadInput, NeedsPerson, Refused
 from recovery.journal.events import flaws
 from recovery.journal.history import History, read_history
+from recovery.overtaken import later_acts
 from recovery.run import Options, Run
 from recovery.secrecy.redaction import contains_secret
 from recovery.values import from_plain, shortly, to_plain
 from recovery.verdict import Danger
 
-PASSWORD_IN_URL = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
+PASSWORD_IN_URL = re.compile(
+    r"://[^/@\s:\[]*:(?!\d{1,5}[/?#,;'\"\])])[^@\s?]+@|[?&](password|passwd|pwd|sslpassword)=",
+    re.IGNORECASE,
+)
 
 
 def refuse_odd_options(options: Options) -> None:
@@ -75,21 +79,31 @@ def known_recovery(run: Run, recovery_id: str) -> History:
         BadInput: there is none, or it is of another flow.
         Refused: it was abandoned or undone.
     """
-    events = run.journal.events(recovery_id)
-    if not events:
+    history = intact_history(run, recovery_id)
+    if history is None:
         raise BadInput("resume", f"no recovery {recovery_id}", "See `recover status`")
-    if broken := flaws(events, *run.journal.head(recovery_id)):
+    refuse_unfit(run, history)
+    return history
+
+
+def intact_history(run: Run, recovery_id: str) -> History | None:
+    """Read a recovery, where there is one, that nobody but its own attempts has written.
+
+    Raises:
+        NeedsPerson: its journal was changed.
+    """
+    before, events = run.journal.head(recovery_id), run.journal.events(recovery_id)
+    if not events:
+        return None
+    is_still = run.journal.head(recovery_id) == before  # an attempt that lives writes meanwhile
+    if broken := flaws(events, *(before if is_still else (events[-1].seq, events[-1].hash))):
         raise NeedsPerson(
             f"recovery {recovery_id}",
             f"its journal is not what was written: {broken[0]}",
             "Nothing is done on the strength of it: find out who changed it "
             "(`recover journal verify`), look at the target, and start anew",
         )
-    history = read_history(events)
-    if history is None:
-        raise AssertionError  # it has events
-    refuse_unfit(run, history)
-    return history
+    return read_history(events)
 
 
 def refuse_unfit(run: Run, history: History) -> None:
@@ -151,9 +165,10 @@ def refuse_undo_of_what_is_used(run: Run, history: History) -> None:
             if history.danger == Danger.DESTRUCTIVE
             else "takes from its users what works now"
         )
+        since = "".join(f"; {later}" for later in later_acts(run, history))
         raise NeedsPerson(
             history.target,
-            f"it was recovered at {ended[-1].ended_at}, and going back {price}",
+            f"it was recovered at {ended[-1].ended_at}, and going back {price}{since}",
             f"If that is meant: `recover undo {history.recovery_id} --by NAME "
             "--break-glass REASON`",
         )

@@ -1,6 +1,7 @@
 """A walk that writes down what it does, under its lease: what going forward and back share."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,7 @@ from recovery.errors import Fenced, Refused
 from recovery.journal.events import Event, Kind
 from recovery.journal.history import History, read_history
 from recovery.journal.lease import LeaseKeeper
-from recovery.journal.store import Journal, LeaseLost
+from recovery.journal.store import Journal, JournalUnavailable, LeaseLost
 from recovery.secrecy.redaction import redact
 from recovery.steps import ask
 from recovery.walk import Fence, Gate, StepCall, Walk, gated
@@ -37,6 +38,14 @@ class JournaledWalk(Walk):
             self.keeper.epochs,
             self.journal.identity,
         )
+
+    def holds(self, fence: Fence) -> bool:
+        """See Walk."""
+        with suppress(JournalUnavailable):
+            holder = self.journal.holder(fence.target)
+            mine = (fence.recovery_id, fence.epoch)
+            return holder is not None and (holder.recovery_id, holder.epoch) == mine
+        return False
 
     def write(
         self, kind: Kind, body: Mapping[str, Any], step: str = "", *, is_intent: bool = False

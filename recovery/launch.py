@@ -9,8 +9,9 @@ from recovery.approval.settling import settle_approval
 from recovery.approval.way_back_consent import settle_way_back
 from recovery.attempt import Attempt
 from recovery.errors import Fenced, NeedsPerson, RecoveryError, Refused, TargetTaken
-from recovery.forking import fork
+from recovery.forking import complete_fork, fork
 from recovery.inputs import (
+    intact_history,
     known_recovery,
     refuse_changed,
     refuse_nameless,
@@ -33,10 +34,11 @@ from recovery.journal.store import (
     lease_seconds,
 )
 from recovery.notices.ending import tell_end
+from recovery.overtaken import refuse_overtaken
 from recovery.run import Ended, Options, Recovery, Run, recovery_id_of, release
 from recovery.stage import scrubbed
 from recovery.values import to_plain
-from recovery.walk import EndOfRecord, Stage, StaleSteps, step_logger
+from recovery.walk import Stage, StaleSteps, step_logger
 from recovery.way_back import WayBack
 
 STARTS_OVER_MAX = 20
@@ -103,7 +105,7 @@ def _launch(run: Run) -> Ended:
 def _know_retry(run: Run) -> None:
     """See whether this flow run began its recovery before and is being retried."""
     recovery_id = recovery_id_of(run.flow_run_id)
-    history = read_history(run.journal.events(recovery_id))
+    history = intact_history(run, recovery_id)
     if history is None:
         return
     if history.flow_run_id != run.flow_run_id:
@@ -137,6 +139,7 @@ def _under_lease(run: Run, recovery_id: str) -> Ended:
             message = "it was recovered before"
             ended = Ended(recovery_id, RecoveryState.RECOVERED, message=message)
         else:
+            refuse_overtaken(run, lease, history)
             ended = _attempt(run, keeper, history)
     except LeaseLost as lost:
         keeper.let_run_out()
@@ -152,19 +155,32 @@ def _under_lease(run: Run, recovery_id: str) -> Ended:
 
 
 def _take_leases(run: Run, recovery_id: str) -> LeaseKeeper:
-    """Take the lease of the target and of each of its parts, or none of them."""
+    """Take the lease of the target and of each of its parts, or none of them.
+
+    A take-over is from who holds the target, and from this recovery: not of a part that another
+    recovery is at work on.
+    """
     taken: list[Lease] = []
+    is_ordered = _is_take_over_ordered(run)
+    found = run.journal.holder(run.target)
+    may_lose = {recovery_id, found.recovery_id if found else recovery_id}
     try:
         for target in (run.target, *run.parts):
+            is_part = target != run.target
+            if is_part:
+                found = run.journal.holder(target)
+            is_to_lose = found is not None and found.recovery_id in may_lose
             lease = take_lease(
                 run.journal,
                 target,
                 recovery_id,
                 lease_seconds(),
-                take_over=_is_take_over_ordered(run),
+                take_over=is_ordered and (is_to_lose or not is_part),
                 waiting=_tell_waiting,
+                is_part=is_part,
             )
             taken.append(lease)
+            run.taken_from += [found] if is_ordered and found is not None else []
     except BaseException:
         for lease in taken:
             with suppress(JournalUnavailable):  # it then runs out by itself
@@ -184,16 +200,23 @@ def _is_take_over_ordered(run: Run) -> bool:
 
 
 def _history_of(run: Run, lease: Lease, recovery_id: str) -> History:
-    history = read_history(run.journal.events(recovery_id))
-    if history is None:
+    if not run.journal.events(recovery_id):
         if run.options.fork:
             fork(run, lease, recovery_id)
         else:
             run.open(recovery_id, lease)
-        history = read_history(run.journal.events(recovery_id))
     run.recovery_id = recovery_id
+    history = _opened(run, recovery_id)
+    if history.forked_from and not history.attempts:
+        complete_fork(run, lease, history)
+        history = _opened(run, recovery_id)
+    return history
+
+
+def _opened(run: Run, recovery_id: str) -> History:
+    history = read_history(run.journal.events(recovery_id))
     if history is None:
-        raise AssertionError  # it was just opened
+        raise AssertionError  # its first event was written
     return history
 
 
@@ -253,8 +276,14 @@ def _begin(run: Run, keeper: LeaseKeeper, history: History) -> Attempt | WayBack
     }
     attempt.write(Kind.ATTEMPT_STARTED, body, is_intent=True)
     if _is_take_over_ordered(run):
-        body = {"by": run.options.take_over_by, "flow_run_id": run.flow_run_id}
-        attempt.write(Kind.TAKEN_OVER, body)
+        attempt.write(
+            Kind.TAKEN_OVER,
+            {
+                "by": run.options.take_over_by,
+                "flow_run_id": run.flow_run_id,
+                "from": [to_plain(holder) for holder in run.taken_from],
+            },
+        )
     if isinstance(attempt, Attempt):
         attempt.danger = run.recovery.danger
     attempt.start_over()
@@ -288,8 +317,7 @@ def _walk_settled(run: Run, attempt: Attempt) -> Any:
 
 
 def _go_back(run: Run, attempt: WayBack) -> list[str]:
-    with suppress(EndOfRecord):
-        run.walk(attempt)
+    attempt.collect(run.walk)
     settle_way_back(run, attempt)
     return attempt.go_back()
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from recovery.also_known import other_names
 from recovery.approval.question import Form, Question
 from recovery.drill import Drill
 from recovery.journal.events import FORMAT, Kind
 from recovery.journal.history import RecoveryState, StepRecord
-from recovery.journal.store import Journal, Lease
+from recovery.journal.store import Holder, Journal, Lease
 from recovery.plan import Plan
 from recovery.planning import PlanWalk
 from recovery.steps import current_walk
@@ -99,7 +100,9 @@ class Run:
     """One run of a recovery.
 
     `parameters` are typed values; `plain` is what the journal keeps. `form` is how this run can ask
-    a person and wait without a process, where it can; `question` is what it asks now.
+    a person and wait without a process, where it can; `question` is what it asks now. `taken_from`
+    are those whose live leases it took over by order; `overtaken_by` tells of a recovery that has
+    acted on the target since the one that it takes back.
     """
 
     recovery: Recovery
@@ -113,6 +116,8 @@ class Run:
     recovery_id: str = ""
     form: Form | None = None
     question: Question | None = None
+    taken_from: list[Holder] = field(default_factory=list)
+    overtaken_by: str = ""
 
     def __post_init__(self) -> None:
         """Make the parameters plain."""
@@ -126,7 +131,9 @@ class Run:
     @property
     def parts(self) -> list[str]:
         """What else is leased, in the one order in which everybody takes it."""
-        return sorted(set(self.recovery.parts_of(**self.parameters)) - {self.target})
+        names = {self.target, *self.recovery.parts_of(**self.parameters)}
+        names |= {other for name in names for other in other_names(name)}
+        return sorted(names - {self.target})
 
     def walk(self, walk: Walk) -> Any:
         """Go along the flow once."""

@@ -82,6 +82,8 @@ class Terms:
             way back of another: what calls for it, as "a reader does not come up with it".
         wait_in_doubt: for an act that takes its target down: waits until the target answers.
             Asked first when the act is in doubt, as nothing else can be asked until then.
+        takes_down: it stops what users reach, and its way back starts that again: which is not
+            walked once a later act's way back has failed, or they would use what is half put back.
     """
 
     commands: Callable[..., Iterable[str]]
@@ -97,6 +99,7 @@ class Terms:
     lasts_until: str = ""
     only_if: str = ""
     wait_in_doubt: Callable[..., Any] | None = None
+    takes_down: bool = False
 
 
 class Step(Generic[P, R]):

@@ -91,6 +91,18 @@ class EndOfRecord(Turn):
         return "it never began, so there is nothing to undo from here on"
 
 
+class NeverBegan(RecoveryError):
+    """A target of a fan-out came no further; others may have. Fields: step."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__(step)
+        self.step = step
+
+    def __str__(self) -> str:
+        """Which step, and what follows from it."""
+        return f"{self.step}: {EndOfRecord()}"
+
+
 @dataclass(frozen=True)
 class Fence:
     """What a target needs to tell this attempt from an older one of the same or another recovery.
@@ -229,6 +241,13 @@ def current_fence() -> Fence:
     return walk.fence if isinstance(walk, Walk) else Fence("none", 0)
 
 
+def still_holds(fence: Fence) -> bool:
+    """Whether the journal says that the running attempt may act under this fence, by its epoch."""
+    gate = current_gate.get()
+    walk = gate.walk if isinstance(gate, Gate) else current_walk.get()
+    return isinstance(walk, Walk) and walk.holds(fence)
+
+
 def current_consent() -> Approval | None:
     """The consent to its plan that the running attempt acts on; `None` in a plan, or without."""
     gate = current_gate.get()
@@ -272,6 +291,11 @@ class Walk(ABC):
     def carry_out(self, call: StepCall) -> Outcome:
         """Do with the step what this kind of walk does."""
 
+    def holds(self, fence: Fence) -> bool:
+        """Whether the lease behind this fence is this walk's by its store (a plan has none)."""
+        del fence
+        return False
+
     def check_may_send(self, gate: Gate, command: Call) -> None:  # noqa: B027 (a plan sends none)
         """Raise where a changing command must not be sent now."""
 
@@ -311,7 +335,10 @@ class Walk(ABC):
             except BaseException:  # stopped from outside: begin no more of them
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        return [_result_of(future, keeps_errors=keeps_errors) for future in futures]
+        return [
+            _result_of(call, future, keeps_errors=keeps_errors)
+            for call, future in zip(calls, futures, strict=True)
+        ]
 
     def _claim(
         self, step: Step[Any, Any], arguments: dict[str, Any], always_named_by: str = ""
@@ -339,9 +366,13 @@ class Walk(ABC):
         return StepCall(self, step, key, arguments, target, place)
 
 
-def _result_of(future: Future[Any], *, keeps_errors: bool) -> Any:
+def _result_of(call: StepCall, future: Future[Any], *, keeps_errors: bool) -> Any:
     try:
         return future.result()
+    except EndOfRecord:
+        if not keeps_errors:
+            raise
+        return NeverBegan(call.key)
     except RecoveryError as error:
         if not keeps_errors:
             raise

@@ -120,8 +120,8 @@ class GrafanaApi(Block):
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError as error:
-            raise BadInput("Grafana URL", str(error), usage) from error
+        except ValueError:  # its text may hold a password with a slash in it
+            raise BadInput("Grafana URL", "it has no valid port", usage) from None
         if parts.password is not None:
             raise BadInput(
                 "Grafana URL", "it holds a password", "Name a file with ?password_file=… instead"

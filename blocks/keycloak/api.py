@@ -94,8 +94,8 @@ class KeycloakApi(Block):
         try:
             parts = urlsplit(url.strip())
             port = parts.port
-        except ValueError as error:
-            raise BadInput("Keycloak URL", str(error), SHAPE) from None
+        except ValueError:  # its text may hold a password with a slash in it
+            raise BadInput("Keycloak URL", "it has no valid port", SHAPE) from None
         if parts.password is not None:
             raise BadInput(
                 "password", "there is one in the URL", "Name password_file=/path instead"

@@ -101,7 +101,7 @@ def place_of_server(source: Source) -> str:
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     merged = _merged(source)
     context = _context(source, merged)
-    clusters = {one.get("name"): one.get("cluster") or {} for one in merged.get("clusters") or []}
+    clusters = {one.get("name"): one.get("cluster") or {} for one in merged["clusters"]}
     cluster = clusters.get(context.get("cluster"), {})
     return Access(str(cluster.get("server", "")), "", "", None).place
 
@@ -155,10 +155,22 @@ def open_access(source: Source, *, user: str = "", groups: Sequence[str] = ()) -
     client.user_agent = USER_AGENT
     if user:
         client.set_default_header("Impersonate-User", user)
-    return Access(str(configuration.host), context, namespace, client, tuple(groups))
+    access = Access(str(configuration.host), context, namespace, client, tuple(groups))
+    _refuse_another(source, access)
+    return access
+
+
+def _refuse_another(source: Source, opened: Access) -> None:
+    """Refuse a client of another cluster than the one that leases, plans and messages name."""
+    named = place_of_server(source)
+    if source.paths and opened.place != named:
+        where = ", ".join(map(str, source.paths))
+        what = f"{where} names {named}, and requests would go to {opened.place}"
+        raise BadInput("cluster", what, "Name one kubeconfig whose names are used once")
 
 
 def _merged(source: Source) -> dict[str, Any]:
+    """All files as one, as kubectl reads them: the first one that sets something wins."""
     merged: dict[str, Any] = {"contexts": [], "clusters": [], "users": []}
     for path in source.paths:
         try:
@@ -169,8 +181,10 @@ def _merged(source: Source) -> dict[str, Any]:
         if not isinstance(read, dict):
             raise BadInput(str(path), "it is no kubeconfig", "Name the file of kubectl")
         for name in ("contexts", "clusters", "users"):
-            merged[name] += read.get(name) or []
-        merged.setdefault("current-context", read.get("current-context"))
+            for one in read.get(name) or []:
+                if one.get("name") not in (known.get("name") for known in merged[name]):
+                    merged[name].append(one)
+        merged["current-context"] = merged.get("current-context") or read.get("current-context")
     return merged
 
 

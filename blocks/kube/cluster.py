@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -15,6 +15,7 @@ from blocks.kube.access import Source, open_access, place_of_server
 from blocks.kube.session import KubernetesSession
 from blocks.kube.wire import Wire
 from blocks.saved import saved_block
+from recovery.also_known import also_known, is_known
 from recovery.errors import BadInput
 from recovery.forms import Saved, told_from_reference
 
@@ -142,10 +143,18 @@ class KubernetesCluster(Block):
     def label(self) -> str:
         """The cluster as it is named everywhere: by its own name, or the address of its API.
 
+        What has a name of its own is leased by its address as well, for who does not use that name.
+
         Raises:
             BadInput: the kubeconfig that says so cannot be read.
         """
-        return f"kubernetes://{self.alias or place_of_server(self.source)}"
+        if not self.alias:
+            return f"kubernetes://{place_of_server(self.source)}"
+        label = f"kubernetes://{self.alias}"
+        if not is_known(label):
+            with suppress(BadInput):  # who only names it need not have the kubeconfig
+                also_known(label, f"kubernetes://{place_of_server(self.source)}")
+        return label
 
     def namespace_of(self, given: str = "") -> str:
         """The namespace that is meant: the given one, the block's, or the context's.

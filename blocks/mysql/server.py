@@ -17,6 +17,7 @@ from recovery.forms import Saved
 from recovery.secrecy.secret import Secret
 
 PORT = 3306
+PORTS = "Give a number from 1 to 65535; a password is never part of a URL"
 NAME_CHARACTERS_MAX = 64
 OPTIONS = ("password_file", "password_env", "socket", "tls_ca_file")
 SESSIONS_KEPT_MAX = 8
@@ -182,8 +183,8 @@ def split(url: str) -> SplitResult:
     """Split a URL and refuse what no database URL has."""
     try:
         parts = urlsplit(url.strip())
-    except ValueError as error:
-        raise BadInput("database URL", f"it cannot be split: {error}", SHAPE) from None
+    except ValueError:  # its text may hold a password
+        raise BadInput("database URL", "it cannot be split", SHAPE) from None
     if parts.scheme not in ("mysql", "mariadb"):
         raise BadInput("scheme", f"{parts.scheme or 'none'!r} is not mysql", SHAPE)
     if parts.password is not None:
@@ -240,10 +241,10 @@ def port_of(parts: SplitResult) -> int:
     """The port, 3306 unless given."""
     try:
         port = parts.port
-    except ValueError as error:
-        raise BadInput("port", str(error), "Give a number from 1 to 65535") from None
+    except ValueError:  # its text may hold a password with a slash in it
+        raise BadInput("port", "it is none", PORTS) from None
     if port == 0:
-        raise BadInput("port", "it is 0", "Give a number from 1 to 65535")
+        raise BadInput("port", "it is 0", PORTS)
     return PORT if port is None else port
 
 
@@ -259,7 +260,7 @@ def database_of(parts: SplitResult) -> str:
     """The database, as one path segment."""
     segment = parts.path.removeprefix("/")
     if "/" in segment:
-        raise BadInput("database", f"{segment!r} holds a /", "Write a / in the name as %2F")
+        raise BadInput("database", "there is a / in it", "Write a / in the name as %2F")
     name = unquote(segment)
     if not name.strip():
         raise BadInput("database", "there is none", SHAPE)

@@ -30,6 +30,7 @@ from recovery.secrecy.secret import Secret
 from recovery.walk import current_fence
 
 PORT = 5432
+PORTS = "Give a number from 1 to 65535; a password is never part of a URL"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SSL_MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
 OPTIONS = ("password_file", "password_env", "sslmode", "tls_ca_file", "via")
@@ -295,8 +296,8 @@ class PostgresServer(Block):
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url.strip())
-    except ValueError as error:
-        raise BadInput("database URL", f"it cannot be split: {error}", SHAPE) from None
+    except ValueError:  # its text may hold a password
+        raise BadInput("database URL", "it cannot be split", SHAPE) from None
     if parts.scheme not in ("postgresql", "postgres"):
         raise BadInput("scheme", f"{parts.scheme or 'none'!r} is not postgresql", SHAPE)
     if parts.password is not None:
@@ -305,7 +306,7 @@ def _split(url: str) -> SplitResult:
     if parts.fragment:
         raise BadInput("database URL", "there is a # in it", "Write # as %23")
     if "/" in parts.path.removeprefix("/"):
-        raise BadInput("database", f"{parts.path!r} holds a second /", "Write it as %2F")
+        raise BadInput("database", "there is a second / in it", "Write it as %2F")
     return parts
 
 
@@ -341,10 +342,10 @@ def _options_of(parts: SplitResult) -> dict[str, str]:
 def _port_of(parts: SplitResult) -> int:
     try:
         port = parts.port
-    except ValueError as error:
-        raise BadInput("port", str(error), "Give a number from 1 to 65535") from None
+    except ValueError:  # its text may hold a password with a slash in it
+        raise BadInput("port", "it is none", PORTS) from None
     if port == 0:
-        raise BadInput("port", "it is 0", "Give a number from 1 to 65535")
+        raise BadInput("port", "it is 0", PORTS)
     return PORT if port is None else port
 
 

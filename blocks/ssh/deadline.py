@@ -64,9 +64,10 @@ def call_within(deadline: Deadline, ask: Callable[[], Given]) -> Given:
 
 
 class _Alarms:
-    """Calls that are due at a moment, from one thread for all of them.
+    """Calls that are due at a moment, waited for by one thread for all of them.
 
-    A thread for each would cost as much as the command that it watches.
+    A thread for each alarm would cost as much as the command that it watches. One that rings is
+    called from a thread of its own: the call may take its time, and the others are due as well.
     """
 
     def __init__(self) -> None:
@@ -104,7 +105,7 @@ class _Alarms:
                     left = self._due[0][0] - time.monotonic() if self._due else None
                     self._changed.wait(left)
                 _, _, call = heapq.heappop(self._due)
-            call()
+            threading.Thread(target=call, daemon=True, name="ssh-alarm").start()
 
 
 _alarms = _Alarms()
@@ -113,7 +114,7 @@ os.register_at_fork(after_in_child=_alarms.begin)
 
 @contextlib.contextmanager
 def called_at(deadline: Deadline, call: Callable[[], None]) -> Iterator[None]:
-    """Call it from another thread if the block has not ended at the deadline; it must not wait."""
+    """Call it from another thread if the block has not ended at the deadline."""
     number = _alarms.set(deadline.seconds_left + 0.01, call)
     try:
         yield

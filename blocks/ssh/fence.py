@@ -22,8 +22,8 @@ from blocks.ssh.command import Answer
 from blocks.ssh.deadline import Deadline
 from blocks.ssh.fence_scripts import EXIT_CODE, GUARD, RAISE, SAYS
 from blocks.ssh.sudo import SudoPasswordWrong, SudoRefused
-from recovery.errors import CommandFailed, Fenced, Unreachable
-from recovery.walk import Fence, step_logger
+from recovery.errors import CommandFailed, Fenced, Refused, Unreachable
+from recovery.walk import Fence, step_logger, still_holds
 
 DRAIN_SECONDS = 30.0  # an earlier command is waited for as long before the step is tried again
 LOOK_AGAIN_SECONDS = 0.25
@@ -111,6 +111,7 @@ class HostFence:
 
         Raises:
             Fenced: the host has heard of a later attempt.
+            Refused: it has, and the journal knows of none.
             Unreachable: a command of before still runs there.
             CommandFailed: the fence is damaged or cannot be written.
         """
@@ -160,6 +161,8 @@ def _raise(fence: Fence, run: Run, target: str, deadline: Deadline, *, is_root: 
             lasting, passing = lines[lines.index(f"{SAYS} raised") + 1 :][:2]
             return Raised(lasting, passing)
         said = _said(answer)
+        if said[:1] == ["later"] and still_holds(fence):
+            raise _restored(target, fence, *said[1:])
         if said[:1] != ["held"] or patience.is_over:
             raise _error(target, "fence", fence, said or ["?", answer.stderr.strip()])
         if not is_told:
@@ -197,6 +200,18 @@ def _error(target: str, command: str, fence: Fence, said: list[str]) -> BaseExce
     why, remedy = WHY.get(word, (f"it could not be fenced: {' '.join(said)}", "See on the host"))
     return CommandFailed(
         target, command, EXIT_CODE, why.format(*rest), f"{remedy.format(*rest)}, then resume"
+    )
+
+
+def _restored(target: str, fence: Fence, at: str, by: str) -> Refused:
+    name, *_ = _identity(fence)
+    return Refused(
+        target,
+        f"it has heard of epoch {at} of recovery {by}, and in the journal, which says that this "
+        f"attempt may act, {fence.target} is only at {fence.epoch}: was the journal restored?",
+        "Make sure that no other recovery acts on this host, then remove "
+        f"/var/lib/recover/{name}* and /run/recover/{name}* there (of an account without sudo "
+        f"~/.local/state/recover/{name}* and /dev/shm/recover-UID/{name}*), and resume",
     )
 
 

@@ -29,8 +29,8 @@ def fields_of(url: str, field: str = "ssh URL") -> dict[str, object]:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise BadInput(field, str(error), USAGE) from None
+    except ValueError:  # its text may hold a password with a slash in it
+        raise BadInput(field, "it has no valid port", USAGE) from None
     if parts.scheme != "ssh" or not parts.hostname or parts.fragment:
         shown = url.partition("?")[0].rpartition("@")[2]
         raise BadInput(field, f"{shown!r} is no ssh URL", USAGE)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from recovery.approval.proof import is_proven
 from recovery.errors import BadInput
-from recovery.journal.consents import Approval, Asked
+from recovery.journal.consents import Approval, Asked, Consents
 from recovery.journal.history import History
 from recovery.verdict import Danger
 
@@ -112,6 +112,26 @@ def approvers() -> Approvers:
         raise BadInput(NAME, f"{path} cannot be read: {error.strerror}", remedy) from error
     except (ValueError, yaml.YAMLError) as error:
         raise BadInput(NAME, f"{path}: {_flaw(error)}", remedy) from None
+
+
+def asked_under(rule: Rule | None, consents: Consents, *, goes_back: bool = False) -> Rule | None:
+    """The rule of this machine, and no less than that under which its questions were asked.
+
+    Who resumes a recovery from a machine without the file has not thereby changed what it takes.
+    Who may consent is what the file here says, where it names anybody.
+    """
+    for asked in consents.questions:
+        if asked.goes_back is not goes_back:
+            continue
+        rule = rule or ANYONE
+        rule = rule.model_copy(
+            update={
+                "needs": max(rule.needs, asked.rule_needs),
+                "of": rule.of or asked.of,
+                "requester_suffices": rule.requester_suffices and asked.requester_suffices,
+            }
+        )
+    return rule
 
 
 def same(name: str) -> str:

@@ -1,6 +1,6 @@
 """Seeking consent for one attempt: what was said is taken in once, counted, and asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
@@ -171,7 +171,24 @@ class Seeking:
         ]
         spent = {one.code for one in history.approvals if one.code and one not in standing}
         doubted = not_proven(self.policy, self.rule, standing, history.recovery_id, spent)
-        return counted(self.rule, standing, history.requested_by, doubted)
+        doubted += self._unprovable(standing)
+        return counted(self.rule, standing, self.requester, doubted)
+
+    @property
+    def requester(self) -> str:
+        """Who asked for what is consented to: the recovery, or its way back."""
+        return self.run.options.undo_by if self.goes_back else self.walk.history.requested_by
+
+    def _unprovable(self, standing: Sequence[Approval]) -> list[str]:
+        """Who had to prove the name where it was asked, and is not known on this machine."""
+        had_to = {
+            name
+            for asked in self.walk.history.consents.questions
+            for name in asked.proven
+            if asked.goes_back is self.goes_back and name not in self.policy.approvers
+        }
+        given = dict.fromkeys(known_as(one.by, self.rule.of) for one in standing)
+        return [name for name in given if name in had_to]
 
     def consent(self, plan_hash: str) -> Approval | None:
         """The consent to act on, made of all that count; `None` while some are missing."""
@@ -219,6 +236,8 @@ class Seeking:
             why="; ".join(told) or usual,
             goes_back=self.goes_back,
             plan=dict(planned) if self.goes_back else {},
+            rule_needs=self.rule.needs,
+            requester_suffices=self.rule.requester_suffices,
         )
         self.say(Kind.ASKED, asked.as_plain())
         run.question = Question(
@@ -226,7 +245,7 @@ class Seeking:
             history.recovery_id,
             history.flow,
             self.walk.target,
-            history.requested_by,
+            self.requester,
             count.persons,
             planned,
             seconds,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from recovery.approval.approvers import ANYONE, approvers
+from recovery.approval.approvers import ANYONE, approvers, asked_under
 from recovery.approval.seeking import Seeking, changed
 from recovery.attempt import Attempt
 from recovery.errors import Refused
@@ -26,7 +26,9 @@ def settle_approval(run: Run, attempt: Attempt) -> None:
         NeedsPerson: its plan is not approved yet, or another one was.
     """
     policy = approvers()
-    rule = policy.rule_for(run.recovery.name, run.recovery.danger)
+    rule = asked_under(
+        policy.rule_for(run.recovery.name, run.recovery.danger), attempt.history.consents
+    )
     if rule is None and not run.options.approve:
         return
     seeking = Seeking(run, attempt, policy, rule or ANYONE)

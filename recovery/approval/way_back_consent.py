@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from recovery.approval.approvers import ANYONE, Approvers, approvers
+from recovery.approval.approvers import ANYONE, Approvers, approvers, asked_under
 from recovery.approval.seeking import Seeking
 from recovery.journal.consents import BREAK_GLASS
 from recovery.journal.history import RecoveryState, StepState
@@ -41,7 +41,9 @@ def settle_way_back(run: Run, walk: WayBack) -> None:
     policy = approvers()
     is_asked = run.form is not None
     danger = Danger.DESTRUCTIVE if is_asked else run.recovery.danger
-    rule = policy.rule_for(run.recovery.name, danger)
+    rule = asked_under(
+        policy.rule_for(run.recovery.name, danger), walk.history.consents, goes_back=True
+    )
     if rule is None:
         return
     seeking = Seeking(run, walk, policy, rule, goes_back=True)
@@ -63,16 +65,17 @@ def settle_way_back(run: Run, walk: WayBack) -> None:
     recovery_id = walk.history.recovery_id
     seeking.ask(
         planned,
-        f"{run.options.undo_by} orders the way back{_price(walk)}",
+        f"{run.options.undo_by} orders the way back{_price(run, walk)}",
         f"`recover approve {recovery_id} --plan {plan_hash} --by NAME`, then "
         f"`recover undo {recovery_id} --by NAME` again",
     )
 
 
-def _price(walk: WayBack) -> str:
+def _price(run: Run, walk: WayBack) -> str:
     ended = [attempt for attempt in walk.history.attempts if attempt.ended_as]
     since = [one.ended_at for one in ended if one.ended_as == RecoveryState.RECOVERED]
-    return f"; it was recovered at {since[-1]} and has been in use since" if since else ""
+    used = f"; it was recovered at {since[-1]} and has been in use since" if since else ""
+    return used + (f"; {run.overtaken_by}" if run.overtaken_by else "")
 
 
 def _planned(run: Run, walk: WayBack) -> dict[str, Any]:

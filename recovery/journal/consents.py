@@ -62,6 +62,8 @@ class Asked:
         why: what was found wanting.
         goes_back: it is about the way back.
         plan: the steps back, where it is; plans have events of their own.
+        rule_needs: how many persons the rule wants, whoever they are; 0: an older release.
+        requester_suffices: whether who asked for the recovery may be the only one.
         seq: its place in the journal.
     """
 
@@ -76,6 +78,8 @@ class Asked:
     why: str = ""
     goes_back: bool = False
     plan: dict[str, Any] = field(default_factory=dict)
+    rule_needs: int = 0
+    requester_suffices: bool = True
     seq: int = 0
 
     @property
@@ -101,13 +105,15 @@ class Asked:
 class Consents:
     """All of it for one recovery.
 
-    `asked` is the latest question, `by_run` that of each run: one may wait while another goes on.
+    `asked` is the latest question, `by_run` that of each run: one may wait while another goes on;
+    `questions` are all of them.
     `settled` are the keys of questions that had their answer.
     """
 
     approvals: list[Approval] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     asked: Asked | None = None
+    questions: list[Asked] = field(default_factory=list)
     by_run: dict[str, Asked] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
 
@@ -116,6 +122,7 @@ class Consents:
         if event.kind == Kind.ASKED:
             self.asked = Asked.from_event(event, body)
             self.by_run[self.asked.flow_run_id] = self.asked
+            self.questions.append(self.asked)
             return
         if key := body.get("key"):
             self.settled.add(key)

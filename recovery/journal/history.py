@@ -64,6 +64,7 @@ class StepRecord:
     intended_seq: int = 0
     ended_seq: int = 0
     undo_state: str = ""
+    has_way_back: bool = True  # an older release did not say
 
     @property
     def is_done(self) -> bool:
@@ -226,6 +227,7 @@ def _intended(history: History, event: Event, body: dict[str, Any]) -> None:
         arguments=body.get("arguments", {}),
         arguments_hash=body.get("arguments_hash", ""),
         intended_seq=event.seq,
+        has_way_back=body.get("has_way_back", True),
         result=_known_result(history, event.step),
     )
 

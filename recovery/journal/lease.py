@@ -28,6 +28,7 @@ def take_lease(  # noqa: PLR0913 (the three of a lease, and how to wait)
     *,
     take_over: bool = False,
     waiting: Callable[[Holder], None] = lambda _holder: None,
+    is_part: bool = False,
 ) -> Lease:
     """Take the lease, waiting for an older attempt of the same recovery to run out.
 
@@ -45,14 +46,14 @@ def take_lease(  # noqa: PLR0913 (the three of a lease, and how to wait)
         if isinstance(answer, Lease):
             return answer
         if answer.recovery_id != recovery_id:
-            raise TargetTaken(target, answer.recovery_id, answer.seconds_left)
+            raise TargetTaken(target, answer.recovery_id, answer.seconds_left, is_part)
         if first_seen is None:
             first_seen = answer
             deadline = boot_clock() + answer.seconds_left
             waiting(answer)
         is_renewed = boot_clock() + answer.seconds_left > deadline + slack
         if is_renewed or answer.epoch != first_seen.epoch:
-            raise TargetTaken(target, answer.recovery_id, answer.seconds_left)
+            raise TargetTaken(target, answer.recovery_id, answer.seconds_left, is_part)
         threading.Event().wait(min(POLL_SECONDS, max(0.01, answer.seconds_left)))
 
 

@@ -26,6 +26,7 @@ def refuse_unless_still_agreed(agreed: AdminKeyOrder) -> None:
     refuse_if=(refuse_unless_still_agreed,),
     undo=scale_up_again,
     lasts_until="scale_back",
+    takes_down=True,
 )
 def stop_as_agreed(
     order: WorkloadOrder, workload: Workload, replicas: Replicas, agreed: AdminKeyOrder

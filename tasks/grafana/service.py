@@ -66,7 +66,13 @@ def start_again(grafana: SystemdUnit) -> None:
     services.start_unit(grafana.host, grafana.unit, START_WITHIN_SECONDS)
 
 
-@act(commands=stop_commands, done_when=is_at_rest, undo=start_again, lasts_until="start_grafana")
+@act(
+    commands=stop_commands,
+    done_when=is_at_rest,
+    undo=start_again,
+    lasts_until="start_grafana",
+    takes_down=True,
+)
 def stop_grafana(grafana: SystemdUnit) -> None:
     """Stop the unit, so that nothing writes to either database while rows are moved.
 

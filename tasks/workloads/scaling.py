@@ -122,6 +122,7 @@ def scale_up_again(order: WorkloadOrder, workload: Workload, replicas: Replicas)
     done_when=is_down,
     undo=scale_up_again,
     lasts_until="scale_back",
+    takes_down=True,
 )
 def scale_down(order: WorkloadOrder, workload: Workload, replicas: Replicas) -> None:
     """Want no pod of it any more; the number it had is noted on it.

@@ -349,6 +349,59 @@ def test_two_persons_are_needed_to_go_back_from_a_terminal_where_the_rule_says_s
     assert ended.state is RecoveryState.UNDONE, ended.error
 
 
+def test_who_orders_the_way_back_is_not_the_other_person_that_the_rule_wants(wiped, rules):
+    rules(
+        approvers={"Ada": {}, "Grace": {}},
+        rules=[{"danger": "destructive", "requester_suffices": False}],
+    )
+    wiped.run(form=False, requested_by="Bob", break_glass="a test", approved_by="Ada")
+    undo = {"resume": ID, "undo_by": "Ada"}
+
+    wiped.run(run_id="back", **undo)
+    wiped.answer(reason="users complain")
+    alone = wiped.run(run_id="back", **undo)
+
+    assert isinstance(alone.error, NeedsPerson)
+    assert "Ada asked for it, so another one must consent too" in str(alone.error)
+    assert wiped.there == set()
+    wiped.answer(approver="Grace", reason="users complain")
+    assert wiped.run(run_id="back", **undo).state is RecoveryState.UNDONE
+
+
+def test_what_it_takes_is_not_less_on_a_machine_without_the_file(wiped, rules, monkeypatch):
+    rules(approvers={"Ada": {}, "Grace": {}}, rules=[{"danger": "destructive", "needs": 2}])
+    wiped.run()
+    plan_hash = wiped.history.consents.asked.plan_hash
+    monkeypatch.delenv("RECOVER_APPROVERS")
+    order = {"resume": ID, "approve": plan_hash, "form": False}
+
+    stranger = wiped.run(run_id="b", approved_by="Mallory", **order)
+    alone = wiped.run(run_id="c", approved_by="Ada", **order)
+
+    for ended in (stranger, alone):
+        assert isinstance(ended.error, NeedsPerson), ended
+    assert "Mallory is no approver of it" in str(stranger.error)
+    assert wiped.wiped == []
+    assert wiped.run(run_id="d", approved_by="Grace", **order).state is RecoveryState.RECOVERED
+
+
+def test_a_name_is_not_taken_as_it_is_where_nothing_is_there_to_prove_it_by(
+    wiped, rules, tmp_path, monkeypatch
+):
+    kept = tmp_path / "ada"
+    kept.write_text(key_line("Ada", Secret(TOKEN)).reveal())
+    kept.chmod(0o600)
+    rules(approvers={"Ada": {"proof_file": str(kept)}}, rules=[{"danger": "destructive"}])
+    wiped.run()
+    plan_hash = wiped.history.consents.asked.plan_hash
+    monkeypatch.delenv("RECOVER_APPROVERS")
+
+    ended = wiped.run(run_id="b", form=False, resume=ID, approve=plan_hash, approved_by="Ada")
+
+    assert "Ada did not prove that name" in str(ended.error)
+    assert wiped.wiped == []
+
+
 def test_who_is_no_approver_takes_nothing_back_from_a_terminal(wiped, rules):
     rules(approvers={"Ada": {}}, rules=[{"danger": "destructive", "needs": 1, "of": ["Ada"]}])
     wiped.fails = True  # so that it is not in use

@@ -64,12 +64,12 @@ class Lab:
         terms.setdefault("commands", lambda n="": [f"make {name}{n}"])
         return act(**terms)(change)
 
-    def run(self, flow, *, danger=Danger.CHANGE, parameters=None, **options):
+    def run(self, flow, *, danger=Danger.CHANGE, parameters=None, name="lab", **options):
         """Run a flow as a recovery; a run id of its own each time."""
         self.runs += 1
         given = parameters or {}
         declared = Recovery(
-            name="lab",
+            name=name,
             fn=flow,
             runbook="",
             answers=(),
@@ -545,6 +545,64 @@ def test_an_undo_goes_back_last_first_tries_every_step_and_says_what_failed(lab)
     assert lab.there == {"two"}
     forward = lab.run(flow, resume=first.recovery_id)
     assert "on its way back" in str(forward.error)
+
+
+def taken_back(lab, name, **terms):
+    """An act that is gone back on by a step that may be told to fail."""
+
+    @undo
+    def take(n="") -> None:
+        if f"take {name}{n}" in lab.answers:
+            raise lab.answers[f"take {name}{n}"]
+        with changing(f"unmake {name}{n}", "lab"):
+            lab.there.discard(f"{name}{n}")
+
+    take.__name__ = take.name = f"take_{name}"
+    return lab.make(name, undo=take, **terms)
+
+
+def test_an_undo_that_does_not_come_to_all_that_was_done_says_what_is_still_there(lab):
+    ways = ["left"]
+    one, left = taken_back(lab, "one"), taken_back(lab, "left")
+    looked = lab.make("looked")  # has no way back, so that nothing of it is missed
+
+    def flow():
+        one()
+        if ways:
+            left(), looked()
+
+    first = lab.run(flow)
+    way = ways.pop()
+
+    undo = {"resume": first.recovery_id, "undo_by": "me", "break_glass": "a test"}
+    ended = lab.run(flow, **undo)
+    ways.append(way)
+    again = lab.run(flow, **undo)
+
+    assert (ended.state, again.state) == ("needs-person", "undone")
+    assert "the way back of left failed" in str(ended.error)
+    assert "still there" in str(ended.error)
+    assert lab.there == {"looked"}
+
+
+def test_what_was_taken_down_stays_down_until_what_was_changed_behind_it_is_put_back(lab):
+    stop, change = taken_back(lab, "stop", takes_down=True), taken_back(lab, "change")
+
+    def flow():
+        stop(), change()
+
+    first = lab.run(flow)
+    lab.answers["take change"] = down()
+    undo = {"resume": first.recovery_id, "undo_by": "me", "break_glass": "a test"}
+
+    half = lab.run(flow, **undo)
+    assert half.state == "needs-person"
+    assert "lab is left as stop has it" in str(half.error)
+    assert lab.there == {"stop", "change"}
+    del lab.answers["take change"]
+
+    assert lab.run(flow, **undo).state == "undone"
+    assert lab.there == set()
 
 
 def test_the_way_back_asks_no_probe_that_the_half_changed_target_cannot_answer(lab):

@@ -8,6 +8,7 @@ from recovery.errors import BadInput, CommandFailed, NeedsPerson, Refused, Unrea
 from recovery.fan_out import FanOut, TargetsFailed
 from recovery.steps import verify
 from tests.unit.test_engine import lab as lab  # noqa: PLC0414 (the fixture)
+from tests.unit.test_engine import taken_back
 
 
 def sizes(count, serial):
@@ -109,6 +110,32 @@ def test_a_resume_goes_on_with_those_that_failed_and_does_nothing_twice(lab, max
 
     assert (first.state, second.state, third.state) == ("failed", "failed", "recovered")
     assert sorted(lab.done) == sorted(f"{s}h{n}" for s in ("first", "second") for n in range(5))
+
+
+@pytest.mark.parametrize("terms", [
+    {"max_fail": 1},
+    {"max_fail": 2, "serial": (2,)},
+    {"max_fail": "100%", "serial": (1,)},
+])  # fmt: skip
+def test_an_undo_takes_back_also_what_was_done_on_those_that_went_on_without_others(lab, terms):
+    first, second, third = (taken_back(lab, name, each=("n",)) for name in ("a", "b", "c"))
+    first.fn, works = (lambda n: works(n) if n != "h1" else say_no(n)), first.fn
+
+    def say_no(host):
+        raise CommandFailed(host, "a", 1, "no")
+
+    def flow():
+        for batch in FanOut([f"h{n}" for n in range(5)], **terms):
+            for step in (first, second, third):
+                batch.do(step)
+
+    begun = lab.run(flow)
+    assert begun.state == "failed"
+    assert len(lab.there) == 12
+    ended = lab.run(flow, resume=begun.recovery_id, undo_by="me")
+
+    assert ended.state == "undone"
+    assert lab.there == set()
 
 
 def test_where_a_person_is_needed_for_one_the_run_says_so(lab):

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from blocks.kube import text
-from blocks.kube.access import Access, Source, place_of_server
+from blocks.kube.access import Access, Source, open_access, place_of_server
 from blocks.kube.answer import (
     Answer,
     ClusterConflict,
@@ -108,6 +108,41 @@ def test_a_file_that_is_missing_is_told_by_the_parameter_that_names_it(tmp_path)
 def test_a_context_that_is_missing_is_told_with_those_there_are(conf):
     with pytest.raises(BadInput, match="It has lab, prod"):
         place_of_server(Source(conf, "", "other"))
+
+
+KUBEADM = """
+{current}
+contexts:
+- name: kubernetes-admin@kubernetes
+  context: {{cluster: kubernetes, user: kubernetes-admin, namespace: {name}-apps}}
+clusters:
+- name: kubernetes
+  cluster: {{server: "https://{name}.example:6443"}}
+users:
+- name: kubernetes-admin
+  user: {{token: not-the-token-of-{name}}}
+"""
+CURRENT = "current-context: kubernetes-admin@kubernetes"
+
+
+@pytest.mark.parametrize("first", ["prod", "staging"])
+@pytest.mark.parametrize("is_current_in_second", [False, True])
+def test_of_equal_names_in_two_files_the_first_is_named_and_asked(
+    tmp_path, monkeypatch, first, is_current_in_second
+):
+    for name in ("prod", "staging"):
+        is_current = (name == first) is not is_current_in_second
+        conf = KUBEADM.format(name=name, current=CURRENT if is_current else "")
+        (tmp_path / name).write_text(conf)
+    names = [first, *({"prod", "staging"} - {first})]
+    monkeypatch.setenv("KUBECONFIG", ":".join(str(tmp_path / name) for name in names))
+    cluster = KubernetesCluster.named("kubeconfig:?env=KUBECONFIG")
+
+    access = open_access(cluster.source)
+
+    assert access.place == f"{first}.example:6443"
+    assert cluster.label == f"kubernetes://{access.place}"
+    assert access.namespace == f"{first}-apps"
 
 
 @pytest.mark.parametrize("content", ["", "- a", "a: [", "current-context: x"])

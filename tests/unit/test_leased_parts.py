@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from recovery.errors import TargetTaken
+from blocks.kube.cluster import KubernetesCluster
+from recovery.errors import Fenced, TargetTaken
 from recovery.launch import launch
 from recovery.run import Options, Recovery
 from recovery.steps import act
@@ -29,7 +30,7 @@ class Label:
         self.happen()
 
 
-def repair(target, *parts, meanwhile=lambda: None, n=1):
+def repair(target, *parts, meanwhile=lambda: None, n=1, **options):
     declared = Recovery(
         name="repair",
         fn=lambda: pause(Label(meanwhile)),
@@ -40,7 +41,7 @@ def repair(target, *parts, meanwhile=lambda: None, n=1):
         parameters={},
     )
     declared = replace(declared, parts_of=lambda: parts)
-    return launch(declared, {}, Options(), NO_DELAY, f"00000000-0000-7000-8000-{n:012x}")
+    return launch(declared, {}, Options(**options), NO_DELAY, f"00000000-0000-7000-8000-{n:012x}")
 
 
 @pytest.mark.parametrize("other", [("cp2",), ("staging", "cp2"), ("prod", "cp9")])
@@ -68,6 +69,54 @@ def test_a_recovery_that_was_refused_a_part_holds_nothing(lab):
     meanwhile()
 
     assert [one.state for one in ended] == ["refused", "recovered", "recovered"]
+
+
+def test_a_cluster_with_a_name_of_its_own_is_leased_by_its_address_too(lab, tmp_path):
+    conf = tmp_path / "conf"
+    conf.write_text(
+        "current-context: c\ncontexts: [{name: c, context: {cluster: k, user: u}}]\n"
+        "clusters: [{name: k, cluster: {server: 'https://lab.example:6443'}}]\nusers: []\n"
+    )
+    plain = KubernetesCluster.named(f"kubeconfig://{conf}").label
+    named = KubernetesCluster.named(f"kubeconfig://{conf}?name=leased-by-both").label
+    meanwhile = []
+
+    def other():
+        meanwhile.append(repair(f"{plain}/shop/web", n=2))
+        meanwhile.append(repair(f"{plain}/shop/web-2", n=3))
+
+    repair(f"{named}/shop/web", meanwhile=other)
+
+    assert isinstance(meanwhile[0].error, TargetTaken)
+    assert meanwhile[1].state == "recovered"
+
+
+def test_a_take_over_takes_no_part_that_another_recovery_is_at_work_on(lab):
+    ended = []
+
+    def meanwhile():
+        ended.append(repair("prod", "cp1", "cp2", n=2, take_over_by="Ada"))
+
+    other = repair("cp2", meanwhile=meanwhile)
+
+    assert other.state == "recovered"
+    assert isinstance(ended[0].error, TargetTaken)
+    assert "--take-over" not in str(ended[0].error)
+
+
+def test_a_take_over_takes_the_target_with_its_parts_and_says_from_whom(lab):
+    ended = []
+
+    def meanwhile():
+        ended.append(repair("prod", "cp1", "cp2", n=2, take_over_by="Ada"))
+
+    with pytest.raises(Fenced):
+        repair("prod", "cp1", "cp2", meanwhile=meanwhile)
+
+    assert ended[0].state == "recovered"
+    taken = next(one for one in lab.events("000000000002") if one.kind == "taken-over").body
+    held = [(one["target"], one["recovery_id"]) for one in taken["from"]]
+    assert held == [(name, "000000000001") for name in ("prod", "cp1", "cp2")]
 
 
 def test_the_fence_at_a_host_has_the_epoch_of_its_own_lease(lab):

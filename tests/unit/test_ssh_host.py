@@ -121,7 +121,7 @@ def test_a_short_url_falls_back_to_what_ssh_itself_would_use(monkeypatch):
     [
         ("http://db1/x", "no ssh URL"),
         ("ssh:///x", "no ssh URL"),
-        ("ssh://db1:port/x", "Port"),
+        ("ssh://db1:port/x", "no valid port"),
         ("ssh://ops:pw@db1/x", "password"),
         ("ssh://db1/x?key=1", "unknown or empty option 'key'"),
         ("ssh://db1/x?key_file=", "unknown or empty option 'key_file'"),

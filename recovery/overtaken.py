@@ -1,0 +1,101 @@
+"""Recoveries that others have overtaken: what they remember of the target is no longer so.
+
+A recovery goes on with what it decided and saved when it began. Where a later one of the same
+target has acted since, that may be undone, or done over, without a word.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from recovery.errors import NeedsPerson
+from recovery.journal.events import Event, Kind
+from recovery.journal.history import History, read_history
+from recovery.journal.store import Lease
+from recovery.run import Run
+from recovery.walk import step_logger
+
+CLOCKS_DIFFER_MAX = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Later:
+    """A later recovery of the same target, and when it last began an act there."""
+
+    recovery_id: str
+    flow: str
+    acted_at: str
+
+    def __str__(self) -> str:
+        """Which recovery has done what when."""
+        return f"recovery {self.recovery_id} ({self.flow}) has changed it since, at {self.acted_at}"
+
+
+def refuse_overtaken(run: Run, lease: Lease, history: History) -> None:
+    """Ask for a reason before a recovery goes on, or back, over a later one of its target.
+
+    On the way forward only one of the same flow counts: another one may well have mended the very
+    obstacle, and is told of. The way back would put back what was there before either.
+
+    Raises:
+        NeedsPerson: there is one, and no reason is given.
+    """
+    is_forward = not run.options.undo_by
+    for later in later_acts(run, history, lease):
+        if run.options.break_glass or (is_forward and later.flow != history.flow):
+            step_logger().warning("%s: %s", history.target, later)
+            continue
+        if not is_forward and run.form is not None:
+            run.overtaken_by = str(later)
+            continue  # a form asks for the reason itself
+        order = "resume" if is_forward else "undo"
+        again = f"`recover {order} {history.recovery_id} --by NAME --break-glass REASON`"
+        raise NeedsPerson(
+            history.target,
+            f"{later}; {history.recovery_id} would go on with what it decided before that"
+            if is_forward
+            else f"{later}; going back on {history.recovery_id} puts back what was before both",
+            f"Start a new one; or, where it is meant, {again}"
+            if is_forward
+            else f"Where it is meant: {again}",
+        )
+
+
+def later_acts(run: Run, history: History, lease: Lease | None = None) -> list[Later]:
+    """The recoveries that have acted on the target since the last attempt of this one began.
+
+    Those that were undone have left nothing. Epochs tell what was later: the target's rises with
+    each lease, whatever the clocks of the workers say.
+    """
+    if not history.attempts or not (history.last_act_seq or history.decisions):
+        return []
+    last = history.attempts[-1]
+    if lease is not None and lease.epoch == last.epoch + 1:
+        return []
+    since = datetime.fromisoformat(last.started_at) - CLOCKS_DIFFER_MAX
+    found = []
+    for recovery_id in run.journal.recovery_ids():  # those written to last first
+        events = run.journal.events(recovery_id)
+        if events and events[-1].moment < since:
+            break
+        if recovery_id != history.recovery_id and (later := _later(events, last.epoch, run.target)):
+            found.append(later)
+    return found
+
+
+def _later(events: list[Event], epoch: int, target: str) -> Later | None:
+    acted_at = next(
+        (
+            event.at
+            for event in reversed(events)
+            if event.kind == Kind.INTENDED and event.epoch > epoch
+        ),
+        "",
+    )
+    try:
+        history = read_history(events) if acted_at else None
+    except ValueError:  # somebody changed it: `recover journal verify` tells
+        return None
+    if history is None or history.target != target or history.is_undone:
+        return None
+    moment = datetime.fromisoformat(acted_at).isoformat(sep=" ", timespec="seconds")
+    return Later(history.recovery_id, history.flow, moment)
