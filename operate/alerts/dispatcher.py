@@ -7,22 +7,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from operate.alerts.apart import Apart
 from operate.alerts.calling_off import is_called_off
 from operate.alerts.guards import AskPerson, Hold, Join, may_start
 from operate.alerts.kept import NEITHER, WELL, Kept, State
 from operate.alerts.notices import Notice, Notifier
-from operate.alerts.prefect_runs import Runs, Standing, Submission
+from operate.alerts.prefect_runs import Runs, Standing, Submission, Unanswered
 from operate.alerts.routes import Routes
 from operate.alerts.routing import REMEMBERED, REQUESTER, Kind, decide
 from operate.alerts.store import AlertStore
 from operate.alerts.watchdog import Watch
-from recovery.errors import BadInput, RecoveryError
+from recovery.errors import RecoveryError
 from recovery.run import recovery_id_of
 from recovery.secrecy.redaction import redact
 
 LOOKS_EVERY_SECONDS = 2.0
 WAITS_AT_MOST_SECONDS = 30.0
-DEPLOYED_AGAIN_SECONDS = 60.0
+TOLD_AFTER_SECONDS = 120.0  # a server that is started anew is away for less
 TIDIES_EVERY_SECONDS = 3600.0
 SEES_AGAIN_SECONDS = 30.0
 BEGUN_AGAIN_MAX = 7 * 86_400.0  # a run that ended longer ago, s, is not looked at again
@@ -48,6 +49,9 @@ class Dispatcher:
         self.news = threading.Event()
         self._is_ended = threading.Event()
         self._watch = Watch(self.store, self.routes.watchdog, self.notifier, self.clock())
+        self._apart = Apart(self.store, self.notifier, self.clock)
+        self._waits_since = 0.0
+        self._has_told = False
         self._tidied_at = self._seen_again_at = 0.0
         self._is_first_pass = True
 
@@ -56,20 +60,42 @@ class Dispatcher:
         pause = LOOKS_EVERY_SECONDS
         while not self._is_ended.is_set():
             self.news.clear()
-            try:
-                self.work()
-                pause, self.last_error = LOOKS_EVERY_SECONDS, ""
-            except RecoveryError as error:
-                if self.last_error != (told := redact(str(error))):
-                    logger.warning("alerts wait: %s", told)
-                self.last_error, pause = told, min(2 * pause, WAITS_AT_MOST_SECONDS)
-            except Exception as error:  # a mistake in one pass must not end the passes
-                self.last_error, pause = type(error).__name__, WAITS_AT_MOST_SECONDS
-                logger.exception("alerts wait for a mistake in this program")
+            self.attempt()
             if self.last_error:
+                pause = min(2 * pause, WAITS_AT_MOST_SECONDS)
                 self._is_ended.wait(pause)
             else:
+                pause = LOOKS_EVERY_SECONDS
                 self.news.wait(pause)
+
+    def attempt(self) -> None:
+        """Make one pass, whatever comes of it; people are told where passes fail for long."""
+        try:
+            self.work()
+        except RecoveryError as error:
+            if self.last_error != (told := redact(str(error))):
+                logger.warning("alerts wait: %s", told)
+            self.last_error = told
+        except Exception as error:  # a mistake in one pass must not end the passes
+            self.last_error = f"a mistake in this program: {type(error).__name__}"
+            logger.exception("alerts wait for a mistake in this program")
+        else:
+            self.last_error = ""
+        self._tell_of_passes()
+
+    def _tell_of_passes(self) -> None:
+        now = self.clock()
+        if not self.last_error:
+            self._waits_since = 0.0
+            if self._has_told:
+                self.notifier.tell(Notice("alerts wait no more", "they are seen to again", "info"))
+            self._has_told = False
+            return
+        self._waits_since = self._waits_since or now
+        if not self._has_told and now - self._waits_since >= TOLD_AFTER_SECONDS:
+            self._has_told = True
+            text = f"they are kept, and nothing is started or called off: {self.last_error}"
+            self.notifier.tell(Notice("alerts wait", text, "critical"))
 
     def end(self) -> None:
         """Let `run` return after its present pass."""
@@ -89,27 +115,37 @@ class Dispatcher:
             self.store.weigh_anew()
             self._is_first_pass = False
         self._watch.look(self.clock())
-        self._settle_reserved()
-        self._see_again()
-        self._follow()
-        after = 0
-        while page := self.store.due(self.clock(), after, PAGE):
-            for kept in page:
-                self._consider(kept)
-            after = page[-1].seq
+        unanswered = None
+        for part in (self._settle_reserved, self._see_again, self._follow, self._start_due):
+            try:
+                part()
+            except Unanswered as error:  # of many runs at once; the other parts ask for others
+                unanswered = error
         self._tidy()
+        if unanswered is not None:
+            raise unanswered
 
     def _settle_reserved(self) -> None:
         """Ask the server what came of runs whose start nobody has confirmed."""
-        while page := self.store.reserved(PAGE):
-            for kept in page:
-                if found := self.runs.find(kept.idempotency_key):
-                    self.store.confirm(kept, found, self.clock())
-                elif kept.is_firing:
-                    self._submit(kept)
-                else:
-                    reason = "it was resolved before anything was started"
-                    self.store.settle(kept, State.CANCELLED, reason)
+        after = 0
+        while page := self.store.reserved(self.clock(), after, PAGE):
+            self._apart.each_start(page, self._settle)
+            after = page[-1].seq
+
+    def _settle(self, kept: Kept) -> None:
+        if found := self.runs.find(kept.idempotency_key):
+            self.store.confirm(kept, found, self.clock())
+        elif kept.is_firing:
+            self._submit(kept)
+        else:
+            reason = "it was resolved before anything was started"
+            self.store.settle(kept, State.CANCELLED, reason)
+
+    def _start_due(self) -> None:
+        after = 0
+        while page := self.store.due(self.clock(), after, PAGE):
+            self._apart.each_start(page, self._consider)
+            after = page[-1].seq
 
     def _consider(self, kept: Kept) -> None:
         """Start, hold, join or leave to a person one alert that waits."""
@@ -132,11 +168,7 @@ class Dispatcher:
             remedy = f"Look why, then `recover alerts release {kept.fingerprint} --by NAME`"
             self._tell(kept, f"{work} is left to a person", f"{verdict.reason}. {remedy}")
         else:
-            try:
-                deployment = self.runs.deployment_of(decision.route.flow, decision.route.deployment)
-            except BadInput as error:
-                self._hold_refused(kept, error)
-                return
+            deployment = self.runs.deployment_of(decision.route.flow, decision.route.deployment)
             if self.store.reserve(kept, deployment, decision, now) and (
                 reserved := self.store.find(kept.fingerprint, kept.starts_at)
             ):
@@ -148,19 +180,9 @@ class Dispatcher:
         submission = Submission(
             kept.idempotency_key, kept.flow, kept.deployment, kept.parameters, tags
         )
-        try:
-            run_id = self.runs.start(submission)
-        except BadInput as error:
-            self._hold_refused(kept, error)
-            return
+        run_id = self.runs.start(submission)
         self.store.confirm(kept, run_id, self.clock())
         logger.info("%s: flow run %s started by route %s", kept.work, run_id, kept.route)
-
-    def _hold_refused(self, kept: Kept, error: BadInput) -> None:
-        reason = redact(str(error))
-        self.store.give_back(kept, reason, self.clock() + DEPLOYED_AGAIN_SECONDS)
-        if kept.reason != reason:
-            self._tell(kept, f"{kept.work} cannot be started", reason)
 
     def _follow(self) -> None:
         """See how far runs are, and call off those whose alerts are all resolved."""
@@ -168,18 +190,22 @@ class Dispatcher:
         if not running:
             return
         standings = self.runs.standings([kept.flow_run_id for kept in running])
-        for kept in running:
-            standing = standings.get(kept.flow_run_id, Standing("", "Deleted", is_final=True))
-            is_wanted = standing.is_final or self._is_wanted(kept)
-            if not is_wanted and is_called_off(kept, standing):
-                who = kept.parameters.get(REQUESTER) or "its alert"
-                why = f"{who} was resolved before anything was done; *Retry* asks anew"
-                self.runs.cancel(kept.flow_run_id, why)
-                reason = "it was resolved before its run had acted: cancelled"
-                self.store.call_off(kept.flow_run_id, reason)
-                logger.info("flow run %s was cancelled: %s", kept.flow_run_id, reason)
-            else:
-                self._note(kept, standing)
+        gone = Standing("", "Deleted", is_final=True)
+        self._apart.each_run(
+            running, lambda kept: self._follow_one(kept, standings.get(kept.flow_run_id, gone))
+        )
+
+    def _follow_one(self, kept: Kept, standing: Standing) -> None:
+        is_wanted = standing.is_final or self._is_wanted(kept)
+        if is_wanted or not is_called_off(kept, standing):
+            self._note(kept, standing)
+            return
+        who = kept.parameters.get(REQUESTER) or "its alert"
+        why = f"{who} was resolved before anything was done; *Retry* asks anew"
+        self.runs.cancel(kept.flow_run_id, why)
+        reason = "it was resolved before its run had acted: cancelled"
+        self.store.call_off(kept.flow_run_id, reason)
+        logger.info("flow run %s was cancelled: %s", kept.flow_run_id, reason)
 
     def _is_wanted(self, kept: Kept) -> bool:
         if kept.ended_at:

@@ -25,9 +25,11 @@ class AlertLooks:
         values = {"state": State.WAITING, "now": now, "after": after}
         return self._kept(where, f"seq limit {limit:d}", **values)
 
-    def reserved(self, limit: int = 100) -> list[Kept]:
-        """Alerts whose run was to be started, and that nobody has confirmed."""
-        return self._kept("state = :state", f"seq limit {limit:d}", state=State.RESERVED)
+    def reserved(self, now: float, after: int = 0, limit: int = 100) -> list[Kept]:
+        """Alerts whose run was to be started, that nobody has confirmed, and that are due."""
+        where = "state = :state and not_before <= :now and seq > :after"
+        values = {"state": State.RESERVED, "now": now, "after": after}
+        return self._kept(where, f"seq limit {limit:d}", **values)
 
     def running(self, limit: int = 200) -> list[Kept]:
         """Alerts whose run has not ended, as far as is known; those looked at last come last."""
@@ -72,9 +74,13 @@ class AlertLooks:
         )
 
     def busy(self) -> int:
-        """How many runs are on their way; one that waits for a person is not."""
+        """How many runs are on their way.
+
+        One that waits for a person is not, nor one that the server could not be asked to start.
+        """
         return self._count(
-            "state in (:reserved, :started) and run_state <> 'PAUSED'",
+            "(state = :started or (state = :reserved and not_before = 0)) "
+            "and run_state <> 'PAUSED'",
             reserved=State.RESERVED,
             started=State.STARTED,
         )

@@ -142,7 +142,7 @@ class AlertStore(AlertLooks):
             changed = self._database.execute(
                 """update recover_alerts set state = :reserved, reason = :reason, route = :route,
                      flow = :flow, work = :work, deployment = :deployment, severity = :severity,
-                     parameters = :parameters, reserved_at = :now
+                     parameters = :parameters, reserved_at = :now, not_before = 0
                    where seq = :seq and state = :waiting and is_firing = 1""",
                 reserved=State.RESERVED,
                 waiting=State.WAITING,
@@ -207,8 +207,9 @@ class AlertStore(AlertLooks):
         """Let whatever waits be due now: what it waits for may be set otherwise."""
         with self._database.writing():
             self._database.execute(
-                "update recover_alerts set not_before = 0 where state = :state",
-                state=State.WAITING,
+                "update recover_alerts set not_before = 0 where state in (:waiting, :reserved)",
+                waiting=State.WAITING,
+                reserved=State.RESERVED,
             )
 
     def settle(self, kept: Kept, state: State, reason: str) -> None:

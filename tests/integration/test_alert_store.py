@@ -175,7 +175,7 @@ def test_a_reservation_holds_all_that_is_sent_and_is_made_once(store):
 
     made = [store.reserve(kept, "d", RUN, 1001.0) for _ in range(2)]
 
-    (reserved,) = store.reserved()
+    (reserved,) = store.reserved(2000)
     assert made == [True, False]
     assert (reserved.flow, reserved.deployment) == ("recover-redis", "d")
     assert reserved.parameters == {"host": "ssh://a", "port": 6379}
