@@ -541,7 +541,7 @@ def test_routes_of_today_decide_on_alerts_of_yesterday(desk):
     assert desk.states() == ["not-routed", "started"]
 
 
-def test_the_silence_of_the_watchdog_is_told_once_and_its_return_too(desk):
+def test_the_silence_of_the_watchdog_is_told_once_an_hour_and_its_return_too(desk):
     desk.post("Watchdog")
     desk.work(after=500)
     assert not desk.told
@@ -551,12 +551,15 @@ def test_the_silence_of_the_watchdog_is_told_once_and_its_return_too(desk):
     desk.restart()
     desk.work(after=700)
     assert [notice.severity for notice in desk.told] == ["critical"]
+    desk.work(after=3600)
+    desk.work(after=1)
+    assert [notice.severity for notice in desk.told] == ["critical"] * 2
 
     desk.post("Watchdog")
     desk.work(after=1)
     desk.work(after=1)
 
-    assert [notice.severity for notice in desk.told] == ["critical", "info"]
+    assert [notice.severity for notice in desk.told] == ["critical", "critical", "info"]
     assert not desk.started
 
 
