@@ -65,7 +65,7 @@ class Apart:
     def _put_off(self, kept: Kept, why: str, keep: Callable[[Kept, str, float], None]) -> None:
         reason = redact(why)
         keep(kept, reason, self._clock() + PUT_OFF_SECONDS)
-        if kept.reason != reason:
+        if kept.reason != kept.because(reason):
             self._tell(kept, f"{kept.work} cannot be started", reason)
 
     def _trouble(self, kept: Kept, why: str) -> None:

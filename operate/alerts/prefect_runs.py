@@ -1,6 +1,7 @@
 """Flow runs on the Prefect server: started once per key, looked up, cancelled."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
@@ -175,7 +176,7 @@ class PrefectRuns:
     def standings(self, ids: Sequence[str]) -> dict[str, Standing]:
         """See Runs."""
         client = self._asked()
-        wanted = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(one) for one in ids]))
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=list(_uuids(ids))))
         try:
             found = client.read_flow_runs(flow_run_filter=wanted, limit=200)
         except httpx.HTTPError as error:
@@ -205,6 +206,13 @@ class PrefectRuns:
 def _come_back_soon(response: httpx.Response) -> None:
     if response.status_code == BUSY:
         response.headers.setdefault("Retry-After", BUSY_FOR_SECONDS)
+
+
+def _uuids(ids: Sequence[str]) -> Iterator[UUID]:
+    """Leave out what is no id of a server, as of an attempt at a terminal."""
+    for one in ids:
+        with suppress(ValueError):
+            yield UUID(one)
 
 
 def _standing(state: State[Any] | None) -> Standing:

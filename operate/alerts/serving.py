@@ -22,6 +22,7 @@ from operate.alerts.watchdog import HEARD
 from operate.server import api_url
 from recovery.errors import BadInput
 from recovery.journal.store import JournalUnavailable
+from recovery.notices.channels import load_blocks
 from recovery.notices.sending import wait_until_sent
 from recovery.secrecy.log_redaction import install_log_redaction
 
@@ -98,6 +99,7 @@ def serve(settings: Settings, notifier: Notifier | None = None) -> None:
     if settings.certificate is None and not settings.is_local:
         logger.warning("secrets and alerts cross the network unencrypted: give --tls-certificate")
     notifier = notifier or PeopleNotifier()
+    load_blocks()
     store = open_alerts(settings.store)
     dispatcher = Dispatcher(store, routes, PrefectRuns(), notifier)
     acceptance = Acceptance(store, routes, notifier, news=dispatcher.news.set)
@@ -151,6 +153,6 @@ def standing(dispatcher: Dispatcher) -> dict[str, Any]:
         "status": "ok",
         "store": "ok",
         "alerts": counts,
-        "dispatcher": dispatcher.last_error or "ok",
+        "dispatcher": dispatcher.last_error or dispatcher.other.stands or "ok",
         "watchdog_heard_seconds_ago": round(time.time() - heard_at) if heard_at else None,
     }

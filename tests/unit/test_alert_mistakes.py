@@ -3,8 +3,10 @@
 import pytest
 
 from operate.alerts.apart import PUT_OFF_SECONDS
+from operate.alerts.other_receiver import IS_LATE
 from operate.alerts.prefect_runs import Unanswered
 from operate.alerts.routes import Limits
+from operate.alerts.serving import standing
 from recovery.errors import BadInput
 from tests.lab.alert_desk import Desk, routes
 
@@ -123,3 +125,19 @@ def test_people_are_told_once_that_alerts_wait_for_a_server_that_stays_away_and_
 
     assert [one.subject for one in desk.told] == ["alerts wait", "alerts wait no more"]
     assert desk.started == [("recover-redis", "a")]
+
+
+def test_people_are_told_once_where_the_receiver_that_starts_runs_does_nothing(desk, tmp_path):
+    desk.attempt()  # this one holds the right to start runs, and does no more from now on
+    other = Desk(tmp_path)
+    other.post("Down", "a")
+    for _ in range(4):
+        other.attempt(after=50)
+
+    assert [(one.subject, one.severity) for one in other.told] == [("alerts wait", "critical")]
+    assert standing(other.dispatcher)["dispatcher"] == IS_LATE
+    desk.store.close()
+    other.attempt(after=1)
+    assert other.started == [("recover-redis", "a")]
+    assert standing(other.dispatcher)["dispatcher"] == "ok"
+    other.store.close()
