@@ -14,12 +14,21 @@ TRIED_FOR_SECONDS = 3600.0
 
 @dataclass(kw_only=True, eq=False)
 class Try:
-    """Something that is sent, once or more often."""
+    """Something that is sent, once or more often.
+
+    Attributes:
+        tries: how often it was sent.
+        due_at: when it is sent next, on the clock of its line.
+        given_up_at: from when on it is not sent again.
+        is_over: whether it arrived, or was given up.
+        is_left: whether somebody has waited for it, and nobody does from now on.
+    """
 
     tries: int = 0
     due_at: float = 0.0
     given_up_at: float = 0.0
     is_over: bool = False
+    is_left: bool = False
 
     def send(self) -> bool:
         """Send it; return whether it arrived. Must not raise."""
@@ -75,18 +84,21 @@ class Line(Generic[Sent]):
     def wait(self, deadline: float, tries: int) -> list[Sent]:
         """Wait until each was tried so often or arrived; return all that had not arrived before.
 
+        Each is waited for once.
+
         Args:
             deadline: on the clock of the line.
             tries: how often is enough.
         """
         with self._changed:
-            seen = list(self._open)
+            seen = [sent for sent in self._open if not sent.is_left]
             for sent in seen:
                 while not (sent.is_over or sent.tries >= tries):
                     left = deadline - self._clock()
                     if left <= 0:
-                        return seen
+                        break
                     self._changed.wait(left)
+                sent.is_left = True
         return seen
 
     def _work(self) -> None:

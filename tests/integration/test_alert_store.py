@@ -372,7 +372,8 @@ def test_whoever_is_cut_off_keeps_no_other_from_opening_a_store_or_the_journal(p
             assert store.counts() == {}
             assert len(store._database.read(SERVER_SIDE)) == 6
 
-        with contextlib.closing(open_alerts(f"{postgres_dsn}?options=-c lock_timeout=5s")) as own:
+        own_way = f"{postgres_dsn}?options=-c%20lock_timeout%3D5s"
+        with contextlib.closing(open_alerts(own_way)) as own:
             assert own._database.read("show lock_timeout") == [{"lock_timeout": "5s"}]
 
 

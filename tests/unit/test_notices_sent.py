@@ -56,11 +56,11 @@ def test_what_no_channel_takes_is_given_up_and_said_so():
 
 def test_many_at_once_all_go_out_by_a_few_threads_and_too_many_are_refused():
     gate = threading.Event()
-    line, letters = Line("post", SOON), [Letter(waits_for=gate) for _ in range(WAITING_MAX + 1)]
+    line, letters = Line("many", SOON), [Letter(waits_for=gate) for _ in range(WAITING_MAX + 1)]
     for letter in letters:
         line.take(letter)
     assert letters[-1].given_up
-    threads = [one for one in threading.enumerate() if one.name == "post"]
+    threads = [one for one in threading.enumerate() if one.name == "many"]
     assert len(threads) <= AT_ONCE_MAX
 
     gate.set()
