@@ -18,6 +18,7 @@ from operate.alerts.opening import open_alerts
 from operate.alerts.prefect_runs import PrefectRuns
 from operate.alerts.receiver import Gate, make_app
 from operate.alerts.routes_file import read_routes
+from operate.alerts.turned_away import TurnedAway
 from operate.alerts.watchdog import HEARD
 from operate.server import api_url
 from recovery.errors import BadInput
@@ -103,7 +104,8 @@ def serve(settings: Settings, notifier: Notifier | None = None) -> None:
     store = open_alerts(settings.store)
     dispatcher = Dispatcher(store, routes, PrefectRuns(), notifier)
     acceptance = Acceptance(store, routes, notifier, news=dispatcher.news.set)
-    app = make_app(acceptance, Gate(settings.authentication), lambda: standing(dispatcher))
+    gate = Gate(settings.authentication, TurnedAway(notifier))
+    app = make_app(acceptance, gate, lambda: standing(dispatcher))
     thread = threading.Thread(target=dispatcher.run, name="dispatcher", daemon=True)
     thread.start()
     logger.info(
