@@ -16,6 +16,7 @@ from recovery.run import recovery_id_of
 
 SEES_AGAIN_SECONDS = 30.0
 BEGUN_AGAIN_MAX = 7 * 86_400.0  # a run that ended longer ago, s, is not looked at again
+CANCELLED = "Cancelled"
 CANCELS = ("CANCELLING", "CANCELLED")
 logger = logging.getLogger("recovery.alerts")
 
@@ -109,6 +110,7 @@ class Following:
 
 
 def _is_as_known(kept: Kept, standing: Standing) -> bool:
-    if kept.state is State.CANCELLED:
-        return standing.type in CANCELS
-    return standing.is_final and standing.name == kept.outcome
+    was_called_off = kept.state is State.CANCELLED
+    if (was_called_off or kept.outcome == CANCELLED) and standing.type in CANCELS:
+        return True
+    return not was_called_off and standing.is_final and standing.name == kept.outcome

@@ -101,6 +101,8 @@ def test_a_run_that_acts_while_it_is_called_off_is_told_of_as_cut_off_in_mid_act
     desk.runs.cancel = act_first
     desk.post("Down", status="resolved")
     desk.work()
+    desk.runs.ended[run_id] = Standing("CANCELLING", "Cancelling", is_final=False)
+    desk.work(after=31)
 
     (kept,) = desk.store.latest(1)
     assert (kept.state, kept.outcome) == (State.ENDED, "Cancelled")
