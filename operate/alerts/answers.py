@@ -62,11 +62,11 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     202: {"description": "Kept on disk: nothing of it is lost from here on"},
     400: {"description": "No alert of it can be read; nothing was kept"},
     401: {"description": "Nobody is known by what was sent"},
-    408: {"description": "It arrived too slowly"},
+    403: {"description": "It comes from a web page, or could, and nobody says who they are"},
     413: {"description": "It is too large"},
     415: {"description": "It is packed"},
     429: {"description": "Too many attempts by a stranger"},
-    503: {"description": "It cannot be kept now; send it again"},
+    503: {"description": "It cannot be kept now, or came too slowly; send it again"},
 }
 HEALTH: dict[int | str, dict[str, Any]] = {503: {"description": "They cannot"}}
 STATUS: dict[int | str, dict[str, Any]] = {code: RESPONSES[code] for code in (401, 429, 503)}

@@ -44,3 +44,14 @@ def is_called_off(kept: Kept, standing: Standing) -> bool:
         return True
     finally:
         journal.close()
+
+
+def has_acted(kept: Kept) -> bool:
+    """Whether a run that was cancelled before it had opened its journal has acted all the same.
+
+    Where it has not, it cannot from now on.
+
+    Raises:
+        JournalUnavailable: the journal cannot be asked.
+    """
+    return not is_called_off(kept, Standing("CANCELLING", "Cancelling", is_final=False))

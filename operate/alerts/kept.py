@@ -1,6 +1,7 @@
 """One alert as it is remembered, and what a database must be able to do to remember it."""
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ STANDS_SQL = (
 )
 WELL = ("Recovered", "Planned", "Completed", "Undone")
 NEITHER = ("Cancelled", "Deleted")
+RELEASED = re.compile(r"(?:^|; )released by (.+)$", re.DOTALL)
 WITHOUT_RUN = (State.CANCELLED, State.RESOLVED, State.NOT_ROUTED)
 
 
@@ -118,6 +120,16 @@ class Kept:
         """Where it stands, as it is shown: a run that waits for an answer asks a person."""
         is_asking = self.state is State.STARTED and self.run_state == "PAUSED"
         return ASKS_PERSON if is_asking else str(self.state)
+
+    @property
+    def released_by(self) -> str:
+        """Who let it go on that was held or left to a person; empty where nobody has."""
+        told = RELEASED.search(self.reason) if self.released_at else None
+        return told[1] if told else ""
+
+    def because(self, reason: str) -> str:
+        """A reason as it is kept: with who has released the alert, which is not forgotten."""
+        return f"{reason}; released by {self.released_by}" if self.released_by else reason
 
     @property
     def idempotency_key(self) -> str:

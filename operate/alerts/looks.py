@@ -25,9 +25,16 @@ class AlertLooks:
         values = {"state": State.WAITING, "now": now, "after": after}
         return self._kept(where, f"seq limit {limit:d}", **values)
 
-    def reserved(self, limit: int = 100) -> list[Kept]:
-        """Alerts whose run was to be started, and that nobody has confirmed."""
-        return self._kept("state = :state", f"seq limit {limit:d}", state=State.RESERVED)
+    def is_anything_overdue(self, since: float) -> bool:
+        """Whether an alert is due since then, and nobody has looked at it."""
+        where = "state = :state and received_at < :since and not_before < :since and "
+        return bool(self._count(f"{where} released_at < :since", state=State.WAITING, since=since))
+
+    def reserved(self, now: float, after: int = 0, limit: int = 100) -> list[Kept]:
+        """Alerts whose run was to be started, that nobody has confirmed, and that are due."""
+        where = "state = :state and not_before <= :now and seq > :after"
+        values = {"state": State.RESERVED, "now": now, "after": after}
+        return self._kept(where, f"seq limit {limit:d}", **values)
 
     def running(self, limit: int = 200) -> list[Kept]:
         """Alerts whose run has not ended, as far as is known; those looked at last come last."""
@@ -72,9 +79,13 @@ class AlertLooks:
         )
 
     def busy(self) -> int:
-        """How many runs are on their way; one that waits for a person is not."""
+        """How many runs are on their way.
+
+        One that waits for a person is not, nor one that the server could not be asked to start.
+        """
         return self._count(
-            "state in (:reserved, :started) and run_state <> 'PAUSED'",
+            "(state = :started or (state = :reserved and not_before = 0)) "
+            "and run_state <> 'PAUSED'",
             reserved=State.RESERVED,
             started=State.STARTED,
         )
@@ -95,6 +106,16 @@ class AlertLooks:
         """The alerts heard of last; where it is given, those that stand so, as it is shown."""
         where = f"{STANDS_SQL} = :state" if state else "1 = 1"
         return self._kept(where, f"seq desc limit {limit:d}", **({"state": state} if state else {}))
+
+    def to_release(self, beginning: str) -> list[Kept]:
+        """The alerts that wait or are left to a person, by how their fingerprint begins."""
+        return self._kept(
+            "state in (:waiting, :needs_person) and substr(fingerprint, 1, :n) = :beginning",
+            n=len(beginning),
+            beginning=beginning,
+            waiting=State.WAITING,
+            needs_person=State.NEEDS_PERSON,
+        )
 
     def counts(self) -> dict[str, int]:
         """How many alerts stand where, as it is shown."""

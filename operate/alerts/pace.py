@@ -25,6 +25,10 @@ class Pace:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
 
+    def has_left(self, sender: str) -> bool:
+        """Whether there is a token in the sender's bucket; takes none."""
+        return self.allows(sender, 0.0) and self._buckets[sender][0] >= 1.0
+
     def allows(self, sender: str, cost: float = 1.0) -> bool:
         """Take a token from the sender's bucket; false where there is none."""
         now = self._clock()

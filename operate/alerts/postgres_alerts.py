@@ -17,6 +17,7 @@ from recovery.journal.postgres_address import postgres_address
 from recovery.journal.store import JournalUnavailable
 
 SERIAL = "bigint generated always as identity primary key"
+MADE = re.compile(r"if not exists (\w+)")
 NAME = re.compile(r"(?<!:):([a-z_]+)")
 ALONE = b"select pg_try_advisory_lock(hashtext('recover_alerts_starts')) as is_ours"
 TURN = b"select pg_advisory_xact_lock(hashtext('recover_alerts'))"
@@ -27,14 +28,20 @@ class PostgresAlerts:
 
     def __init__(self, url: str) -> None:
         address = postgres_address(url, "RECOVER_ALERTS")
-        self._conninfo, self.url = address.conninfo, address.shown
+        self._address, self.url = address, address.shown
         self._lock = threading.RLock()
         self._connection: psycopg.Connection[DictRow] | None = None
         self._depth = 0
         self._alone_on: psycopg.Connection[DictRow] | None = None
-        with self.writing():
-            for statement in TABLES:
-                self.execute(statement.format(serial=SERIAL))
+        if not self._are_tables_there():  # else no turn is waited for
+            with self.writing():
+                for statement in TABLES:
+                    self.execute(statement.format(serial=SERIAL))
+
+    def _are_tables_there(self) -> bool:
+        names = ", ".join(f"to_regclass('{name}')" for name in MADE.findall(" ".join(TABLES)))
+        rows = self.read(f"select num_nulls({names}) as missing")
+        return not int(rows[0]["missing"])
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -55,9 +62,7 @@ class PostgresAlerts:
     def _connected(self) -> Iterator[psycopg.Connection[DictRow]]:
         try:
             if self._connection is None or self._connection.closed:
-                self._connection = psycopg.connect(
-                    self._conninfo, autocommit=True, row_factory=dict_row
-                )
+                self._connection = self._address.connected(dict_row)
             yield self._connection
         except psycopg.Error as error:
             if self._connection is not None and self._connection.broken:

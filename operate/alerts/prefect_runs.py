@@ -1,6 +1,7 @@
 """Flow runs on the Prefect server: started once per key, looked up, cancelled."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
@@ -22,8 +23,13 @@ from operate.server import api_url
 from recovery.errors import BadInput, Unreachable
 
 SAYS_NO = (404, 409, 422)
+AWAY = (401, 429, 502, 503, 504)  # said to everybody, whatever is asked
 BUSY = 503  # a server on SQLite says so when two of its writers meet
 BUSY_FOR_SECONDS = "0.1"  # Prefect's client would come back after 2, 4, 8 s
+
+
+class Unanswered(Unreachable):
+    """The server is there and cannot answer this one question. Fields as of Unreachable."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,10 @@ class Standing:
 
 
 class Runs(Protocol):
-    """The runs, as far as alerts need them. Every method may raise Unreachable."""
+    """The runs, as far as alerts need them.
+
+    Every method may raise Unreachable, and Unanswered where the server is there all the same.
+    """
 
     def deployment_of(self, flow: str, wanted: str) -> str:
         """Return the id of the deployment by which a flow is started.
@@ -92,6 +101,10 @@ class PrefectRuns:
         return self._client
 
     def _away(self, asked: str, error: Exception) -> Unreachable:
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code not in AWAY:
+            seen = f"HTTP {error.response.status_code}: {error.response.text[:300]}"
+            remedy = "It is asked again; the log of the server may say why"
+            return Unanswered(f"the Prefect server {api_url()}", asked, seen, remedy)
         self.close()
         remedy = "Start it; what was accepted is kept, and is submitted then"
         seen = str(error) or type(error).__name__
@@ -163,7 +176,7 @@ class PrefectRuns:
     def standings(self, ids: Sequence[str]) -> dict[str, Standing]:
         """See Runs."""
         client = self._asked()
-        wanted = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(one) for one in ids]))
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=list(_uuids(ids))))
         try:
             found = client.read_flow_runs(flow_run_filter=wanted, limit=200)
         except httpx.HTTPError as error:
@@ -193,6 +206,13 @@ class PrefectRuns:
 def _come_back_soon(response: httpx.Response) -> None:
     if response.status_code == BUSY:
         response.headers.setdefault("Retry-After", BUSY_FOR_SECONDS)
+
+
+def _uuids(ids: Sequence[str]) -> Iterator[UUID]:
+    """Leave out what is no id of a server, as of an attempt at a terminal."""
+    for one in ids:
+        with suppress(ValueError):
+            yield UUID(one)
 
 
 def _standing(state: State[Any] | None) -> Standing:

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from operate.alerts import answers
 from operate.alerts.accepting import Acceptance
 from operate.alerts.authentication import Authentication
 from operate.alerts.pace import Pace, Rate
+from operate.alerts.turned_away import Turned, TurnedAway
 from recovery.errors import BadInput
 from recovery.journal.store import JournalUnavailable
 from recovery.run import release
@@ -25,15 +27,8 @@ BODY_WITHIN_SECONDS = 20.0
 AGAIN_SECONDS = 5
 KNOWN = Rate(at_once=2000, a_second=200)
 STRANGERS = Rate(at_once=20, a_second=0.5)
+UNPROVEN_OF_ONE_MAX = 2
 logger = logging.getLogger("recovery.alerts")
-
-
-class Turned(Exception):
-    """A request is answered with this instead of being heard."""
-
-    def __init__(self, status: int, told: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(status, told)
-        self.status, self.told, self.headers = status, told, dict(headers or {})
 
 
 @dataclass
@@ -45,37 +40,68 @@ class Gate:
     """
 
     authentication: Authentication
+    turned_away: TurnedAway
     body_bytes_max: int = BODY_BYTES_MAX
     known: Pace = field(default_factory=lambda: Pace(KNOWN))
     strangers: Pace = field(default_factory=lambda: Pace(STRANGERS))
     clock: Callable[[], float] = time.time
     of_known: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
     of_unproven: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
+    unproven: Counter[str] = field(default_factory=Counter)
 
     @contextlib.asynccontextmanager
     async def heard(self, request: Request) -> AsyncIterator[bytes]:
         """Give the body of a request of somebody who may post.
 
         Alertmanager drops what was answered with 4xx and sends again what was answered with 5xx:
-        who is known and too fast is told 503, so that nothing of theirs is lost.
+        who is known and too fast or slow is told 503, so that nothing of theirs is lost, and
+        people are told of what is lost all the same.
 
         Raises:
             Turned: it is of nobody who may, too fast, too large, too slow or packed.
         """
         address = request.client.host if request.client else "unknown"
+        if not self.authentication.is_wanted:
+            _refuse_page(request)
         if not self.authentication.is_signed(request.headers):
-            self._refuse_haste(await self._known_by_headers(request, address))
-            async with self.of_known:
-                yield await _body(request, self.body_bytes_max)
-            return
-        async with self.of_unproven:
-            body = await _body(request, self.body_bytes_max)
-            sender = await run_in_threadpool(
-                self.authentication.by_signature, request.headers, body, self.clock()
-            )
-            self._refuse_stranger(sender, address)
+            sender = await self._known_by_headers(request, address)
             self._refuse_haste(sender)
-            yield body
+            async with self.of_known:
+                with self.turned_away.heeding(sender):
+                    yield await _body(request, self.body_bytes_max)
+            return
+        if not self.authentication.is_signed_lately(request.headers, self.clock()):
+            self._refuse_stranger("", address)
+        with self._one_of_few(address):
+            async with self.of_unproven:
+                body = await self._unproven_body(request, address)
+                sender = await run_in_threadpool(
+                    self.authentication.by_signature, request.headers, body, self.clock()
+                )
+                self._refuse_stranger(sender, address)
+                self._refuse_haste(sender)
+                with self.turned_away.heeding(sender):
+                    yield body
+
+    @contextlib.contextmanager
+    def _one_of_few(self, address: str) -> Iterator[None]:
+        """Let nobody who has proven nothing keep all others out: few at a time from one address."""
+        if self.unproven[address] >= UNPROVEN_OF_ONE_MAX or not self.strangers.has_left(address):
+            raise Turned(503, "too many at once from here: try again", _later())
+        self.unproven[address] += 1
+        try:
+            yield
+        finally:
+            self.unproven[address] -= 1
+            if not self.unproven[address]:
+                del self.unproven[address]
+
+    async def _unproven_body(self, request: Request, address: str) -> bytes:
+        try:
+            return await _body(request, self.body_bytes_max)
+        except Turned:
+            self.strangers.allows(address)  # it counts as an attempt
+            raise
 
     async def admitted(self, request: Request) -> None:
         """See that somebody who may ask for something asks.
@@ -177,12 +203,23 @@ async def _turn(_request: Request, turned: Exception) -> Response:
     return JSONResponse({"error": turned.told}, turned.status, turned.headers)
 
 
+def _refuse_page(request: Request) -> None:
+    """Refuse what a web page can have a browser post, where nobody has to say who they are.
+
+    Raises:
+        Turned: it has an Origin, or is of a type that a page need not ask for.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if "origin" in request.headers or kind != "application/json":
+        raise Turned(403, "send it as application/json, and not from a web page")
+
+
 def _later() -> dict[str, str]:
     return {"Retry-After": str(AGAIN_SECONDS)}
 
 
 async def _body(request: Request, bytes_max: int) -> bytes:
-    """Read the body, up to a size and a deadline.
+    """Read the body, up to a size and a deadline. What is too slow is to be sent again.
 
     Raises:
         Turned: it is too large, too slow, or packed.
@@ -201,5 +238,6 @@ async def _body(request: Request, bytes_max: int) -> bytes:
                 if len(body) > bytes_max:
                     raise too_large
     except TimeoutError:
-        raise Turned(408, f"it did not arrive within {BODY_WITHIN_SECONDS:.0f} s") from None
+        seen = f"it did not arrive within {BODY_WITHIN_SECONDS:.0f} s: try again"
+        raise Turned(503, seen, _later()) from None
     return bytes(body)

@@ -27,6 +27,7 @@ from operate.parameters import OPTIONS, typed_parameters
 from recovery.errors import BadInput
 from recovery.inputs import refuse_passwords
 from recovery.run import Recovery
+from recovery.values import to_plain
 
 FILE = Path(__file__).resolve().parents[2] / "deployments" / "alert-routes.yaml"
 SEVERITIES = ("critical", "warning", "info", "none")
@@ -107,7 +108,7 @@ def _target(at: Located) -> Target:
         when[label] = tuple(value.text() for value in values)
         if not when[label]:
             raise one.wrong("no value of this label names it", "Write a value, or a list of them")
-    parameters = {name: one.value for name, one in given["parameters"].named().items()}
+    parameters = {name: _plain(one) for name, one in given["parameters"].named().items()}
     return Target(given["name"].text(), when, parameters)
 
 
@@ -141,9 +142,18 @@ def _route(at: Located, tables: Mapping[str, list[tuple[Target, Located]]], usua
 
 def _fixed(recovery: Recovery, at: Located | None) -> Mapping[str, Any]:
     """Parameters that are the same for every target; wrong values show with the targets'."""
-    for name, one in (at.named() if at is not None else {}).items():
+    given = at.named() if at is not None else {}
+    for name, one in given.items():
         _refuse_unknown(recovery, name, one)
-    return at.value or {} if at is not None else {}
+    return {name: _plain(one) for name, one in given.items()}
+
+
+def _plain(at: Located) -> Any:
+    """The value as it is kept and sent: a moment without quotes, which YAML reads, as text."""
+    try:
+        return to_plain(at.value)
+    except TypeError:
+        raise at.wrong(f"{type(at.value).__name__} cannot be sent", "Write it as text") from None
 
 
 def _refuse_unknown(recovery: Recovery, name: str, at: Located) -> None:

@@ -18,10 +18,12 @@ from operate.alerts.opening import open_alerts
 from operate.alerts.prefect_runs import PrefectRuns
 from operate.alerts.receiver import Gate, make_app
 from operate.alerts.routes_file import read_routes
+from operate.alerts.turned_away import TurnedAway
 from operate.alerts.watchdog import HEARD
 from operate.server import api_url
 from recovery.errors import BadInput
 from recovery.journal.store import JournalUnavailable
+from recovery.notices.channels import load_blocks
 from recovery.notices.sending import wait_until_sent
 from recovery.secrecy.log_redaction import install_log_redaction
 
@@ -98,10 +100,12 @@ def serve(settings: Settings, notifier: Notifier | None = None) -> None:
     if settings.certificate is None and not settings.is_local:
         logger.warning("secrets and alerts cross the network unencrypted: give --tls-certificate")
     notifier = notifier or PeopleNotifier()
+    load_blocks()
     store = open_alerts(settings.store)
     dispatcher = Dispatcher(store, routes, PrefectRuns(), notifier)
     acceptance = Acceptance(store, routes, notifier, news=dispatcher.news.set)
-    app = make_app(acceptance, Gate(settings.authentication), lambda: standing(dispatcher))
+    gate = Gate(settings.authentication, TurnedAway(notifier))
+    app = make_app(acceptance, gate, lambda: standing(dispatcher))
     thread = threading.Thread(target=dispatcher.run, name="dispatcher", daemon=True)
     thread.start()
     logger.info(
@@ -151,6 +155,6 @@ def standing(dispatcher: Dispatcher) -> dict[str, Any]:
         "status": "ok",
         "store": "ok",
         "alerts": counts,
-        "dispatcher": dispatcher.last_error or "ok",
+        "dispatcher": dispatcher.last_error or dispatcher.other.stands or "ok",
         "watchdog_heard_seconds_ago": round(time.time() - heard_at) if heard_at else None,
     }

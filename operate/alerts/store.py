@@ -142,11 +142,11 @@ class AlertStore(AlertLooks):
             changed = self._database.execute(
                 """update recover_alerts set state = :reserved, reason = :reason, route = :route,
                      flow = :flow, work = :work, deployment = :deployment, severity = :severity,
-                     parameters = :parameters, reserved_at = :now
+                     parameters = :parameters, reserved_at = :now, not_before = 0
                    where seq = :seq and state = :waiting and is_firing = 1""",
                 reserved=State.RESERVED,
                 waiting=State.WAITING,
-                reason=decision.reason,
+                reason=kept.because(decision.reason),
                 route=decision.route.name,
                 flow=decision.route.flow,
                 work=decision.work,
@@ -188,7 +188,7 @@ class AlertStore(AlertLooks):
             "reason = :reason, not_before = :until",
             state=State.WAITING,
             cancelled=State.CANCELLED,
-            reason=reason,
+            reason=kept.because(reason),
             until=until,
         )
 
@@ -198,7 +198,7 @@ class AlertStore(AlertLooks):
             kept.seq,
             "reason = :reason, not_before = :until",
             "released_at = :released_at",
-            reason=reason,
+            reason=kept.because(reason),
             until=until,
             released_at=kept.released_at,
         )
@@ -207,13 +207,28 @@ class AlertStore(AlertLooks):
         """Let whatever waits be due now: what it waits for may be set otherwise."""
         with self._database.writing():
             self._database.execute(
-                "update recover_alerts set not_before = 0 where state = :state",
-                state=State.WAITING,
+                "update recover_alerts set not_before = 0 where state in (:waiting, :reserved)",
+                waiting=State.WAITING,
+                reserved=State.RESERVED,
             )
 
     def settle(self, kept: Kept, state: State, reason: str) -> None:
         """Bring an alert to an end, and say why."""
         self._change(kept.seq, "state = :state, reason = :reason", state=state, reason=reason)
+
+    def leave(self, kept: Kept, state: State, reason: str) -> bool:
+        """Start nothing for an alert that waits, and say why; false where it waits no more.
+
+        One that was resolved meanwhile has come to its end by that, and nobody could release it.
+        """
+        return self._change(
+            kept.seq,
+            "state = :state, reason = :reason",
+            "state = :waiting and is_firing = 1",
+            state=state,
+            reason=reason,
+            waiting=State.WAITING,
+        )
 
     def release(self, kept: Kept, by: str, now: float) -> bool:
         """Let an alert that a person lets go on be due now; false where it has gone on itself."""
@@ -270,6 +285,21 @@ class AlertStore(AlertLooks):
                    where flow_run_id = :id and state in (:started, :joined)""",
                 cancelled=State.CANCELLED,
                 reason=reason,
+                id=flow_run_id,
+                started=State.STARTED,
+                joined=State.JOINED,
+            )
+
+    def end_cancelled(self, flow_run_id: str, reason: str, now: float) -> None:
+        """Note that a run was cancelled that had acted, for all alerts that share it."""
+        with self._database.writing():
+            self._database.execute(
+                """update recover_alerts set state = :ended, run_state = 'CANCELLED',
+                     outcome = 'Cancelled', reason = :reason, ended_at = :now
+                   where flow_run_id = :id and state in (:started, :joined)""",
+                ended=State.ENDED,
+                reason=reason,
+                now=now,
                 id=flow_run_id,
                 started=State.STARTED,
                 joined=State.JOINED,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from operate.alerts.guards import is_releasable
-from operate.alerts.kept import ASKS_PERSON, STANDS, Kept, State
+from operate.alerts.kept import ASKS_PERSON, STANDS, Kept
 from operate.alerts.opening import open_alerts
 from operate.alerts.payload import Alert, read_payload
 from operate.alerts.routes import Routes
@@ -113,13 +113,9 @@ def released(store: str, fingerprint: str, by: str) -> list[dict[str, Any]]:
     """
     if not by.strip():
         raise BadInput("--by", "nobody is named", "Add --by NAME")
+    by = " ".join(by.split())
     with _opened(store) as alerts:
-        named = [
-            kept
-            for state in (State.NEEDS_PERSON, State.WAITING)
-            for kept in alerts.latest(1000, state)
-            if fingerprint and kept.fingerprint.startswith(fingerprint)
-        ]
+        named = alerts.to_release(fingerprint) if fingerprint else []
         let_go = [
             kept for kept in named if is_releasable(kept) and alerts.release(kept, by, time.time())
         ]

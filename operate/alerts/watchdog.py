@@ -7,10 +7,11 @@ from operate.alerts.store import AlertStore
 NOTES_EVERY_SECONDS = 10.0
 SINCE, LOOKED = "watchdog-watched-since", "watchdog-looked"
 HEARD, TOLD = "watchdog", "watchdog-told"
+TOLD_AGAIN_SECONDS = 3600.0  # a notice that never arrived must not be the only one
 
 
 class Watch:
-    """Tells once when the watchdog falls silent, and once when it is heard again."""
+    """Tells when the watchdog falls silent, each hour that it stays so, and when it is back."""
 
     def __init__(
         self, store: AlertStore, watchdog: Watchdog | None, notifier: Notifier, now: float
@@ -29,7 +30,9 @@ class Watch:
         if heard_at > told_at > 0:
             self._store.beat(TOLD, 0.0)
             self._tell("the watchdog is heard again", "alerts reach this receiver", "info")
-        elif silent > self._watchdog.silent_after_seconds and not told_at:
+        elif silent > (after := self._watchdog.silent_after_seconds) and (
+            not told_at or now - told_at >= max(after, TOLD_AGAIN_SECONDS)
+        ):
             self._store.beat(TOLD, now)
             self._tell(
                 "the watchdog is silent",

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from operate.orphans.proof import has_told
 from operate.orphans.unanswered import OpenQuestion, open_question_of
 from recovery.errors import BadInput
 from recovery.evidence.status import Reading, read_recovery, readable_events
 from recovery.journal.events import Event, Kind
 from recovery.journal.history import LOST, History, StepState, read_history
 from recovery.journal.store import Holder, Journal
+from recovery.notices.notice import Occasion
 
 RECOVERIES_MAX = 1000
 
@@ -54,6 +56,7 @@ class Orphan:
         found_at: when a watch first wrote down that it is gone; empty before.
         ordered: numbers of the attempts after which a watch has resumed the recovery.
         holder: the other recovery that holds the target now, if any.
+        is_told: whether a notice of it has reached somebody, which the journal proves.
     """
 
     recovery_id: str
@@ -72,6 +75,7 @@ class Orphan:
     ordered: frozenset[int]
     holder: Holder | None
     parameters: dict[str, Any]
+    is_told: bool = False
 
     @property
     def key(self) -> tuple[str, int]:
@@ -115,7 +119,7 @@ class AttemptReader:
         return attempts, orphans
 
     def unanswered(self) -> list[OpenQuestion]:
-        """Return questions of what was read last whose time is over, and nobody was told."""
+        """Return questions of what was read last whose time is over, and nobody has heard of."""
         asked = [known.question for known in self._known.values() if known.question is not None]
         return [question for question in asked if question.is_over()]
 
@@ -198,6 +202,7 @@ def _orphan_of(reading: Reading) -> Orphan:
         ordered=frozenset(_orders(reading)),
         holder=reading.holder,
         parameters=history.parameters,
+        is_told=has_told(readable_events(reading), Kind.ORPHANED, Occasion.LOST, "attempt", n),
     )
 
 

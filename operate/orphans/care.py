@@ -10,6 +10,7 @@ from typing import Any
 
 from operate.orphans.attempts import Orphan, has_later_attempt, is_first
 from operate.orphans.pace import Pace
+from operate.orphans.proof import is_to_be_told_again
 from operate.orphans.ruling import Case, Ruling, What, rule
 from operate.orphans.runs import Runs, SeenRun
 from operate.orphans.sightings import Sightings
@@ -20,6 +21,7 @@ from recovery.errors import BadInput
 from recovery.journal.events import Kind
 from recovery.journal.lease import this_worker
 from recovery.journal.store import Journal
+from recovery.notices.notice import Occasion
 from recovery.run import Recovery
 
 
@@ -31,6 +33,7 @@ class Care:
         self._sightings = Sightings()
         self._ruled: dict[tuple[str, int], What] = {}
         self._mine: set[tuple[str, int]] = set()
+        self._told: set[tuple[str, int]] = set()
 
     def see_to(
         self, journal: Journal, orphan: Orphan, asked: Runs | None, run: SeenRun | None
@@ -63,8 +66,12 @@ class Care:
         else:
             is_news = self._ruled.get(orphan.key, ruling.what) is not ruling.what
             is_news = is_news and ruling.what is not What.WAIT
+            is_untold = orphan.key not in self._told and not orphan.is_told
+            if is_untold and is_to_be_told_again(orphan.found_at, Occasion.LOST):
+                is_news = True
         self._ruled[orphan.key] = ruling.what
         if is_news:
+            self._told.add(orphan.key)
             self._teller.tell(("orphan", *orphan.key, ruling.what, ruling.why), text, row)
         return row
 

@@ -50,6 +50,7 @@ def watch(
         from operate.catalogue import recoveries
         from operate.orphans.telling import tell_people
         from operate.orphans.watch import Watch
+        from recovery.notices.channels import load_blocks
         from recovery.notices.sending import wait_until_sent
 
         _log_to_stderr()
@@ -62,6 +63,7 @@ def watch(
                 if code:
                     raise typer.Exit(code)
                 return
+            load_blocks()
             look_until_ended(watching, every, pulse, as_json=as_json)
         finally:
             wait_until_sent()

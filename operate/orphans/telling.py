@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from recovery.journal.opening import open_journal
 from recovery.notices.notice import Notice, Occasion
 from recovery.notices.sending import notify
 
@@ -25,7 +26,7 @@ def tell_people(text: str, facts: Mapping[str, Any]) -> None:
     occasion = Occasion(facts.get("occasion", Occasion.LOST if recovery_id else Occasion.ALARM))
     following = f"recover status {recovery_id}" if recovery_id else "recover doctor"
     run = str(facts.get("run", ""))
-    notify(Notice(occasion, text, "", "", recovery_id, following, run))
+    notify(Notice(occasion, text, "", "", recovery_id, following, run), open_journal)
 
 
 class Teller:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from operate.orphans.proof import has_told
 from recovery.evidence.status import Reading, readable_events
 from recovery.journal.events import Kind
 from recovery.notices.notice import Occasion
@@ -18,6 +19,7 @@ class OpenQuestion:
         n: the attempt that asked.
         until: when its run stops waiting, in UTC as ISO 8601.
         goes_back: it was about the way back.
+        written_at: when a watch wrote down that nobody had answered; empty before.
     """
 
     recovery_id: str
@@ -29,6 +31,7 @@ class OpenQuestion:
     plan_hash: str
     until: str
     goes_back: bool
+    written_at: str = ""
 
     def is_over(self, now: datetime | None = None) -> bool:
         """Whether its run waits no more."""
@@ -72,21 +75,24 @@ class OpenQuestion:
 
 
 def open_question_of(reading: Reading) -> OpenQuestion | None:
-    """What the latest attempt ended with to ask, if nobody has answered and nobody told of it."""
+    """What the latest attempt ended with to ask, if nobody has answered or heard of that."""
     history = reading.history
     asked = history.consents.open_question()
     if asked is None or not asked.until or history.abandoned_by:
         return None
     if history.consents.rejection_of(asked) is not None:
         return None
-    asking = 0
-    for event in readable_events(reading):
+    asking, written_at = 0, ""
+    events = readable_events(reading)
+    if has_told(events, Kind.UNANSWERED, Occasion.FAILED, "key", asked.key):
+        return None
+    for event in events:
         if event.seq == asked.seq:
             asking = event.attempt
         elif event.seq > asked.seq and event.kind == Kind.ATTEMPT_STARTED:
             return None  # somebody has taken it up
         elif event.kind == Kind.UNANSWERED and event.body.get("key") == asked.key:
-            return None
+            written_at = written_at or event.at
     return OpenQuestion(
         recovery_id=history.recovery_id,
         flow=history.flow,
@@ -97,4 +103,5 @@ def open_question_of(reading: Reading) -> OpenQuestion | None:
         plan_hash=asked.plan_hash,
         until=asked.until,
         goes_back=asked.goes_back,
+        written_at=written_at,
     )

@@ -23,6 +23,7 @@ from operate.orphans.attempts import (
 from operate.orphans.care import Care, seconds_since
 from operate.orphans.mending import Shown, due_state
 from operate.orphans.pace import Pace
+from operate.orphans.proof import is_to_be_told_again
 from operate.orphans.ruling import What
 from operate.orphans.runs import Runs, SeenRun, Server
 from operate.orphans.sightings import Sightings
@@ -146,8 +147,12 @@ class Watch:
 
     def _tell_unanswered(self, journal: Journal, look: Look) -> None:
         for question in self._attempts.unanswered():
-            event = journal.append(question.recovery_id, Kind.UNANSWERED, question.body)
             row = question.as_row()
+            if question.written_at:
+                if is_to_be_told_again(question.written_at, Occasion.FAILED):
+                    self.teller.tell(("unanswered", question.key), question.text, row)
+                continue
+            event = journal.append(question.recovery_id, Kind.UNANSWERED, question.body)
             look.unanswered.append(dict(row))
             if is_first(journal, event):
                 self.teller.tell(("unanswered", question.key), question.text, row)

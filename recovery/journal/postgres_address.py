@@ -1,12 +1,17 @@
-"""How a Postgres database of ours is reached: a URL, whose password may lie in a file."""
+"""How a Postgres database of ours is reached: a URL, whose password may lie in a file.
+
+A machine that is cut off while it holds a lock must not keep all others waiting for hours: both
+sides notice a peer that is gone within seconds, and no lock is waited for or held without end.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import Row, RowFactory
 
 from recovery.errors import BadInput
 from recovery.secrecy.secret import Secret
@@ -18,6 +23,16 @@ NOTICING_A_DEAD_PEER = {  # a worker cut off from the database must not wait for
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+# The server's side of it. What the URL, the role or the database says goes first, and what an older
+# server does not know is left out. Not among the options of the connection: poolers refuse these.
+PREPARE: LiteralString = """
+select set_config(known.name, wanted.value, false) from (values
+  ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '2'), ('tcp_keepalives_count', '3'),
+  ('tcp_user_timeout', '10000'), ('idle_in_transaction_session_timeout', '30000'),
+  ('lock_timeout', '30000')) wanted (name, value)
+join pg_settings known using (name)
+where known.source not in ('client', 'user', 'database', 'database user')
+"""
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,6 +41,23 @@ class PostgresAddress:
 
     conninfo: str
     shown: str
+
+    def connected(self, rows: RowFactory[Row]) -> psycopg.Connection[Row]:
+        """Open a session that holds nobody up for long once its machine is gone.
+
+        Args:
+            rows: what makes the rows it gives.
+
+        Raises:
+            psycopg.Error: it cannot be opened.
+        """
+        connection = psycopg.connect(self.conninfo, autocommit=True, row_factory=rows)
+        try:
+            connection.execute(PREPARE)
+        except psycopg.Error:
+            connection.close()
+            raise
+        return connection
 
 
 def postgres_address(url: str, field: str) -> PostgresAddress:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
+from psycopg.rows import tuple_row
 
 from recovery.journal.events import FIRST_HASH, FORMAT, Event, Kind, hash_of
 from recovery.journal.postgres_address import postgres_address
@@ -93,7 +94,7 @@ class PostgresJournal(Journal):
 
     def __init__(self, url: str) -> None:
         address = postgres_address(url, "RECOVER_JOURNAL")
-        self._conninfo, self.url = address.conninfo, address.shown
+        self._address, self.url = address, address.shown
         self._lock = threading.RLock()
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._heads: dict[str, tuple[int, str]] = {}
@@ -101,18 +102,20 @@ class PostgresJournal(Journal):
         self._ask(self._make_tables)
 
     def _make_tables(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
-        with connection.transaction():
-            connection.execute("select pg_advisory_xact_lock(hashtext('recover_format'))")
-            known = connection.execute("select to_regclass('recover_format')").fetchone()
-            if known is None or known[0] is None:
-                for statement in SCHEMA.split(";"):
-                    if statement.strip():
-                        connection.execute(statement, (FORMAT,) if "%s" in statement else None)
-            named = connection.execute("select to_regclass('recover_identity')").fetchone()
-            if named is None or named[0] is None:  # it was made by an earlier release
-                for statement in IDENTITY.split(";"):
-                    if statement.strip():
-                        connection.execute(statement)
+        if not _are_there(connection):  # else no lock: whoever holds it must not keep us out
+            with connection.transaction():
+                connection.execute("select pg_advisory_xact_lock(hashtext('recover_format'))")
+                known = connection.execute("select to_regclass('recover_format')").fetchone()
+                if known is None or known[0] is None:
+                    for statement in SCHEMA.split(";"):
+                        if statement.strip():
+                            values = (FORMAT,) if "%s" in statement else None
+                            connection.execute(statement, values)
+                named = connection.execute("select to_regclass('recover_identity')").fetchone()
+                if named is None or named[0] is None:  # it was made by an earlier release
+                    for statement in IDENTITY.split(";"):
+                        if statement.strip():
+                            connection.execute(statement)
         identity = connection.execute("select id from recover_identity").fetchone()
         self.identity = identity[0] if identity else ""
         row = connection.execute("select format from recover_format").fetchone()
@@ -130,7 +133,7 @@ class PostgresJournal(Journal):
                     if self._is_closed:
                         raise JournalUnavailable(self.url, "it was closed")
                     if self._connection is None or self._connection.closed:
-                        self._connection = psycopg.connect(self._conninfo, autocommit=True)
+                        self._connection = self._address.connected(tuple_row)
                     return question(self._connection)
                 except psycopg.OperationalError as error:
                     if self._connection is not None:
@@ -337,3 +340,11 @@ class PostgresJournal(Journal):
             self._is_closed = True
             if self._connection is not None:
                 self._connection.close()
+
+
+def _are_there(connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
+    row = connection.execute(
+        "select to_regclass('recover_format') is not null "
+        "and to_regclass('recover_identity') is not null"
+    ).fetchone()
+    return bool(row and row[0])

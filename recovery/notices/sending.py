@@ -1,73 +1,100 @@
-"""Telling people without ever holding up a recovery: sent beside it, up to a deadline, and noted.
+"""Telling people without ever holding up a recovery: sent beside it, tried again, and noted.
 
 What is sent goes out in threads of its own. A channel that fails or hangs costs a line in the log
-and one in the journal, never a step.
+and one in the journal, never a step. It is tried again for an hour, by a process that lives so
+long; one that ends tries twice.
 """
 
 import contextvars
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from recovery.errors import RecoveryError
 from recovery.journal.events import Kind
 from recovery.journal.store import Journal
 from recovery.notices.channels import Channel, channels
+from recovery.notices.lines import Line, Try
 from recovery.notices.notice import Notice
 from recovery.secrecy.redaction import redact
 from recovery.walk import logger
 from recovery.words import LINE_CHARS_MAX, cut
 
 WITHIN_SECONDS = 10.0
-AT_ONCE_MAX = 50
+TRIES_AT_THE_END = 2
 
 
-@dataclass
-class _Sending:
-    """One notice on its way through one channel. `is_noted` is set by who notes its outcome."""
+@dataclass(eq=False)
+class _Sending(Try):
+    """One notice on its way through one channel."""
 
     notice: Notice
     channel: Channel
-    journal: Journal | None
-    is_noted: threading.Lock = field(default_factory=threading.Lock)
-    thread: threading.Thread | None = None
+    journal: Journal | Callable[[], Journal] | None
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    noting: threading.Lock = field(default_factory=threading.Lock)
+    noted: str | None = None
 
-    def send(self) -> None:
+    def send(self) -> bool:
         try:
-            self.channel.send(self.notice)
+            self.context.run(self.channel.send, self.notice)
         except Exception as error:  # noqa: BLE001 (whatever is wrong with a channel, the recovery goes on)
             self.note(str(error) or type(error).__name__)
-        else:
-            self.note("")
+            return False
+        self.note("")
+        return True
+
+    def give_up(self, why: str) -> None:
+        logger.error("not notified by %s, and not tried again: %s", self.channel.block, why)
+        self.note(why)
 
     def note(self, error: str) -> None:
-        """Write down what came of it, once."""
-        if not self.is_noted.acquire(blocking=False):
-            return
-        seen = cut(redact(error), LINE_CHARS_MAX)
-        if error:
-            logger.warning("not notified by %s: %s", self.channel.block, seen)
+        """Write down what came of it: its first error, and that it arrived."""
+        with self.noting:
+            if self.noted is not None and error:
+                return
+            self.noted = error
+            seen = cut(redact(error), LINE_CHARS_MAX)
+            if error:
+                logger.warning("not notified by %s: %s", self.channel.block, seen)
+            self._journal(seen)
+
+    def _journal(self, error: str) -> None:
         if self.journal is None or not self.notice.recovery_id:
             return
-        body = {"channel": self.channel.block, "occasion": str(self.notice.occasion), "error": seen}
+        recovery_id, occasion = self.notice.recovery_id, str(self.notice.occasion)
+        body = {"channel": self.channel.block, "occasion": occasion, "error": error}
         try:
-            if self.journal.head(self.notice.recovery_id)[0]:  # what was typed may be no recovery
-                self.journal.append(self.notice.recovery_id, Kind.NOTIFIED, body)
+            journal = self.journal if isinstance(self.journal, Journal) else self.journal()
+            try:
+                if journal.head(recovery_id)[0]:  # what was typed may be no recovery
+                    journal.append(recovery_id, Kind.NOTIFIED, body)
+            finally:
+                if journal is not self.journal:
+                    journal.close()
         except RecoveryError as lost:
             logger.warning("what came of a notification is not noted: %s", lost)
 
+    def leave(self, why: str) -> None:
+        """Note why nothing is known of it, if that is so; the journal may be closed from now on."""
+        if self.noted is None:
+            self.note(why)
+        with self.noting:
+            self.journal = None
 
-_under_way: list[_Sending] = []
+
+_lines: dict[str, Line[_Sending]] = {}
 _lock = threading.Lock()
 
 
-def notify(notice: Notice, journal: Journal | None = None) -> None:
+def notify(notice: Notice, journal: Journal | Callable[[], Journal] | None = None) -> None:
     """Tell whom it concerns, and return at once. Never raises.
 
     Args:
         notice: what is told.
         journal: where it is noted who was told, as evidence; it must stay open until
-            `wait_until_sent` has returned.
+            `wait_until_sent` has returned. What opens one is asked for it each time.
     """
     try:
         wanted = [one for one in channels() if notice.occasion in one.occasions]
@@ -75,36 +102,16 @@ def notify(notice: Notice, journal: Journal | None = None) -> None:
         logger.warning("nobody is notified: %s", error)
         return
     for channel in wanted:
-        sending = _Sending(notice, channel, journal)
-        if _is_too_much():
-            sending.note(f"{AT_ONCE_MAX} notices are on their way already")
-            continue
-        sending.thread = threading.Thread(
-            target=contextvars.copy_context().run,
-            args=(sending.send,),
-            name=f"notify {channel.block}",
-            daemon=True,  # one that hangs keeps no process from ending
-        )
-        sending.thread.start()
         with _lock:
-            _under_way.append(sending)
-
-
-def _is_too_much() -> bool:
-    """Forget what has arrived; whether as much as may be is still on its way."""
-    with _lock:
-        _under_way[:] = [one for one in _under_way if one.thread and one.thread.is_alive()]
-        return len(_under_way) >= AT_ONCE_MAX
+            line = _lines.setdefault(channel.block, Line(f"notify {channel.block}"))
+        line.take(_Sending(notice=notice, channel=channel, journal=journal))
 
 
 def wait_until_sent(within_seconds: float = WITHIN_SECONDS) -> None:
     """Give what is under way until the deadline, for a process or a journal that ends now."""
     deadline = time.monotonic() + within_seconds
-    while True:
-        with _lock:
-            if not _under_way:
-                return
-            sending = _under_way.pop()
-        if sending.thread is not None:
-            sending.thread.join(max(0.0, deadline - time.monotonic()))
-        sending.note(f"no answer within {within_seconds:g} s")
+    with _lock:
+        lines = list(_lines.values())
+    for line in lines:
+        for sending in line.wait(deadline, TRIES_AT_THE_END):
+            sending.leave(f"no answer within {within_seconds:g} s")

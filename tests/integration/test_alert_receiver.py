@@ -1,5 +1,6 @@
 """The HTTP side of the receiver: who may post, what is refused, what no request can do."""
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -11,6 +12,7 @@ from functools import partial
 
 import pytest
 import schemathesis
+from fastapi import Request
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
@@ -18,6 +20,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import content_type_conformance, status_code_conformance
 
+from operate.alerts import receiver as receiver_module
 from operate.alerts.accepting import Acceptance
 from operate.alerts.authentication import Authentication
 from operate.alerts.opening import open_alerts
@@ -25,6 +28,7 @@ from operate.alerts.pace import Pace, Rate
 from operate.alerts.receiver import Gate, make_app
 from operate.alerts.routes_file import read_routes
 from operate.alerts.serving import Settings
+from operate.alerts.turned_away import Turned, TurnedAway
 from recovery.errors import BadInput
 from recovery.journal.store import JournalUnavailable
 
@@ -36,9 +40,12 @@ BODY = {"version": "4", "status": "firing", "alerts": [ALERT]}
 ROUTES = "version: 1\nroutes: []\n"
 
 
-class Nobody:
+class Somebody:
+    def __init__(self):
+        self.told = []
+
     def tell(self, notice):
-        pass
+        self.told.append(notice)
 
 
 class Receiver:
@@ -50,9 +57,10 @@ class Receiver:
             (folder / name).write_text(f"{text}\n")
         (folder / "routes.yaml").write_text(ROUTES)
         self.store = open_alerts(str(folder / "alerts.sqlite"))
-        self.acceptance = Acceptance(self.store, read_routes(folder / "routes.yaml"), Nobody())
+        self.people = Somebody()
+        self.acceptance = Acceptance(self.store, read_routes(folder / "routes.yaml"), self.people)
         self.authentication = Authentication(folder / "bearer", folder / "basic", folder / "hmac")
-        self.gate = Gate(self.authentication, body_bytes_max=100_000)
+        self.gate = Gate(self.authentication, TurnedAway(self.people), body_bytes_max=100_000)
         self.standing = {"status": "ok", "store": "ok"}
         self.app = make_app(self.acceptance, self.gate, lambda: self.standing)
         self.client = TestClient(self.app, raise_server_exceptions=False)
@@ -180,6 +188,68 @@ def test_a_packed_body_is_not_unpacked(receiver):
     answer = receiver.post(b"\x1f\x8b", {**BEARER, "Content-Encoding": "gzip"})
 
     assert answer.status_code == 415
+
+
+@pytest.mark.parametrize("headers", [BEARER, partial(signed, {"text": "foreign"})])
+def test_what_a_known_sender_posts_in_vain_is_told_of_once(receiver, headers):
+    for _ in range(3):
+        receiver.post({"text": "foreign"}, made_now(headers))
+
+    (notice,) = receiver.people.told
+    assert notice.severity == "critical"
+    assert "HTTP 400" in notice.text
+
+
+def test_what_is_too_large_is_told_of_where_its_sender_is_known_and_else_not(receiver):
+    receiver.post(b"x" * 100_001)
+    receiver.post(b"x" * 100_001, signed(BODY))
+    receiver.post(b"x" * 100_001, {})
+
+    assert [notice.subject for notice in receiver.people.told] == [
+        "alerts of bearer were turned away"
+    ]
+    assert "HTTP 413" in receiver.people.told[0].text
+
+
+def test_a_body_that_is_too_slow_is_to_be_sent_again(monkeypatch):
+    monkeypatch.setattr(receiver_module, "BODY_WITHIN_SECONDS", 0.01)
+
+    async def never():
+        await asyncio.Event().wait()
+
+    with pytest.raises(Turned) as turned:
+        asyncio.run(receiver_module._body(Request({"type": "http", "headers": []}, never), 10))
+
+    assert turned.value.status == 503
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content-Type": "application/json"}, 202),
+        ({"Content-Type": "application/json; charset=utf-8"}, 202),
+        ({"Content-Type": "application/json", "Origin": "http://evil.example"}, 403),
+        ({"Content-Type": "text/plain"}, 403),
+        ({}, 403),
+    ],
+)
+def test_where_nobody_says_who_they_are_no_web_page_may_post(receiver, headers, status):
+    receiver.gate.authentication = Authentication()
+
+    assert receiver.post(headers=headers).status_code == status
+    assert receiver.kept() == (status == 202)
+
+
+def test_one_address_that_proves_nothing_keeps_nobody_else_waiting(receiver):
+    receiver.gate.unproven["testclient"] = 2
+    busy = receiver.post(headers=signed(BODY)).status_code
+    del receiver.gate.unproven["testclient"]
+    receiver.gate.strangers = Pace(Rate(1, 0))
+    tried = [receiver.post(headers=signed(BODY, key="x" * 20)).status_code for _ in range(2)]
+
+    assert busy == 503
+    assert tried == [401, 503]
+    assert not receiver.gate.unproven
 
 
 def test_strangers_are_slowed_down_and_the_known_told_to_send_again(receiver):

@@ -7,7 +7,7 @@ import pytest
 from prefect.client import base
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from operate.alerts.prefect_runs import PrefectRuns
+from operate.alerts.prefect_runs import PrefectRuns, Unanswered
 from recovery.errors import Unreachable
 
 
@@ -16,7 +16,7 @@ class BusyServer(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Answer)
-        self.busy_times, self.asked = 0, 0
+        self.busy_times, self.asked, self.says_no_with = 0, 0, 503
 
     @property
     def url(self):
@@ -32,7 +32,7 @@ class Answer(BaseHTTPRequestHandler):
         self.server.asked += 1
         is_busy = self.server.asked <= self.server.busy_times
         body = b'{"exception_message":"Service Unavailable"}' if is_busy else b"[]"
-        self.send_response(503 if is_busy else 200)
+        self.send_response(self.server.says_no_with if is_busy else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -76,8 +76,22 @@ def test_a_server_that_stays_busy_is_away(server):
 
     with (
         temporary_settings(updates={PREFECT_API_URL: server.url}),
-        pytest.raises(Unreachable, match="503"),
+        pytest.raises(Unreachable, match="503") as raised,
     ):
         PrefectRuns().find("key")
 
     assert 1 < server.asked < 10
+    assert not isinstance(raised.value, Unanswered)
+
+
+@pytest.mark.parametrize(("status", "is_away"), [(500, False), (403, False), (401, True)])
+def test_a_server_that_has_no_answer_to_one_question_is_not_away(server, status, is_away):
+    server.busy_times, server.says_no_with = 1, status
+
+    with (
+        temporary_settings(updates={PREFECT_API_URL: server.url}),
+        pytest.raises(Unreachable, match=str(status)) as raised,
+    ):
+        PrefectRuns().find("key")
+
+    assert isinstance(raised.value, Unanswered) != is_away

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from datetime import UTC, datetime
 
+import psycopg
 import pytest
 
 from operate.alerts.kept import State
@@ -14,12 +15,17 @@ from operate.alerts.payload import Alert, written
 from operate.alerts.routes import Route, Target
 from operate.alerts.routing import Decision, Kind
 from recovery.errors import BadInput
+from recovery.journal.opening import open_journal
 from recovery.journal.store import JournalUnavailable
 from tests.lab.processes import wait_until
 
 TARGET = Target("cart", {}, {"host": "ssh://a"})
 ROUTE = Route("redis", [], "recover-redis", [TARGET], "redis", severity="critical")
 RUN = Decision(Kind.RUN, ["it fits"], ROUTE, TARGET, {"host": "ssh://a", "port": 6379})
+SERVER_SIDE = """select name from pg_settings where (name, setting) in (
+  ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '2'), ('tcp_keepalives_count', '3'),
+  ('tcp_user_timeout', '10000'), ('idle_in_transaction_session_timeout', '30000'),
+  ('lock_timeout', '30000'))"""
 NOWHERE = Decision(Kind.NO_ROUTE, ["no route fits"])
 
 
@@ -175,7 +181,7 @@ def test_a_reservation_holds_all_that_is_sent_and_is_made_once(store):
 
     made = [store.reserve(kept, "d", RUN, 1001.0) for _ in range(2)]
 
-    (reserved,) = store.reserved()
+    (reserved,) = store.reserved(2000)
     assert made == [True, False]
     assert (reserved.flow, reserved.deployment) == ("recover-redis", "d")
     assert reserved.parameters == {"host": "ssh://a", "port": 6379}
@@ -352,6 +358,23 @@ def test_one_receiver_at_a_time_starts_runs(url, store):
         assert not other.is_alone()
         store.close()
         wait_until(other.is_alone, "the lock of the other", within_seconds=30)
+
+
+def test_whoever_is_cut_off_keeps_no_other_from_opening_a_store_or_the_journal(postgres_dsn):
+    open_alerts(postgres_dsn).close()
+    open_journal(postgres_dsn).close()
+    with psycopg.connect(postgres_dsn) as cut_off:
+        for lock in ("recover_alerts", "recover_format"):
+            cut_off.execute("select pg_advisory_xact_lock(hashtext(%s))", (lock,))
+
+        open_journal(postgres_dsn).close()
+        with contextlib.closing(open_alerts(postgres_dsn)) as store:
+            assert store.counts() == {}
+            assert len(store._database.read(SERVER_SIDE)) == 6
+
+        own_way = f"{postgres_dsn}?options=-c%20lock_timeout%3D5s"
+        with contextlib.closing(open_alerts(own_way)) as own:
+            assert own._database.read("show lock_timeout") == [{"lock_timeout": "5s"}]
 
 
 def test_odd_text_comes_back_as_it_was(store):

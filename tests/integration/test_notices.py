@@ -130,13 +130,16 @@ def test_a_channel_that_fails_or_hangs_is_noted_and_holds_nobody_up(told, journa
         *(
             {"block": block}
             for block in (
-                "custom-webhook/hangs", "custom-webhook/no", "custom-webhook/absent",
-                "mail-notification/nobody", "webhook/plain",
+                "custom-webhook/no", "custom-webhook/absent", "mail-notification/nobody",
+                "webhook/plain",
             )
         )
     )  # fmt: skip
     began = len(webhook.at("/plain"))
 
+    notify(NOTICE, journal)
+    wait_until_sent(60)  # until each was tried twice
+    told({"block": "custom-webhook/hangs"})
     started = time.monotonic()
     notify(NOTICE, journal)
     asked_for = time.monotonic() - started
@@ -196,8 +199,9 @@ def test_a_mail_server_that_speaks_no_tls_is_told_of_by_its_name(mail):
 
 
 @pytest.mark.usefixtures("on_server")
-def test_an_orphan_is_told_to_people_with_its_recovery(told, webhook):
+def test_an_orphan_is_told_to_people_with_its_recovery(told, webhook, journal, monkeypatch):
     told({"block": "webhook/plain", "occasions": ["lost"]})
+    monkeypatch.setenv("RECOVER_JOURNAL", str(journal.path))
 
     tell_people("the worker of attempt 1 is gone", {"recovery": "0123456789ab", "run": RUN})
     tell_people("the journal does not answer", {})
@@ -206,3 +210,4 @@ def test_an_orphan_is_told_to_people_with_its_recovery(told, webhook):
     plain = webhook.at("/plain")[-1]
     assert (plain["occasion"], plain["recovery_id"]) == ("lost", "0123456789ab")
     assert plain["next"] == "recover status 0123456789ab"
+    assert noted(journal) == {"webhook/plain": ""}  # the proof for the next watch

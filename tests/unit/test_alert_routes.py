@@ -1,5 +1,6 @@
 """The file of routes: what it refuses, what it makes of alerts, and what the shipped one covers."""
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -105,6 +106,26 @@ def routes(written):
 
 def alert(name, *, is_firing=True, starts_at=NOW, **labels):
     return Alert("f", starts_at.isoformat(), is_firing, {"alertname": name, **labels})
+
+
+def test_a_moment_without_quotes_is_sent_as_text(written):
+    (drill,) = written(
+        """\
+version: 1
+targets:
+  backups:
+    - name: nightly
+      parameters: {folder: /srv/backups, server: "postgresql://u@db/scratch"}
+routes:
+  - name: drill
+    match: alertname="A"
+    flow: drill-postgres-restore
+    targets: backups
+    parameters: {incident_at: 2026-11-01T10:00:00Z}
+"""
+    ).routes
+
+    assert json.dumps(drill.parameters) == '{"incident_at": "2026-11-01T10:00:00+00:00"}'
 
 
 @pytest.mark.parametrize(("what", "by", "field", "word"), BROKEN)
