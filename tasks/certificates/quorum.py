@@ -51,6 +51,11 @@ class Member:
     id: str = ""
     is_learner: bool = False
 
+    @property
+    def id_in_hex(self) -> str:
+        """Its number as `etcdctl member remove` takes it."""
+        return f"{int(self.id or 0):x}"
+
 
 @dataclass(frozen=True)
 class Etcd:

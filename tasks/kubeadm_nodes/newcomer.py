@@ -221,9 +221,17 @@ def reasons_of_etcd(replacement: Replacement, members: Sequence[Member]) -> list
     """A quorum that would not stand it: with the lost member removed, and while one joins."""
     lost = next((one for one in members if one.name == replacement.node), None)
     why = why_not_removed(members, lost.id if lost else "")
-    if not why:
-        rest = [one for one in members if lost is None or one.id != lost.id]
-        why = why_no_join(rest, replacement.new_name)
+    rest = [one for one in members if lost is None or one.id != lost.id]
+    taken = next((one for one in rest if one.name == replacement.new_name), None)
+    if taken and not why:
+        return [
+            Reason(
+                f"etcd has a member {taken.name} already: {told(members)}",
+                "Give another new_name; or, where that one is lost too and the others are healthy, "
+                f"`etcdctl member remove {taken.id_in_hex}` first",
+            )
+        ]
+    why = why or why_no_join(rest, replacement.new_name)
     return [Reason(f"{why}: {told(members)}", RECOVER_QUORUM)] if why else []
 
 
