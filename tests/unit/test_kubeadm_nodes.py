@@ -9,8 +9,9 @@ import yaml
 from recovery.errors import BadInput, NotVerified, Refused, Unreachable, UnreadableOutput
 from recovery.secrecy.redaction import isolated_registry, redact
 from recovery.secrecy.secret import Secret
+from recovery.values import to_plain
 from recovery.verdict import Verdict
-from tasks.certificates.api import OK, ApiAnswer
+from tasks.certificates.api import FORBIDDEN, NOT_FOUND, OK, ApiAnswer
 from tasks.certificates.catalogue import EtcdKind
 from tasks.certificates.kubeadm import Kubeadm
 from tasks.certificates.quorum import Health, Member
@@ -48,7 +49,8 @@ GPU = Taint("gpu", "yes", "NoExecute")
 LOST = Lost("cp3", "uid-3", "3", {"team": "a"}, (GPU,), "root@cp1", "https://lb:6443", "ab" * 32)
 WANTED = Replacement((), "cp3", NoHost("root@h3"), "cp3", True, 60)  # noqa: FBT003 (a field)
 NODE = NodeObject("cp3", "uid-3", {"team": "a"}, (GPU,), False, True, ("10.0.0.3",))  # noqa: FBT003
-API = dict.fromkeys(("nodes", "info", "config"), ApiAnswer(OK, "{}"))
+GONE = ApiAnswer(NOT_FOUND, "")
+API = {"node cp3": GONE, **dict.fromkeys(("info", "config"), ApiAnswer(OK, "{}"))}
 CLUSTER = Cluster(node_of(), (NODE,), "https://lb:6443", "ab" * 32, "")
 READY = Newcomer(
     "root@h3",
@@ -344,6 +346,38 @@ def test_without_an_api_server_nothing_is_asked():
 
     with pytest.raises(Refused, match="no API server of the hosts that were named answers"):
         cluster.cluster_seen.fn([silent], LIVING)
+
+
+def test_of_a_cluster_of_many_nodes_only_those_two_are_asked_for(monkeypatch):
+    """A list of a hundred is more than one command may print."""
+    asked = {}
+    seen = {"metadata": {"name": "cp3", "uid": "uid-3"}}
+    answers = {**API, "node cp3": ApiAnswer(OK, json.dumps(seen)), "node cp9": GONE}
+    monkeypatch.setattr(cluster, "ask_api", lambda _, paths: asked.update(paths) or (answers, ""))
+    monkeypatch.setattr(cluster, "parse_info", lambda _: ("https://lb:6443", "ab" * 32))
+
+    found = cluster_seen.fn([node_of()], replace(WANTED, new_name="cp9"))
+
+    assert [path for path in asked.values() if "/nodes" in path] == [
+        "/api/v1/nodes/cp3",
+        "/api/v1/nodes/cp9",
+    ]
+    assert [one.uid for one in found.nodes] == ["uid-3"]
+
+
+def test_an_api_that_does_not_tell_of_a_node_does_not_say_that_there_is_none(monkeypatch):
+    answers = {**API, "node cp3": ApiAnswer(FORBIDDEN, "nodes is forbidden")}
+    monkeypatch.setattr(cluster, "ask_api", lambda *_: (answers, ""))
+
+    with pytest.raises(Refused, match="the API does not give its node cp3: nodes is forbidden"):
+        cluster_seen.fn([node_of()], WANTED)
+
+
+def test_a_resume_that_asks_another_survivor_is_of_the_same_cluster():
+    """Else a decision would be refused for its inputs, and could not be made again: all is gone."""
+    other = replace(CLUSTER, acting=node_of(label="root@cp2"), nodes=(), server="https://cp2:6443")
+
+    assert to_plain(other) == to_plain(CLUSTER)
 
 
 @pytest.mark.parametrize("missing", ["kubectl", "kubeadm", "openssl"])
