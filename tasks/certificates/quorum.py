@@ -17,6 +17,7 @@ from tasks.certificates.look import Host
 from tasks.certificates.look_lines import Lines, decoded
 from tasks.certificates.look_script import look_argv
 from tasks.certificates.work import Job, Node
+from tasks.reboot import Boot, boot_now
 
 WITHIN_SECONDS = 60.0
 PAIR = 2
@@ -261,18 +262,32 @@ def etcd_of(nodes: Sequence[Node]) -> Etcd:
 
 
 @probe(each=("job",))
-def refuse_to_lose_quorum(job: Job, etcd: Etcd) -> None:
-    """Refuse to reboot a host where etcd cannot do without its member.
+def quorum_meanwhile(job: Job, etcd: Etcd, before: Boot) -> str:
+    """How etcd keeps its quorum while this host reboots.
 
-    Where there was no quorum before the first reboot there is none to keep.
+    It is asked in every attempt until the host has rebooted, unlike what a guard has passed once: a
+    reboot that was not sent may be sent hours later. Where there was no quorum before the first
+    reboot there is none to keep.
 
     Raises:
-        Refused: it cannot; an unknown member counts as failed.
+        Refused: it cannot do without the member of this host; an unknown member counts as failed.
 
     Runbook: docs/runbooks/kubeadm-certificates.md, step 10.
     """
-    if etcd.had_quorum and job.restarts(Component.ETCD):
-        refuse_to_break_quorum(job, etcd)
+    if not etcd.had_quorum or not job.restarts(Component.ETCD):
+        return "none is to be kept"
+    if _has_rebooted(job, before):
+        return "it has rebooted"
+    refuse_to_break_quorum(job, etcd)
+    return "the others hold it"
+
+
+def _has_rebooted(job: Job, before: Boot) -> bool:
+    """Whether it answers from a later boot; one that does not answer may still be on its way."""
+    try:
+        return boot_now(job.host).boot_id != before.boot_id
+    except Unreachable:
+        return False
 
 
 def refuse_to_break_quorum(job: Job, etcd: Etcd) -> None:
