@@ -3,6 +3,7 @@
 import contextvars
 import json
 import re
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from tasks.certificates.work import Job, Node
 from tasks.reboot import Boot, boot_now
 
 WITHIN_SECONDS = 60.0
+HEARD_SECONDS, PAUSE_SECONDS = 10.0, 1.0
 PAIR = 2
 HEALTH_CLIENT = "etcd-healthcheck-client"
 
@@ -160,8 +162,9 @@ def parse_health(answer: str) -> Health:
 def members_of(hosts: Sequence[Host]) -> list[Member]:
     """All members of the etcd that is stacked on these hosts, each with its health.
 
-    Members on hosts that are not among these are asked over the network. A member that nobody
-    could ask is `UNKNOWN`; a host whose etcd does not even list its members stands for one.
+    Members on hosts that are not among these are asked over the network, from the first of these
+    that answers. A member that nobody could ask is `UNKNOWN`; a host whose etcd does not even list
+    its members stands for one.
 
     Raises:
         UnreadableOutput: a list of members cannot be read.
@@ -169,8 +172,10 @@ def members_of(hosts: Sequence[Host]) -> list[Member]:
     known: dict[str, Member] = {}
     silent: list[Member] = []
     asked: dict[str, Health] = {}
+    answering: list[Host] = []
     for host, lines in zip(hosts, ask_all(hosts, "members"), strict=True):
         peer, _, encoded = lines.one("members").partition(" ")
+        answering += [host] if peer else []
         asked[peer] = parse_health(lines.text("health:"))
         if encoded:
             listed = parse_members(decoded(encoded).decode(errors="replace"))
@@ -181,7 +186,7 @@ def members_of(hosts: Sequence[Host]) -> list[Member]:
     rest = [m for m in members if m.peer not in asked and m.client]
     if rest:
         words = [word for member in rest for word in ("health", member.client)]
-        (lines,) = ask_all(hosts[:1], *words)
+        (lines,) = ask_all((answering or hosts)[:1], *words)
         asked |= {m.peer: parse_health(lines.text(f"health:{m.client}")) for m in rest}
     return [replace(m, health=asked.get(m.peer, Health.UNKNOWN)) for m in members]
 
@@ -239,13 +244,20 @@ def why_not_restarted(members: Sequence[Member], peers: Sequence[str], *, has_en
 def etcd_before(nodes: Sequence[Node]) -> EtcdBefore:
     """How etcd stands, asked with the new client certificates: the old ones may have ended.
 
+    Without quorum nothing is spared any more, so a member that says nothing is asked for a while.
+
     Raises:
         UnreadableOutput: a list of members cannot be read.
 
     Runbook: docs/runbooks/kubeadm-certificates.md, step 10.
     """
-    members = members_of(stacked(nodes))
-    return EtcdBefore(has_quorum(members), len(members))
+    ends = time.monotonic() + HEARD_SECONDS
+    while True:
+        members = members_of(stacked(nodes))
+        is_known = all(one.health is not Health.UNKNOWN for one in members)
+        if has_quorum(members) or is_known or time.monotonic() >= ends:
+            return EtcdBefore(has_quorum(members), len(members))
+        time.sleep(PAUSE_SECONDS)
 
 
 def stacked(nodes: Sequence[Node]) -> list[SshHost]:

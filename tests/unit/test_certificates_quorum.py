@@ -215,6 +215,14 @@ def test_a_member_on_a_host_that_was_not_named_is_asked_over_the_network():
     assert [(m.name, m.health) for m in found] == [("cp1", UP), ("cp2", UP), ("cp3", UNKNOWN)]
 
 
+def test_a_member_elsewhere_is_asked_from_a_host_that_answers():
+    others = {"10.0.0.1:2379": '{"health":"true"}'}
+
+    found = quorum.members_of([Silent("root@cp1"), Member2379(2, listed(2), others=others)])
+
+    assert [(m.name, m.health) for m in found] == [("cp1", UP), ("cp2", UP)]
+
+
 def test_where_nobody_lists_members_each_host_stands_for_one():
     found = quorum.members_of([Member2379(1, health=None), Silent("root@cp2")])
 
@@ -270,6 +278,32 @@ def test_how_etcd_stands_is_decided_from_its_members():
     etcd = quorum.etcd_of(nodes)
 
     assert (etcd.had_quorum, etcd.members, etcd.label) == (True, 1, "etcd of 1 with quorum")
+
+
+class SlowMember(Member2379):
+    """Says nothing of itself the first time it is asked."""
+
+    def read(self, argv, **options):
+        said = super().read(argv, **options)
+        self.health = "true"
+        return said
+
+
+def test_a_member_that_is_slow_to_answer_does_not_cost_the_care_for_the_quorum(monkeypatch):
+    """Without quorum no health is waited for between restarts, for the rest of the recovery."""
+    monkeypatch.setattr(quorum, "PAUSE_SECONDS", 0.0)
+    slow = [SlowMember(n, listed(3), None) for n in (2, 3)]
+    _, nodes = cluster(Member2379(1, listed(3)), *slow)
+
+    assert quorum.etcd_before.fn(nodes).had_quorum
+
+
+@pytest.mark.parametrize("health", [None, "false"])
+def test_an_etcd_that_stays_without_quorum_is_told_so(monkeypatch, health):
+    monkeypatch.setattr(quorum, "HEARD_SECONDS", 0.0)
+    _, nodes = cluster(*(Member2379(n, PEER_LIST, health) for n in (1, 2)))
+
+    assert not quorum.etcd_before.fn(nodes).had_quorum
 
 
 def test_a_member_is_not_rebooted_where_the_others_cannot_do_without_it(monkeypatch):
