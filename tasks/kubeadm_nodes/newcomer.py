@@ -222,13 +222,14 @@ def reasons_of_etcd(replacement: Replacement, members: Sequence[Member]) -> list
     lost = next((one for one in members if one.name == replacement.node), None)
     why = why_not_removed(members, lost.id if lost else "")
     rest = [one for one in members if lost is None or one.id != lost.id]
-    taken = next((one for one in rest if one.name == replacement.new_name), None)
-    if taken and not why:
+    stranger = next((one for one in rest if one.name in {"", replacement.new_name}), None)
+    if stranger and not why:
+        known = "already" if stranger.name else "that was added and never started"
         return [
             Reason(
-                f"etcd has a member {taken.name} already: {told(members)}",
-                "Give another new_name; or, where that one is lost too and the others are healthy, "
-                f"`etcdctl member remove {taken.id_in_hex}` first",
+                f"etcd has a member {stranger.name or stranger.peer} {known}: {told(members)}",
+                f"Where nobody is about to start it, `etcdctl member remove {stranger.id_in_hex}`; "
+                "or give another new_name where that is its name",
             )
         ]
     why = why or why_no_join(rest, replacement.new_name)
