@@ -49,13 +49,14 @@ INVITE = (
     '|| exit 7; [ "$2" = worker ] && exit 0; kubeadm init phase upload-certs --upload-certs '
     '--skip-certificate-key-print --config "$file" >/dev/null'
 )
+# The mark is on disk before kubeadm begins: a power cut takes it from what was joined otherwise.
 JOIN = (
-    f'{OTHERS}\n{KEPT}cat >"$file"; {UNLESS_OF_A_CLUSTER}; echo "$2" >"$1"; '
+    f'{OTHERS}\n{KEPT}cat >"$file"; {UNLESS_OF_A_CLUSTER}; echo "$2" >"$1"; sync "$1"; '
     'kubeadm join --config "$file" || exit 9; rm -f "$1"'
 )
 # The mark stays until the Node is deleted too: cut off in between, both are done again.
 LEAVE = (
-    OTHERS + '\n[ "$4" = joined ] || [ -e "$1" ] || exit 0; echo "$2" >"$1"; '
+    OTHERS + '\n[ "$4" = joined ] || [ -e "$1" ] || exit 0; echo "$2" >"$1"; sync "$1"; '
     'kubeadm reset --force --cri-socket "$3"'
 )
 UNMARK = ("rm", "-f", MARK)
