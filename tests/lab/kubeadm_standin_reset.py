@@ -72,10 +72,13 @@ def reset(flags: Mapping[str, str]) -> str:
 
 def _has_node(others: Sequence[Node]) -> bool:
     """Whether the Node of this host can be read from one of the other hosts, as by a balancer."""
-    subject = load_certificates(Path(CURRENT).read_bytes())[0].subject
+    try:
+        subject = load_certificates(Path(CURRENT).read_bytes())[0].subject
+        admin = ApiClient.of_kubeconfig(f"{KUBERNETES}/admin.conf")
+    except OSError:  # of a reset that was cut off
+        return False
     (common,) = subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     path = f"/api/v1/nodes/{str(common.value).removeprefix('system:node:')}"
-    admin = ApiClient.of_kubeconfig(f"{KUBERNETES}/admin.conf")
     for other in others:
         try:
             replace(admin, server=f"https://{other.address}:6443").ask("GET", path)
