@@ -214,7 +214,7 @@ def _reboot(jobs: Sequence[Job], etcd: Etcd) -> None:
     """The runbook's own way: a host is left only when what it serves is new."""
     for count, job in enumerate(jobs, 1):
         before = rebooting.boot_id_before(job.host)
-        quorum.refuse_to_lose_quorum(job, etcd)
+        quorum.quorum_meanwhile(job, etcd, before)
         rebooting.reboot(job.host, before)
         rebooting.came_back(job.host, before, ("kubelet",))
         if not etcd.is_waited_for(count):

@@ -3,6 +3,7 @@
 import contextvars
 import json
 import re
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,8 +18,10 @@ from tasks.certificates.look import Host
 from tasks.certificates.look_lines import Lines, decoded
 from tasks.certificates.look_script import look_argv
 from tasks.certificates.work import Job, Node
+from tasks.reboot import Boot, boot_now
 
 WITHIN_SECONDS = 60.0
+HEARD_SECONDS, PAUSE_SECONDS = 10.0, 1.0
 PAIR = 2
 HEALTH_CLIENT = "etcd-healthcheck-client"
 
@@ -50,6 +53,11 @@ class Member:
     health: Health = Health.UNKNOWN
     id: str = ""
     is_learner: bool = False
+
+    @property
+    def id_in_hex(self) -> str:
+        """Its number as `etcdctl member remove` takes it."""
+        return f"{int(self.id or 0):x}"
 
 
 @dataclass(frozen=True)
@@ -154,8 +162,9 @@ def parse_health(answer: str) -> Health:
 def members_of(hosts: Sequence[Host]) -> list[Member]:
     """All members of the etcd that is stacked on these hosts, each with its health.
 
-    Members on hosts that are not among these are asked over the network. A member that nobody
-    could ask is `UNKNOWN`; a host whose etcd does not even list its members stands for one.
+    Members on hosts that are not among these are asked over the network, from the first of these
+    that answers. A member that nobody could ask is `UNKNOWN`; a host whose etcd does not even list
+    its members stands for one.
 
     Raises:
         UnreadableOutput: a list of members cannot be read.
@@ -163,8 +172,10 @@ def members_of(hosts: Sequence[Host]) -> list[Member]:
     known: dict[str, Member] = {}
     silent: list[Member] = []
     asked: dict[str, Health] = {}
+    answering: list[Host] = []
     for host, lines in zip(hosts, ask_all(hosts, "members"), strict=True):
         peer, _, encoded = lines.one("members").partition(" ")
+        answering += [host] if peer else []
         asked[peer] = parse_health(lines.text("health:"))
         if encoded:
             listed = parse_members(decoded(encoded).decode(errors="replace"))
@@ -175,7 +186,7 @@ def members_of(hosts: Sequence[Host]) -> list[Member]:
     rest = [m for m in members if m.peer not in asked and m.client]
     if rest:
         words = [word for member in rest for word in ("health", member.client)]
-        (lines,) = ask_all(hosts[:1], *words)
+        (lines,) = ask_all((answering or hosts)[:1], *words)
         asked |= {m.peer: parse_health(lines.text(f"health:{m.client}")) for m in rest}
     return [replace(m, health=asked.get(m.peer, Health.UNKNOWN)) for m in members]
 
@@ -233,13 +244,20 @@ def why_not_restarted(members: Sequence[Member], peers: Sequence[str], *, has_en
 def etcd_before(nodes: Sequence[Node]) -> EtcdBefore:
     """How etcd stands, asked with the new client certificates: the old ones may have ended.
 
+    Without quorum nothing is spared any more, so a member that says nothing is asked for a while.
+
     Raises:
         UnreadableOutput: a list of members cannot be read.
 
     Runbook: docs/runbooks/kubeadm-certificates.md, step 10.
     """
-    members = members_of(stacked(nodes))
-    return EtcdBefore(has_quorum(members), len(members))
+    ends = time.monotonic() + HEARD_SECONDS
+    while True:
+        members = members_of(stacked(nodes))
+        is_known = all(one.health is not Health.UNKNOWN for one in members)
+        if has_quorum(members) or is_known or time.monotonic() >= ends:
+            return EtcdBefore(has_quorum(members), len(members))
+        time.sleep(PAUSE_SECONDS)
 
 
 def stacked(nodes: Sequence[Node]) -> list[SshHost]:
@@ -256,18 +274,32 @@ def etcd_of(nodes: Sequence[Node]) -> Etcd:
 
 
 @probe(each=("job",))
-def refuse_to_lose_quorum(job: Job, etcd: Etcd) -> None:
-    """Refuse to reboot a host where etcd cannot do without its member.
+def quorum_meanwhile(job: Job, etcd: Etcd, before: Boot) -> str:
+    """How etcd keeps its quorum while this host reboots.
 
-    Where there was no quorum before the first reboot there is none to keep.
+    It is asked in every attempt until the host has rebooted, unlike what a guard has passed once: a
+    reboot that was not sent may be sent hours later. Where there was no quorum before the first
+    reboot there is none to keep.
 
     Raises:
-        Refused: it cannot; an unknown member counts as failed.
+        Refused: it cannot do without the member of this host; an unknown member counts as failed.
 
     Runbook: docs/runbooks/kubeadm-certificates.md, step 10.
     """
-    if etcd.had_quorum and job.restarts(Component.ETCD):
-        refuse_to_break_quorum(job, etcd)
+    if not etcd.had_quorum or not job.restarts(Component.ETCD):
+        return "none is to be kept"
+    if _has_rebooted(job, before):
+        return "it has rebooted"
+    refuse_to_break_quorum(job, etcd)
+    return "the others hold it"
+
+
+def _has_rebooted(job: Job, before: Boot) -> bool:
+    """Whether it answers from a later boot; one that does not answer may still be on its way."""
+    try:
+        return boot_now(job.host).boot_id != before.boot_id
+    except Unreachable:
+        return False
 
 
 def refuse_to_break_quorum(job: Job, etcd: Etcd) -> None:

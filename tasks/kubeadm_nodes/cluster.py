@@ -84,7 +84,8 @@ class Cluster:
 
     Attributes:
         acting: the survivor on which everything is asked and done.
-        nodes: all of them.
+        nodes: those of the name of the lost and of the new one; a large cluster has too many to
+            list them all.
         server: the address that `cluster-info` gives to whoever joins.
         ca_sha256: of the public key of the cluster's authority.
         configuration: what kubeadm keeps of the cluster.
@@ -98,8 +99,8 @@ class Cluster:
 
     @property
     def label(self) -> str:
-        """Where it was asked, for the journal: what it says changes from look to look."""
-        return self.acting.label
+        """The same at each look: a resume may ask another survivor, which says other things."""
+        return "cluster"
 
     def named(self, name: str) -> NodeObject | None:
         """The node of this name, if there is one."""
@@ -128,18 +129,22 @@ def cluster_seen(survivors: Sequence[Node], replacement: Replacement) -> Cluster
             "Bring the API back first; where etcd has lost its quorum, recover that",
         )
     first = min(ready, key=lambda one: bool(tools_missing(one)))
-    answers, _ = ask_api(first.host, {"nodes": NODES, "info": INFO, "config": CONFIG_MAP})
+    names = dict.fromkeys((replacement.node, replacement.new_name))
+    paths = {"info": INFO, "config": CONFIG_MAP}
+    answers, _ = ask_api(first.host, paths | {f"node {one}": f"{NODES}/{one}" for one in names})
     for name, what, remedy in (
-        ("nodes", "its nodes", "See what admin.conf may do there"),
+        *((f"node {one}", f"its node {one}", "See what admin.conf may do there") for one in names),
         ("info", "cluster-info", "Make it: `kubeadm init phase bootstrap-token`"),
         ("config", "kubeadm-config", "This cluster was not made by kubeadm, or it was removed"),
     ):
-        if answers[name].status != OK:
+        is_told = answers[name].status == NOT_FOUND and name.startswith("node ")
+        if answers[name].status != OK and not is_told:
             said = answers[name].text.strip()[:200] or "no answer"
             raise Refused(first.label, f"the API does not give {what}: {said}", remedy)
     server, ca_sha256 = parse_info(answers["info"])
     configuration = answers["config"].parsed().get("data", {}).get("ClusterConfiguration", "")
-    nodes = tuple(map(parse_node, answers["nodes"].parsed().get("items") or ()))
+    known = [answers[f"node {one}"] for one in names]
+    nodes = tuple(parse_node(one.parsed()) for one in known if one.status == OK)
     return Cluster(first, nodes, server, ca_sha256, configuration)
 
 

@@ -17,14 +17,19 @@ from tasks.certificates.cluster_config import CONFIG_MAP
 from tasks.certificates.kubeadm import Kubeadm
 from tasks.certificates.quorum import Health
 from tasks.kubeadm_nodes.cluster import node_now
+from tasks.kubeadm_nodes.halfway import (
+    OTHERS,
+    UNLESS_OF_A_CLUSTER,
+    HostState,
+    clear_argv,
+    refuse_if_a_member_is_left,
+    refuse_to_take_a_name,
+    state_of,
+    why_a_member_is_left,
+)
 from tasks.kubeadm_nodes.lost import Lost
 from tasks.kubeadm_nodes.membership import acting, members_seen
-from tasks.kubeadm_nodes.newcomer import (
-    MARK,
-    OF_A_CLUSTER,
-    Newcomer,
-    refuse_to_join_beside_another_loss,
-)
+from tasks.kubeadm_nodes.newcomer import MARK, Newcomer, refuse_to_join_beside_another_loss
 from tasks.kubeadm_nodes.order import Replacement
 from tasks.kubeadm_nodes.removal import KUBECTL
 
@@ -39,30 +44,22 @@ KEPT = "umask 077; file=$(mktemp /run/recover.XXXXXX) || exit 6; trap 'rm -f \"$
 # Node of the new name is that of a join that came halfway: kubeadm joins beside none.
 INVITE = (
     KEPT + 'cat >"$file"; kubeadm token delete "$(printf %.6s "$1")" >/dev/null 2>&1; '
-    'kubeadm token create --config "$file" >/dev/null || exit 7; [ "$2" = worker ] && exit 0; '
+    'kubeadm token create --config "$file" >/dev/null || exit 7; '
     'kubectl --kubeconfig /etc/kubernetes/admin.conf delete node "$3" --ignore-not-found '
-    "|| exit 7; kubeadm init phase upload-certs --upload-certs "
+    '|| exit 7; [ "$2" = worker ] && exit 0; kubeadm init phase upload-certs --upload-certs '
     '--skip-certificate-key-print --config "$file" >/dev/null'
 )
-# The mark says that what is there of a cluster was left by this recovery's own join. Nothing else
-# is reset, and no mark is set beside it: the next attempt would take it for its own.
-OTHERS = r"""
-if [ -e "$1" ] && [ "$(cat "$1")" != "$2" ]; then
-  echo "a join of recovery $(cat "$1") was here; see that host, then remove $1" >&2; exit 8
-fi
-""".strip()
+# The mark is on disk before kubeadm begins: a power cut takes it from what was joined otherwise.
 JOIN = (
-    OTHERS + "\n" + KEPT + 'cat >"$file"; if [ -e "$1" ]; then '
-    'kubeadm reset --force --cri-socket "$3" || exit 8; '
-    f'else for path in {OF_A_CLUSTER}; do [ ! -e "$path" ] || '
-    '{ echo "it has files of a cluster: $path" >&2; exit 8; }; done; fi; echo "$2" >"$1"; '
+    f'{OTHERS}\n{KEPT}cat >"$file"; {UNLESS_OF_A_CLUSTER}; echo "$2" >"$1"; sync "$1"; '
     'kubeadm join --config "$file" || exit 9; rm -f "$1"'
 )
+# The mark stays until the Node is deleted too: cut off in between, both are done again.
 LEAVE = (
-    OTHERS + '\n[ "$4" = joined ] || [ -e "$1" ] || exit 0; '
-    'kubeadm reset --force --cri-socket "$3" && rm -f "$1"'
+    OTHERS + '\n[ "$4" = joined ] || [ -e "$1" ] || exit 0; echo "$2" >"$1"; sync "$1"; '
+    'kubeadm reset --force --cri-socket "$3"'
 )
-MARKED = ("sh", "-c", '[ ! -e "$1" ] || echo yes', "is-marked", MARK)
+UNMARK = ("rm", "-f", MARK)
 FORGET = 'kubeadm token delete "$(printf %.6s "$1")" >/dev/null 2>&1; :'
 
 
@@ -78,10 +75,9 @@ def invite_argv(replacement: Replacement) -> list[str]:
     return ["sh", "-c", INVITE, "invite-node", recovery_id, kind, replacement.new_name]
 
 
-def join_argv(newcomer: Newcomer) -> list[str]:
+def join_argv() -> list[str]:
     """What joins the host."""
-    mark, socket = [MARK, current_fence().recovery_id], newcomer.runtime.endpoint
-    return ["sh", "-c", JOIN, "join-node", *mark, socket]
+    return ["sh", "-c", JOIN, "join-node", MARK, current_fence().recovery_id]
 
 
 def leave_argv(newcomer: Newcomer, *, has_node: bool) -> list[str]:
@@ -91,23 +87,26 @@ def leave_argv(newcomer: Newcomer, *, has_node: bool) -> list[str]:
 
 
 def join_commands(replacement: Replacement, lost: Lost, newcomer: Newcomer) -> Iterable[str]:
-    """What joins it; token and key come on standard input."""
+    """What resets it where it came halfway, and joins it; token and key come on standard input."""
     return [
+        replacement.new_host.command_line(clear_argv(newcomer), as_root=True),
         acting(replacement, lost).command_line(invite_argv(replacement), as_root=True),
-        replacement.new_host.command_line(join_argv(newcomer), as_root=True),
+        replacement.new_host.command_line(join_argv(), as_root=True),
     ]
 
 
 def is_joined(replacement: Replacement, lost: Lost) -> Verdict:
     """Whether the new node is there and, of a control plane, its member of etcd votes.
 
-    While the mark is on its host the join has not come to its end, whatever the cluster shows.
+    While the mark is on its host the join has not come to its end, whatever the cluster shows; and
+    a Node that this host has not joined as is that of another one.
     """
     now = node_now(acting(replacement, lost), replacement.new_name)
     if now is None or now.uid == lost.uid:
         return Verdict.NOT_DONE
-    if replacement.new_host.read(MARKED, as_root=True).stdout.strip():
-        return Verdict.HALF_DONE
+    state = state_of(replacement.new_host)
+    if state is not HostState.JOINED:
+        return Verdict.HALF_DONE if state is HostState.HALFWAY else Verdict.NOT_DONE
     if not replacement.is_control_plane:
         return Verdict.DONE
     own = [one for one in members_seen(replacement) if one.name == replacement.new_name]
@@ -117,26 +116,40 @@ def is_joined(replacement: Replacement, lost: Lost) -> Verdict:
 
 @undo
 def leave(replacement: Replacement, lost: Lost, newcomer: Newcomer) -> None:
-    """Take the new node out again: reset its host, which also leaves etcd, and delete its Node.
+    """Take the new node out again: reset its host, which also leaves etcd, then delete its Node.
 
-    The lost node does not come back by this. Nothing is done where it never joined.
+    The lost node does not come back by this. Nothing is done where it never joined: a Node of that
+    name is then another host's.
 
     Raises:
         CommandFailed: kubeadm or the API said no, or another recovery's join was on that host.
+        NotVerified: its member is still in etcd.
+        UnreadableOutput: a list of members cannot be read.
     """
     now = node_now(acting(replacement, lost), replacement.new_name)
-    has_node = now is not None and now.uid != lost.uid
+    is_out = state_of(replacement.new_host) is HostState.OUT
+    has_node = now is not None and now.uid != lost.uid and not is_out
     argv = leave_argv(newcomer, has_node=has_node)
     replacement.new_host.change(argv, within_seconds=replacement.within_seconds, as_root=True)
     if has_node:
         argv = [*KUBECTL, "delete", "node", replacement.new_name, "--ignore-not-found"]
         acting(replacement, lost).change(argv, within_seconds=COMMAND_SECONDS, as_root=True)
+    if not is_out:
+        replacement.new_host.change(UNMARK, within_seconds=COMMAND_SECONDS, as_root=True)
+        members, number = why_a_member_is_left(replacement, lost)
+        if members:
+            raise NotVerified(
+                replacement.label,
+                f"no member {replacement.new_name} to be left in etcd",
+                members,
+                f"`etcdctl member remove {number}`: the data of that one is gone",
+            )
 
 
 @act(
     commands=join_commands,
     done_when=is_joined,
-    refuse_if=(refuse_to_join_beside_another_loss,),
+    refuse_if=(refuse_to_join_beside_another_loss, refuse_to_take_a_name),
     undo=leave,
     danger=Danger.DESTRUCTIVE,
     redo_half_done=True,
@@ -145,13 +158,15 @@ def join(replacement: Replacement, lost: Lost, newcomer: Newcomer) -> None:
     """Make a token and a certificate key, and have the host join with them.
 
     Both are made here, are sent on standard input, and are kept nowhere: done again, others are
-    made, and what an earlier attempt of this recovery has left on the host is reset first. The
-    token ends after an hour, and is taken back at the end.
+    made, and what an earlier attempt of this recovery has left on the host is reset before its Node
+    is deleted: without that the reset does not leave etcd. The token ends after an hour, and is
+    taken back at the end.
 
     Raises:
         CommandFailed: kubeadm said no; carries what it printed.
         AnswerLost: not known whether it joined; it may still be doing so.
-        Refused: kubeadm's configuration cannot be read any more.
+        Refused: kubeadm's configuration cannot be read any more, or the reset has left a member in
+            etcd.
 
     Runbook: docs/runbooks/kubeadm-nodes.md, step 6.
     """
@@ -169,10 +184,14 @@ def join(replacement: Replacement, lost: Lost, newcomer: Newcomer) -> None:
             )
         cluster = answer.parsed().get("data", {}).get("ClusterConfiguration", "")
     invitation = invitation_of(kubeadm, token, key, cluster)
+    replacement.new_host.change(
+        clear_argv(newcomer), within_seconds=replacement.within_seconds, as_root=True
+    )
+    refuse_if_a_member_is_left(replacement, lost)
     argv = invite_argv(replacement)
     host.change(argv, within_seconds=COMMAND_SECONDS, stdin=invitation, as_root=True)
     replacement.new_host.change(
-        join_argv(newcomer),
+        join_argv(),
         within_seconds=replacement.within_seconds,
         stdin=joining_of(replacement, lost, newcomer, token, key),
         as_root=True,

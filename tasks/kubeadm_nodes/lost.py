@@ -51,10 +51,9 @@ def lost_node(cluster: Cluster, replacement: Replacement) -> Lost:
         members = members_of(replacement.survivors)
     member = next((one for one in members if one.name == replacement.node), None)
     if node is None and member is None:
-        known = ", ".join(one.name for one in cluster.nodes) or "none"
         raise Refused(
             replacement.label,
-            f"neither a node nor a member of etcd has that name; nodes are {known}",
+            "neither a node nor a member of etcd has that name",
             "Name it as `kubectl get nodes` does",
         )
     return Lost(

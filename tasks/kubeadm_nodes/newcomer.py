@@ -221,9 +221,18 @@ def reasons_of_etcd(replacement: Replacement, members: Sequence[Member]) -> list
     """A quorum that would not stand it: with the lost member removed, and while one joins."""
     lost = next((one for one in members if one.name == replacement.node), None)
     why = why_not_removed(members, lost.id if lost else "")
-    if not why:
-        rest = [one for one in members if lost is None or one.id != lost.id]
-        why = why_no_join(rest, replacement.new_name)
+    rest = [one for one in members if lost is None or one.id != lost.id]
+    stranger = next((one for one in rest if one.name in {"", replacement.new_name}), None)
+    if stranger and not why:
+        known = "already" if stranger.name else "that was added and never started"
+        return [
+            Reason(
+                f"etcd has a member {stranger.name or stranger.peer} {known}: {told(members)}",
+                f"Where nobody is about to start it, `etcdctl member remove {stranger.id_in_hex}`; "
+                "or give another new_name where that is its name",
+            )
+        ]
+    why = why or why_no_join(rest, replacement.new_name)
     return [Reason(f"{why}: {told(members)}", RECOVER_QUORUM)] if why else []
 
 

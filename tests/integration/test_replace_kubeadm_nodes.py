@@ -77,7 +77,7 @@ def test_no_member_is_removed_while_another_one_is_missing(runs):
         second.run("systemctl start kubelet")
 
     assert isinstance(ended.error, Refused), ended.error
-    whys = ("quorum", "no API server", "the API does not give its nodes")  # as far as it answers
+    whys = ("quorum", "no API server", "the API does not give its node")  # as far as it answers
     assert any(why in str(ended.error) for why in whys), ended.error
     assert runs.changes(ended) == []
     wait_until(lambda: sorted(members(runs.hosts[0])) == known, "etcd", within_seconds=60)

@@ -38,7 +38,7 @@ def wipe(host: LabHost) -> None:
     """Have a host be as newly installed: it was lost, and stands there anew."""
     host.run(
         '/usr/bin/python3 -I -c \'import sys; sys.path.insert(0, "/opt/lab/lib"); '
-        "from tests.lab.kubeadm_standin_join import wipe; wipe()'"
+        "from tests.lab.kubeadm_standin_reset import wipe; wipe()'"
     )
 
 

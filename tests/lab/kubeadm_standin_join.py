@@ -10,7 +10,6 @@ import hashlib
 import http.client
 import json
 import os
-import shutil
 import ssl
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes, serialization
 
 from tests.lab.control_plane_design import FRESH, Design, Node
-from tests.lab.control_plane_files import Authorities, File, node_files
+from tests.lab.control_plane_files import CURRENT, Authorities, File, node_files
 from tests.lab.control_plane_manifests import MANIFESTS
 from tests.lab.control_plane_store import Etcd, Unavailable
 from tests.lab.control_plane_tls import AnswerNo, ApiClient
@@ -40,11 +39,11 @@ from tests.lab.kubeadm_standin_invite import (
     opened,
     upload_certificates,
 )
+from tests.lab.kubeadm_standin_reset import design_here, etcd_of, own_address, reset
 from tests.lab.pki import Authority, load_certificates, load_key, new_key
 from tests.lab.pki_kubeadm import KUBERNETES, kubeconfig
 
 GIVEN = Path("/var/lib/lab/joined.json")  # for tests that look for what must show nowhere else
-DESIGN = Path("/etc/lab/design.json")
 KUBELET = Path("/var/lib/kubelet")
 REQUESTS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
@@ -125,9 +124,9 @@ def join(flags: Mapping[str, str]) -> str:
         raise KubeadmError(f"error execution phase preflight: preflight checks failed:\n{named}")
     invited = Invited(config)
     authority = invited.authority()
-    design = _design()
+    design = design_here()
     name = config["nodeRegistration"]["name"]
-    node = Node(name, Path("/etc/hostname").read_text().strip(), _own_address(design))
+    node = Node(name, Path("/etc/hostname").read_text().strip(), own_address(design))
     if "controlPlane" in config:
         _join_control_plane(invited, design, node, config)
         taints = [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]
@@ -138,18 +137,6 @@ def join(flags: Mapping[str, str]) -> str:
     if "controlPlane" in config:
         _start_control_plane(design, node)
     return "This node has joined the cluster"
-
-
-def _design() -> Design:
-    read = json.loads(DESIGN.read_text())
-    read["nodes"] = tuple(Node(**one) for one in read["nodes"])
-    lists = {key: tuple(value) for key, value in read.items() if isinstance(value, list)}
-    return Design(**{**read, **lists})
-
-
-def _own_address(design: Design) -> str:
-    host = Path("/etc/hostname").read_text().strip()
-    return next(one.address for one in design.nodes if one.host_name == host)
 
 
 def _join_control_plane(
@@ -216,7 +203,7 @@ def _join_worker(invited: Invited, design: Design, node: Node, authority: x509.C
         ),
         "the certificate of the kubelet",
     )
-    from tests.lab.control_plane_files import CURRENT, _kubelet_settings  # noqa: PLC0415
+    from tests.lab.control_plane_files import _kubelet_settings  # noqa: PLC0415
     from tests.lab.pki import key_pem  # noqa: PLC0415
 
     config = kubeconfig(
@@ -245,7 +232,7 @@ def _start_kubelet(taints: Sequence[Mapping[str, str]]) -> None:
 
 
 def _start_control_plane(design: Design, node: Node) -> None:
-    etcd = _etcd([one for one in design.nodes if one.address != node.address])
+    etcd = etcd_of([one for one in design.nodes if one.address != node.address])
     members = etcd.ask("/v3/cluster/member/list", {})["members"]
     peer = f"https://{node.address}:2380"
     added = next((one for one in members if peer in one["peerURLs"]), None)
@@ -277,16 +264,6 @@ def _put_manifest(name: str, text: str) -> None:
     partial.rename(Path(MANIFESTS) / f"{name}.yaml")
 
 
-def _etcd(nodes: Sequence[Node]) -> Etcd:
-    own = PKI / "etcd"
-    return Etcd(
-        [f"https://{one.address}:2379" for one in nodes],
-        f"{own}/ca.crt",
-        f"{own}/healthcheck-client.crt",
-        f"{own}/healthcheck-client.key",
-    )
-
-
 def _promoted(etcd: Etcd, member: str) -> bool:
     try:
         etcd.ask("/v3/cluster/member/promote", {"ID": member})
@@ -313,32 +290,6 @@ def _until(look: Any, what: str) -> Any:
             raise KubeadmError(f"timed out waiting for {what}")
         time.sleep(0.3)
     return seen
-
-
-def reset(flags: Mapping[str, str]) -> str:
-    """`kubeadm reset --force`: leave etcd, and remove what kubeadm and the kubelet have made."""
-    if "force" not in flags:
-        raise KubeadmError("aborted reset operation")
-    design = _design()
-    own = _own_address(design)
-    manifest = Path(MANIFESTS) / "etcd.yaml"
-    if manifest.exists():
-        etcd = _etcd([one for one in design.nodes if one.address != own])
-        members = etcd.ask("/v3/cluster/member/list", {})["members"]
-        for member in members:
-            if f"https://{own}:2380" in member["peerURLs"]:
-                etcd.ask("/v3/cluster/member/remove", {"ID": member["ID"]})
-    wipe()
-    return "[reset] Deleting contents of directories"
-
-
-def wipe() -> None:
-    """Leave nothing of a cluster on this host."""
-    subprocess.run(["systemctl", "stop", "kubelet"], check=True)
-    subprocess.run(["lab-reset"], check=True)
-    for path in (KUBERNETES, "/var/lib/kubelet", "/var/lib/etcd", "/var/log/pods"):
-        shutil.rmtree(path, ignore_errors=True)
-    Path("/var/lib/etcd").mkdir(mode=0o700)
 
 
 COMMANDS = {

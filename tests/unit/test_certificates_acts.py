@@ -920,6 +920,14 @@ def test_an_admin_who_can_read_sees_the_nodes():
     assert proof.admin_can_read(job_of(host=Told({"look": line})), 0) == 3
 
 
+def test_of_many_nodes_one_is_read_and_the_rest_counted():
+    """A list of a hundred is more than one command may print, and the proof would never end."""
+    page = {"metadata": {"continue": "x", "remainingItemCount": 4999}, "items": [{}]}
+    host = Told({"/api/v1/nodes?limit=1": f"api:nodes\t0 {encoded(json.dumps(page))}"})
+
+    assert proof.admin_can_read(job_of(host=host), 0) == 5000
+
+
 def test_every_stale_process_is_named():
     text = f"{lines_of()}\nuptime\t1 1 100\nserved:etcd\ta:1 \nserved:etcd-peer\tb:2 "
 

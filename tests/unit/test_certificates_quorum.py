@@ -1,7 +1,8 @@
 """Whether etcd can do without a member: members times failures, unknown counted as failed."""
 
 from contextlib import nullcontext
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -10,9 +11,11 @@ from recovery.errors import Refused, Unreachable, UnreadableOutput
 from tasks.certificates import quorum
 from tasks.certificates.catalogue import EtcdKind
 from tasks.certificates.quorum import Etcd, Health, Member
+from tasks.reboot import Boot
 from tests.unit.certificates_seen import job_of, node_of, seen_host
 from tests.unit.test_certificates_look import encoded
 
+BOOT = Boot("earlier", 60.0, datetime(2026, 11, 21, tzinfo=UTC))
 UP, DOWN, UNKNOWN = Health.HEALTHY, Health.UNHEALTHY, Health.UNKNOWN
 
 
@@ -212,6 +215,14 @@ def test_a_member_on_a_host_that_was_not_named_is_asked_over_the_network():
     assert [(m.name, m.health) for m in found] == [("cp1", UP), ("cp2", UP), ("cp3", UNKNOWN)]
 
 
+def test_a_member_elsewhere_is_asked_from_a_host_that_answers():
+    others = {"10.0.0.1:2379": '{"health":"true"}'}
+
+    found = quorum.members_of([Silent("root@cp1"), Member2379(2, listed(2), others=others)])
+
+    assert [(m.name, m.health) for m in found] == [("cp1", UP), ("cp2", UP)]
+
+
 def test_where_nobody_lists_members_each_host_stands_for_one():
     found = quorum.members_of([Member2379(1, health=None), Silent("root@cp2")])
 
@@ -269,12 +280,62 @@ def test_how_etcd_stands_is_decided_from_its_members():
     assert (etcd.had_quorum, etcd.members, etcd.label) == (True, 1, "etcd of 1 with quorum")
 
 
-def test_a_member_is_not_rebooted_where_the_others_cannot_do_without_it():
+class SlowMember(Member2379):
+    """Says nothing of itself the first time it is asked."""
+
+    def read(self, argv, **options):
+        said = super().read(argv, **options)
+        self.health = "true"
+        return said
+
+
+def test_a_member_that_is_slow_to_answer_does_not_cost_the_care_for_the_quorum(monkeypatch):
+    """Without quorum no health is waited for between restarts, for the rest of the recovery."""
+    monkeypatch.setattr(quorum, "PAUSE_SECONDS", 0.0)
+    slow = [SlowMember(n, listed(3), None) for n in (2, 3)]
+    _, nodes = cluster(Member2379(1, listed(3)), *slow)
+
+    assert quorum.etcd_before.fn(nodes).had_quorum
+
+
+@pytest.mark.parametrize("health", [None, "false"])
+def test_an_etcd_that_stays_without_quorum_is_told_so(monkeypatch, health):
+    monkeypatch.setattr(quorum, "HEARD_SECONDS", 0.0)
+    _, nodes = cluster(*(Member2379(n, PEER_LIST, health) for n in (1, 2)))
+
+    assert not quorum.etcd_before.fn(nodes).had_quorum
+
+
+def test_a_member_is_not_rebooted_where_the_others_cannot_do_without_it(monkeypatch):
     healthy = [Member2379(n, listed(3)) for n in (1, 2, 3)]
     jobs, _ = cluster(*healthy)
     broken = Etcd((healthy[0], healthy[1], Silent("root@cp3")), had_quorum=True, members=3)
 
+    def asked(etcd, boot=BOOT.boot_id):
+        monkeypatch.setattr(quorum, "boot_now", lambda _: replace(BOOT, boot_id=boot))
+        return quorum.quorum_meanwhile.fn(jobs[0], etcd, BOOT)
+
     with pytest.raises(Refused, match="cannot do without its member on this host"):
-        quorum.refuse_to_lose_quorum(jobs[0], broken)
-    quorum.refuse_to_lose_quorum(jobs[0], Etcd(tuple(healthy), had_quorum=True, members=3))
-    quorum.refuse_to_lose_quorum(jobs[0], Etcd(broken.hosts, had_quorum=False, members=3))
+        asked(broken)
+    assert asked(Etcd(tuple(healthy), had_quorum=True, members=3)).startswith("the")
+    assert asked(Etcd(broken.hosts, had_quorum=False, members=3)).startswith("none")
+    assert asked(broken, "later") == "it has rebooted"
+
+
+def test_a_host_that_does_not_answer_is_not_taken_for_rebooted(monkeypatch):
+    healthy = [Member2379(n, listed(3)) for n in (1, 2, 3)]
+    jobs, _ = cluster(*healthy)
+    broken = Etcd((healthy[0], healthy[1], Silent("root@cp3")), had_quorum=True, members=3)
+
+    def away(host):
+        raise Unreachable(host.label, "cat", "no answer")
+
+    monkeypatch.setattr(quorum, "boot_now", away)
+
+    with pytest.raises(Refused, match="cannot do without its member on this host"):
+        quorum.quorum_meanwhile.fn(jobs[0], broken, BOOT)
+
+
+def test_quorum_is_asked_for_again_when_a_reboot_that_was_not_sent_is_resumed():
+    """What a guard has passed before an act began is not asked again; a look is."""
+    assert not quorum.quorum_meanwhile.is_guard

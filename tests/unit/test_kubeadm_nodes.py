@@ -1,18 +1,17 @@
 """Whether a node may be replaced: quorum, hosts, names; and what is sent to whom."""
 
 import json
-import subprocess
 from dataclasses import replace
 
 import pytest
 import yaml
 
-from blocks.ssh.command import Answer
 from recovery.errors import BadInput, NotVerified, Refused, Unreachable, UnreadableOutput
 from recovery.secrecy.redaction import isolated_registry, redact
 from recovery.secrecy.secret import Secret
+from recovery.values import to_plain
 from recovery.verdict import Verdict
-from tasks.certificates.api import OK, ApiAnswer
+from tasks.certificates.api import FORBIDDEN, NOT_FOUND, OK, ApiAnswer
 from tasks.certificates.catalogue import EtcdKind
 from tasks.certificates.kubeadm import Kubeadm
 from tasks.certificates.quorum import Health, Member
@@ -27,11 +26,10 @@ from tasks.kubeadm_nodes.cluster import (
     parse_info,
     parse_node,
 )
-from tasks.kubeadm_nodes.joining import JOIN, LEAVE, invitation_of, is_joined, joining_of
+from tasks.kubeadm_nodes.joining import invitation_of, joining_of
 from tasks.kubeadm_nodes.lost import Lost
 from tasks.kubeadm_nodes.membership import why_no_join, why_not_removed
 from tasks.kubeadm_nodes.newcomer import (
-    LEFT,
     MARK,
     Newcomer,
     reasons_against,
@@ -51,7 +49,8 @@ GPU = Taint("gpu", "yes", "NoExecute")
 LOST = Lost("cp3", "uid-3", "3", {"team": "a"}, (GPU,), "root@cp1", "https://lb:6443", "ab" * 32)
 WANTED = Replacement((), "cp3", NoHost("root@h3"), "cp3", True, 60)  # noqa: FBT003 (a field)
 NODE = NodeObject("cp3", "uid-3", {"team": "a"}, (GPU,), False, True, ("10.0.0.3",))  # noqa: FBT003
-API = dict.fromkeys(("nodes", "info", "config"), ApiAnswer(OK, "{}"))
+GONE = ApiAnswer(NOT_FOUND, "")
+API = {"node cp3": GONE, **dict.fromkeys(("info", "config"), ApiAnswer(OK, "{}"))}
 CLUSTER = Cluster(node_of(), (NODE,), "https://lb:6443", "ab" * 32, "")
 READY = Newcomer(
     "root@h3",
@@ -105,8 +104,25 @@ def test_no_member_joins_while_another_one_is_missing():
     assert why_no_join(members(UP, UP, DOWN), "cp3") == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("cp9", "a member cp9 already"), ("", "a member p4 that was added and never started")],
+)
+def test_a_member_that_is_in_the_way_is_told_before_anything_is_changed(name, why):
+    """Else it would be the join that fails, once the lost one is removed."""
+    *others, last = members(UP, UP, DOWN, UP)
+    known = [*others, replace(last, name=name, id="255")]
+
+    (reason,) = reasons_of_etcd(replace(WANTED, new_name="cp9"), known)
+
+    assert why in reason.why
+    assert "etcdctl member remove ff" in reason.remedy
+
+
 def test_of_five_with_two_lost_one_is_not_replaced_before_the_other_is_removed():
-    reasons = reasons_of_etcd(replace(WANTED, node="cp5"), members(UP, UP, UP, DOWN, DOWN))
+    wanted = replace(WANTED, node="cp5", new_name="cp5")
+
+    reasons = reasons_of_etcd(wanted, members(UP, UP, UP, DOWN, DOWN))
 
     assert "another member of etcd is missing: cp4" in reasons[0].why
 
@@ -284,25 +300,6 @@ def test_a_node_that_does_not_become_ready_is_told(monkeypatch, now):
         joining.node_is_ready.fn(LIVING, LOST)
 
 
-@pytest.mark.parametrize(
-    ("now", "own", "verdict"),
-    [
-        (None, [], Verdict.NOT_DONE),
-        (NODE, [], Verdict.NOT_DONE),
-        (replace(NODE, uid="new"), members(UP, UP), Verdict.HALF_DONE),
-        (replace(NODE, uid="new"), members(UP, UP, UP, learner=3), Verdict.HALF_DONE),
-        (replace(NODE, uid="new"), members(UP, UP, DOWN), Verdict.HALF_DONE),
-        (replace(NODE, uid="new"), members(UP, UP, UP), Verdict.DONE),
-    ],
-)
-def test_a_control_plane_node_has_joined_when_its_member_votes(monkeypatch, now, own, verdict):
-    monkeypatch.setattr(joining, "node_now", lambda *_: now)
-    monkeypatch.setattr(joining, "members_seen", lambda _: own)
-
-    living = replace(LIVING, new_host=MarkedHost(mark=False))
-    assert joining.is_joined(living, LOST) is verdict
-
-
 @pytest.mark.parametrize("seen", [members(UP, DOWN), members(UP, UP, learner=2)])
 def test_an_etcd_that_is_not_whole_is_told(monkeypatch, seen):
     monkeypatch.setattr(membership, "members_seen", lambda _: seen)
@@ -359,6 +356,38 @@ def test_without_an_api_server_nothing_is_asked():
         cluster.cluster_seen.fn([silent], LIVING)
 
 
+def test_of_a_cluster_of_many_nodes_only_those_two_are_asked_for(monkeypatch):
+    """A list of a hundred is more than one command may print."""
+    asked = {}
+    seen = {"metadata": {"name": "cp3", "uid": "uid-3"}}
+    answers = {**API, "node cp3": ApiAnswer(OK, json.dumps(seen)), "node cp9": GONE}
+    monkeypatch.setattr(cluster, "ask_api", lambda _, paths: asked.update(paths) or (answers, ""))
+    monkeypatch.setattr(cluster, "parse_info", lambda _: ("https://lb:6443", "ab" * 32))
+
+    found = cluster_seen.fn([node_of()], replace(WANTED, new_name="cp9"))
+
+    assert [path for path in asked.values() if "/nodes" in path] == [
+        "/api/v1/nodes/cp3",
+        "/api/v1/nodes/cp9",
+    ]
+    assert [one.uid for one in found.nodes] == ["uid-3"]
+
+
+def test_an_api_that_does_not_tell_of_a_node_does_not_say_that_there_is_none(monkeypatch):
+    answers = {**API, "node cp3": ApiAnswer(FORBIDDEN, "nodes is forbidden")}
+    monkeypatch.setattr(cluster, "ask_api", lambda *_: (answers, ""))
+
+    with pytest.raises(Refused, match="the API does not give its node cp3: nodes is forbidden"):
+        cluster_seen.fn([node_of()], WANTED)
+
+
+def test_a_resume_that_asks_another_survivor_is_of_the_same_cluster():
+    """Else a decision would be refused for its inputs, and could not be made again: all is gone."""
+    other = replace(CLUSTER, acting=node_of(label="root@cp2"), nodes=(), server="https://cp2:6443")
+
+    assert to_plain(other) == to_plain(CLUSTER)
+
+
 @pytest.mark.parametrize("missing", ["kubectl", "kubeadm", "openssl"])
 def test_things_are_done_where_their_tools_are(monkeypatch, missing):
     whole = seen_host()
@@ -373,117 +402,6 @@ def test_things_are_done_where_their_tools_are(monkeypatch, missing):
     assert chosen is hosts[1]
     assert reasons_of_acting(chosen) == []
     assert [one.why for one in reasons_of_acting(only)] == [f"there is no {missing} on root@cp1"]
-
-
-MINE, OTHER = "a1b2c3d4", "e5f6a7b8"
-
-
-@pytest.fixture
-def host(tmp_path):
-    """Runs a script on a host of a file system of its own, whose kubeadm notes what it is told."""
-    (tmp_path / "etc/kubernetes").mkdir(parents=True)
-    (tmp_path / "bin").mkdir()
-    kubeadm = tmp_path / "bin/kubeadm"
-    kubeadm.write_text(f'#!/bin/sh\necho "$1" >>{tmp_path}/told\n')
-    kubeadm.chmod(0o755)
-    path = f"{tmp_path}/bin:/usr/bin:/bin"
-
-    def run(script, *words):
-        here = script.replace("/etc/", f"{tmp_path}/etc/").replace("/var/lib/etcd", "/nowhere")
-        here = here.replace("/run/", f"{tmp_path}/")
-        argv = ["sh", "-c", here, "test", str(tmp_path / "mark"), MINE, *words]
-        return subprocess.run(argv, capture_output=True, text=True, check=False, env={"PATH": path})
-
-    run.folder = tmp_path
-    run.told = lambda: (
-        (tmp_path / "told").read_text().split() if (tmp_path / "told").exists() else []
-    )
-    return run
-
-
-@pytest.mark.parametrize("script", [JOIN, LEAVE], ids=["join", "leave"])
-def test_a_node_that_another_recovery_has_joined_is_never_reset(host, script):
-    (host.folder / "mark").write_text(f"{OTHER}\n")
-    (host.folder / "etc/kubernetes/kubelet.conf").touch()
-
-    seen = host(LEFT)
-    ended = host(script, "unix:///cri", "joined")
-
-    assert "ours" not in seen.stdout
-    assert "kubelet.conf" in seen.stdout
-    assert ended.returncode == 8
-    assert f"a join of recovery {OTHER} was here" in ended.stderr
-    assert host.told() == []
-
-
-def test_what_the_own_join_has_left_is_reset_and_its_mark_goes_with_its_end(host):
-    (host.folder / "mark").write_text(f"{MINE}\n")
-    (host.folder / "etc/kubernetes/kubelet.conf").touch()
-
-    seen = host(LEFT)
-    joined = host(JOIN, "unix:///cri")
-
-    assert "ours" in seen.stdout
-    assert joined.returncode == 0, joined
-    assert host.told() == ["reset", "join"]
-    assert not (host.folder / "mark").exists()
-
-
-def test_a_host_that_has_become_a_node_since_it_was_looked_at_is_left_as_it_is(host):
-    """No mark is set on it either, by which the next attempt would take it for its own."""
-    (host.folder / "etc/kubernetes/kubelet.conf").touch()
-
-    joined = host(JOIN, "unix:///cri")
-    left = host(LEAVE, "unix:///cri", "")
-
-    assert joined.returncode == 8
-    assert "it has files of a cluster" in joined.stderr
-    assert left.returncode == 0
-    assert host.told() == []
-    assert not (host.folder / "mark").exists()
-
-
-@pytest.mark.parametrize(("marked", "has_node"), [(True, ""), (False, "joined")])
-def test_the_way_back_resets_the_host_and_leaves_no_mark(host, marked, has_node):
-    if marked:
-        (host.folder / "mark").write_text(f"{MINE}\n")
-
-    left = host(LEAVE, "unix:///cri", has_node)
-
-    assert left.returncode == 0, left
-    assert host.told() == ["reset"]
-    assert not (host.folder / "mark").exists()
-
-
-class MarkedHost(NoHost):
-    """A host that is asked for the mark, and for nothing else."""
-
-    def __init__(self, mark):
-        super().__init__("root@h3")
-        self.mark = mark
-
-    def read(self, argv, *, as_root):
-        assert MARK in argv
-        assert as_root
-        return Answer("sh", self.label, 0, "yes\n" if self.mark else "", "")
-
-
-@pytest.mark.parametrize("is_control_plane", [True, False])
-@pytest.mark.parametrize(("mark", "verdict"), [(True, Verdict.HALF_DONE), (False, Verdict.DONE)])
-def test_a_join_that_was_cut_off_is_half_done_whatever_the_cluster_shows(
-    monkeypatch, mark, verdict, is_control_plane
-):
-    new = replace(NODE, uid="uid-new", is_ready=True)
-    monkeypatch.setattr(joining, "node_now", lambda *_: new)
-    monkeypatch.setattr(joining, "members_seen", lambda _: members(UP, UP, UP))
-    wanted = replace(
-        WANTED,
-        survivors=(NoHost("root@cp1"),),
-        new_host=MarkedHost(mark),
-        is_control_plane=is_control_plane,
-    )
-
-    assert is_joined(wanted, LOST) is verdict
 
 
 def test_the_mark_of_another_recovery_is_told_with_what_to_do_about_it():
