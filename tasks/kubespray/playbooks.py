@@ -240,15 +240,15 @@ def _follow(order: Kubespray, playbook: Playbook, command: DetachedCommand) -> P
         step_logger().info("%s: %s", playbook.file, progress)
         if state is not DetachedState.RUNNING and not is_more:
             return progress
-        if is_more:
-            continue
-        if time.monotonic() > until:
+        if state is DetachedState.RUNNING and time.monotonic() > until:
             raise NotVerified(
                 order.machine.label,
                 f"{playbook.file} to have ended within {playbook.within_seconds:g} s",
                 f"it still runs, at {progress}",
                 f"See {order.kept}/{playbook.name}.log there; resuming waits for it again",
             )
+        if is_more:
+            continue
         time.sleep(pause)
         pause = min(POLL_SECONDS_MAX, pause * 1.1)
 
@@ -256,12 +256,18 @@ def _follow(order: Kubespray, playbook: Playbook, command: DetachedCommand) -> P
 def _take_events(
     order: Kubespray, playbook: Playbook, progress: Progress, offset: int
 ) -> tuple[int, bool]:
-    path = f"{order.kept}/{playbook.name}.events"
-    argv = ["sh", "-c", FOLLOW, "follow", path, str(offset), str(EVENTS_BYTES)]
-    printed = order.machine.text_of(argv).encode()
-    whole = printed[: printed.rfind(b"\n") + 1]
+    """Take in whole lines from there on: how far they go, and whether more is there already."""
+    path, size = f"{order.kept}/{playbook.name}.events", EVENTS_BYTES
+    while True:
+        argv = ["sh", "-c", FOLLOW, "follow", path, str(offset), str(size)]
+        printed = order.machine.text_of(argv).encode()
+        whole = printed[: printed.rfind(b"\n") + 1]
+        is_more = len(printed) >= size
+        if whole or not is_more:
+            break
+        size *= 2  # one event is longer: that in the end has a word for each host
     progress.take(whole.decode(errors="replace").splitlines())
-    return offset + len(whole), len(printed) == EVENTS_BYTES
+    return offset + len(whole), is_more
 
 
 def _failed(

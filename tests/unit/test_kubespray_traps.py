@@ -196,14 +196,16 @@ def test_events_tell_play_task_and_what_failed_where():
 
 
 def test_nodes_are_read_with_whether_they_are_ready():
-    seen = nodes.parse_nodes(
-        '{"items":[{"metadata":{"name":"a"},"status":{"conditions":[{"type":"Ready","status":'
-        '"True"}]}},{"metadata":{"name":"b"},"status":{}}]}'
-    )
+    seen = nodes.parse_nodes("a\tTrue\nb\tUnknown\nc\t\n")
 
-    assert [(node.name, node.is_ready) for node in seen] == [("a", True), ("b", False)]
-    with pytest.raises(UnreadableOutput):
-        nodes.parse_nodes("{}")
+    assert [(node.name, node.is_ready) for node in seen] == [
+        ("a", True),
+        ("b", False),
+        ("c", False),
+    ]
+    for printed in ('{"items":[]}', "a\tReady\n", "a True\n"):
+        with pytest.raises(UnreadableOutput):
+            nodes.parse_nodes(printed)
 
 
 def test_what_ansible_lists_is_read_without_what_is_not_needed():
