@@ -6,18 +6,22 @@ from blocks.inventory import HostsParameter
 from recovery.declare import recovery
 from recovery.verdict import Danger
 from tasks.kubespray import (
+    by_role,
     editing,
     nodes,
     orders,
     playbooks,
     reading,
     recovering,
+    removing,
     replacing,
     snapshots,
 )
 from tasks.kubespray.nodes import Whole
+from tasks.kubespray.reading import Found
 from tasks.kubespray.recovering import Finding
-from tasks.kubespray.target import kubespray, kubespray_parts, kubespray_target
+from tasks.kubespray.replacing import ReplacementDue, ReplacementWish
+from tasks.kubespray.target import Kubespray, kubespray, kubespray_parts, kubespray_target
 
 RUNBOOK = "docs/runbooks/kubespray.md"
 
@@ -83,13 +87,14 @@ def recover_control_plane(  # noqa: PLR0913, PLR0917 (each is a field of the for
         if due.finding is Finding.WELL:
             now = nodes.is_whole(order, found.layout, due.members, due.nodes, (), 300)
             return Recovered(due.finding, now)
-        recovering.refuse_traps(order, found, due, wish)
+        facts = reading.facts_file(order)
+        by_role.refuse_traps(order, found, due, wish)
         snapshots.refuse_unless_given_is_there(order, etcd_snapshot)
         snapshots.keep_snapshot(order, found, due)
         editing.save_inventory(order, due.change, "before the playbook")
         editing.edit_inventory(order, due.change, "before the playbook", due.closing.after)
-        playbooks.run_playbook(order, orders.control_plane_facts_playbook(within_minutes))
-        playbooks.run_playbook(order, playbook)
+        playbooks.run_playbook(order, orders.control_plane_facts_playbook(facts, within_minutes))
+        by_role.recover_by_role(order, playbook, found, due, wish)
         now = nodes.is_whole(order, found.layout, due.members, due.nodes, due.gone, 600)
         editing.save_inventory(order, due.closing, "after the playbook")
         editing.edit_inventory(order, due.closing, "after the playbook")
@@ -148,16 +153,15 @@ def replace_worker_node(  # noqa: PLR0913, PLR0917 (each is a field of the form)
         found = reading.inventory_found(order, version)
         due = replacing.worker_due(order, found, wish)
         if due.finding is Finding.BROKEN:
-            replacing.refuse_unless_as_said(order, found, wish)
-            editing.save_inventory(order, due.first, "before")
-            editing.edit_inventory(order, due.first, "with both", due.second.after)
-            playbooks.run_playbook(order, orders.facts_playbook(wish, within_minutes))
+            facts = reading.facts_file(order)
+            _begin(order, found, due, wish, "with both")
+            playbooks.run_playbook(order, orders.facts_playbook(wish, facts, within_minutes))
             playbooks.run_playbook(order, orders.scale_playbook(wish, within_minutes))
             nodes.is_whole(order, found.layout, (), due.nodes, (), 600)
-            playbooks.run_playbook(order, orders.remove_playbook(wish, due, within_minutes))
+            leaving = orders.remove_playbook(wish, due, within_minutes)
+            removing.remove_node(order, leaving, found, due, wish)
             nodes.is_whole(order, found.layout, (), due.nodes, (wish.old,), 600)
-            editing.save_inventory(order, due.second, "without the old")
-            editing.edit_inventory(order, due.second, "without the old")
+            _leave_out_old(order, due)
         now = nodes.is_whole(order, found.layout, (), due.nodes, (wish.old,), 60)
         return Replaced(due.finding, now, editing.copy_of(order, due.first))
 
@@ -208,19 +212,31 @@ def replace_control_plane_node(  # noqa: PLR0913, PLR0917 (each is a field of th
         found = reading.inventory_found(order, version)
         due = replacing.control_plane_due(order, found, wish)
         if due.finding is Finding.BROKEN:
-            replacing.refuse_unless_as_said(order, found, wish)
-            editing.save_inventory(order, due.first, "before")
-            editing.edit_inventory(order, due.first, "names pinned", due.second.after)
+            _begin(order, found, due, wish, "names pinned")
             if not wish.is_gone:
                 joining = orders.joining_playbook(due, etcd_retries, within_minutes)
                 playbooks.run_playbook(order, joining)
                 meanwhile = due.members_with(wish.old)
                 nodes.is_whole(order, found.layout, meanwhile, due.nodes, (), 600)
-            replacing.refuse_unless_quorum_stands(order, found, due, wish)
-            playbooks.run_playbook(order, orders.remove_playbook(wish, due, within_minutes))
-            editing.save_inventory(order, due.second, "without the old")
-            editing.edit_inventory(order, due.second, "without the old")
+            leaving = orders.remove_playbook(wish, due, within_minutes)
+            removing.remove_node(order, leaving, found, due, wish)
+            _leave_out_old(order, due)
             ending = orders.settling_playbook(etcd_retries, within_minutes)
             playbooks.run_playbook(order, ending)
         now = nodes.is_whole(order, found.layout, due.members, due.nodes, (wish.old,), 600)
         return Replaced(due.finding, now, editing.copy_of(order, due.first))
+
+
+def _begin(
+    order: Kubespray, found: Found, due: ReplacementDue, wish: ReplacementWish, what: str
+) -> None:
+    """Let the inventory be as the playbooks need it while the old host is there."""
+    removing.refuse_unless_as_said(order, found, wish)
+    editing.save_inventory(order, due.first, "before")
+    editing.edit_inventory(order, due.first, what, due.second.after)
+
+
+def _leave_out_old(order: Kubespray, due: ReplacementDue) -> None:
+    """Let the inventory be without the old host, now that it is out of the cluster."""
+    editing.save_inventory(order, due.second, "without the old")
+    editing.edit_inventory(order, due.second, "without the old")

@@ -19,6 +19,7 @@ from recovery.secrecy.secret import Secret
 from recovery.walk import current_fence
 
 OUTPUT_BYTES_MAX = 1_000_000
+TEXT_BYTES_MAX = 64_000_000
 NOT_STARTED = 127
 
 
@@ -77,13 +78,16 @@ class LocalMachine:
     def text_of(self, argv: Sequence[str], *, within_seconds: float = 60) -> str:
         """What a command that changes nothing prints; the evidence has what it says of errors.
 
+        It may be long: of an inventory of hundreds of hosts Ansible lists megabytes.
+
         Raises:
             Unreachable: it did not end in time.
             CommandFailed: another exit code than 0, or there is no such program.
+            UnreadableOutput: it printed more than any text has.
         """
         with reading(self.command_line(argv), self.target) as call:
             try:
-                answer = self._run(argv, within_seconds, None)
+                answer = self._run(argv, within_seconds, None, TEXT_BYTES_MAX)
             except TimeoutError as error:
                 seen = f"no end within {within_seconds:g} s"
                 raise Unreachable(self.target, call.command, seen) from error
@@ -113,7 +117,13 @@ class LocalMachine:
             call.answer, call.exit_code = str(answer), answer.exit_code
             return require_exit_code(answer, accept)
 
-    def _run(self, argv: Sequence[str], within_seconds: float, stdin: Secret | None) -> Answer:
+    def _run(
+        self,
+        argv: Sequence[str],
+        within_seconds: float,
+        stdin: Secret | None,
+        output_max_bytes: int = OUTPUT_BYTES_MAX,
+    ) -> Answer:
         environment = {
             "HOME": self.home,
             "RECOVER_EPOCH": str(current_fence().epoch),
@@ -134,7 +144,7 @@ class LocalMachine:
                 said = f"{argv[0]}: {error.strerror}"
                 raise CommandFailed(self.target, shlex.join(argv), NOT_STARTED, said) from error
             printed.seek(0)
-            out = BoundedOutput(OUTPUT_BYTES_MAX)
+            out = BoundedOutput(output_max_bytes)
             while piece := printed.read(1 << 16):
                 out.add(piece)
         return Answer(

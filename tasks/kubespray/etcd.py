@@ -64,6 +64,7 @@ class Asked:
         certificates: names of files beside its own certificate.
         has_leader: its member follows a leader, whatever its health says: while an alarm is raised
             (no space, corrupt), none counts as healthy.
+        cluster: the id of the cluster that it is of; another one once a snapshot was restored.
     """
 
     host: str
@@ -75,6 +76,7 @@ class Asked:
     are_all_healthy: bool = False
     tells_on_stdout: bool = True
     has_leader: bool = False
+    cluster: str = ""
 
     @property
     def can_restore(self) -> bool:
@@ -177,6 +179,7 @@ def parse_asked(host: str, printed: str) -> Asked:
             said.get("cluster") == "yes",
             "is healthy" in said.get("told", "") or said.get("health") != "yes",
             bool(status) and int(status[0]["Status"].get("leader", 0)) != 0,
+            f"{int(status[0]['Status']['header'].get('cluster_id', 0)):x}" if status else "",
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UnreadableOutput("etcdctl", printed) from error

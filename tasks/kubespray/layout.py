@@ -88,3 +88,8 @@ class NewHost:
     def of(cls, name: str, variables: Iterable[tuple[str, str]]) -> Self:
         """Make one."""
         return cls(name, tuple(variables))
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """By what it is reached: its addresses, and its name."""
+        return Layout({self.name: dict(self.variables)}).addresses(self.name)

@@ -84,20 +84,18 @@ def _cluster(name: str, etcd_retries: int, minutes: int, *, is_even: bool) -> Pl
     return Playbook(name, "cluster.yml", limit, tuple(variables), seconds_of(minutes))
 
 
-def control_plane_facts_playbook(within_minutes: int) -> Playbook:
+def control_plane_facts_playbook(file: str, within_minutes: int) -> Playbook:
     """The run of facts.yml before the role: it takes addresses from facts that are kept a day.
 
     Without them its first task fails unheeded, and what comes of that is for its luck.
     """
-    return Playbook(
-        "facts", "playbooks/facts.yml", CONTROL_PLANE_LIMIT, (), seconds_of(within_minutes)
-    )
+    return Playbook("facts", file, CONTROL_PLANE_LIMIT, (), seconds_of(within_minutes))
 
 
-def facts_playbook(wish: ReplacementWish, within_minutes: int) -> Playbook:
-    """The run of playbooks/facts.yml: of all hosts, but one that is gone."""
+def facts_playbook(wish: ReplacementWish, file: str, within_minutes: int) -> Playbook:
+    """The run of facts.yml: of all hosts, but one that is gone."""
     limit = f"all:!{wish.old}" if wish.is_gone else ""
-    return Playbook("facts", "playbooks/facts.yml", limit, (), seconds_of(within_minutes))
+    return Playbook("facts", file, limit, (), seconds_of(within_minutes))
 
 
 def scale_playbook(wish: ReplacementWish, within_minutes: int) -> Playbook:

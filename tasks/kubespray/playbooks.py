@@ -23,6 +23,7 @@ TIMED_OUT = 124
 SLACK_SECONDS = 90.0
 POLL_SECONDS, POLL_SECONDS_MAX = 0.5, 10.0
 EVENTS_BYTES = 60_000
+FOLLOWED = {DetachedState.RUNNING, DetachedState.SUCCEEDED, DetachedState.FAILED}
 Value = str | int | bool
 # Success is noted by the run itself: nobody else may have been there to see it.
 RUN = """set -eu
@@ -145,7 +146,7 @@ def refuse_unless_alone(order: Kubespray, playbook: Playbook) -> None:
 
     Runbook: docs/runbooks/kubespray.md, step 7.
     """
-    if _is_begun(order, playbook):
+    if is_begun(order, playbook):
         return
     if others := running_now(order):
         raise Refused(
@@ -163,7 +164,7 @@ def refuse_unless_understood(order: Kubespray, playbook: Playbook) -> None:
 
     Runbook: docs/runbooks/kubespray.md, step 7.
     """
-    if _is_begun(order, playbook):
+    if is_begun(order, playbook):
         return
     script = 'cd "$1" && shift && LC_ALL=C.UTF-8 exec "$@" --syntax-check'
     unlimited = replace(playbook, limit="")  # in a plan, a host that comes in is not there yet
@@ -175,6 +176,14 @@ def refuse_unless_understood(order: Kubespray, playbook: Playbook) -> None:
             f"{playbook.file} cannot be run: {(answer.stdout + answer.stderr).strip()[-800:]}",
             "Install what the checkout asks for (requirements.txt), or take its own tag",
         )
+
+
+def is_begun(order: Kubespray, playbook: Playbook) -> bool:
+    """Whether a run of it goes on or has ended unsettled: it is followed, and not begun again.
+
+    One that was ended from outside is begun anew, so that everything has to be asked again.
+    """
+    return order.machine.look(command_of(order, playbook)).state in FOLLOWED
 
 
 def running_now(order: Kubespray) -> list[str]:
@@ -240,15 +249,15 @@ def _follow(order: Kubespray, playbook: Playbook, command: DetachedCommand) -> P
         step_logger().info("%s: %s", playbook.file, progress)
         if state is not DetachedState.RUNNING and not is_more:
             return progress
-        if is_more:
-            continue
-        if time.monotonic() > until:
+        if state is DetachedState.RUNNING and time.monotonic() > until:
             raise NotVerified(
                 order.machine.label,
                 f"{playbook.file} to have ended within {playbook.within_seconds:g} s",
                 f"it still runs, at {progress}",
                 f"See {order.kept}/{playbook.name}.log there; resuming waits for it again",
             )
+        if is_more:
+            continue
         time.sleep(pause)
         pause = min(POLL_SECONDS_MAX, pause * 1.1)
 
@@ -256,12 +265,18 @@ def _follow(order: Kubespray, playbook: Playbook, command: DetachedCommand) -> P
 def _take_events(
     order: Kubespray, playbook: Playbook, progress: Progress, offset: int
 ) -> tuple[int, bool]:
-    path = f"{order.kept}/{playbook.name}.events"
-    argv = ["sh", "-c", FOLLOW, "follow", path, str(offset), str(EVENTS_BYTES)]
-    printed = order.machine.text_of(argv).encode()
-    whole = printed[: printed.rfind(b"\n") + 1]
+    """Take in whole lines from there on: how far they go, and whether more is there already."""
+    path, size = f"{order.kept}/{playbook.name}.events", EVENTS_BYTES
+    while True:
+        argv = ["sh", "-c", FOLLOW, "follow", path, str(offset), str(size)]
+        printed = order.machine.text_of(argv).encode()
+        whole = printed[: printed.rfind(b"\n") + 1]
+        is_more = len(printed) >= size
+        if whole or not is_more:
+            break
+        size *= 2  # one event is longer: that in the end has a word for each host
     progress.take(whole.decode(errors="replace").splitlines())
-    return offset + len(whole), len(printed) == EVENTS_BYTES
+    return offset + len(whole), is_more
 
 
 def _failed(
@@ -285,11 +300,6 @@ def _failed(
         said,
         remedy,
     )
-
-
-def _is_begun(order: Kubespray, playbook: Playbook) -> bool:
-    """Whether an earlier attempt has begun it: then nothing is as it was before."""
-    return order.machine.look(command_of(order, playbook)).state is not DetachedState.NOT_FOUND
 
 
 def _put_argv(order: Kubespray) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from recovery.errors import BadInput, CommandFailed, Refused, UnreadableOutput
-from recovery.steps import decision
+from recovery.steps import decision, probe
 from tasks.kubespray import edits, judging
 from tasks.kubespray.layout import (
     ADDRESSES,
@@ -21,6 +21,13 @@ from tasks.kubespray.target import Kubespray
 
 KEPT_VARIABLES = (*ADDRESSES, MEMBER_NAME)
 ETCD_TYPE = "etcd_deployment_type"
+FACTS = ("playbooks/facts.yml", "facts.yml")  # from v2.22 on, and up to v2.21
+FIRST_OF = """cd "$1"
+shift
+for file; do
+  [ ! -f "$file" ] || exec echo "$file"
+done
+"""
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,25 @@ def inventory_found(order: Kubespray, version: str = "") -> Found:
             f"`git checkout {version}` there: another tag upgrades Kubernetes in the same run",
         )
     return Found(edits.sha256(text), layout, etcd_type, order.machine.label, described)
+
+
+@probe
+def facts_file(order: Kubespray) -> str:
+    """The playbook of the checkout that gathers facts, which is not in the same place in all tags.
+
+    Raises:
+        BadInput: it has none.
+
+    Runbook: docs/runbooks/kubespray.md, step 1.
+    """
+    argv = ["sh", "-c", FIRST_OF, "facts", order.project, *FACTS]
+    if file := order.machine.read(argv).whole().strip():
+        return file
+    raise BadInput(
+        "project",
+        f"{order.project} has neither {' nor '.join(FACTS)}",
+        "Name a whole checkout of kubespray, at the tag that the cluster was built with",
+    )
 
 
 def effective(order: Kubespray) -> tuple[Layout, str]:

@@ -8,14 +8,13 @@ from enum import StrEnum
 
 from blocks.ssh.host import SshHost
 from recovery.errors import BadInput, Refused
-from recovery.steps import decision, probe
+from recovery.steps import decision
 from tasks.kubespray import edits, etcd, judging, reading
 from tasks.kubespray.edits import Change
 from tasks.kubespray.etcd import Asked, Etcd
-from tasks.kubespray.layout import CONTROL_PLANE, ETCD, MEMBER_NAME, Group, Layout, NewHost
+from tasks.kubespray.layout import CONTROL_PLANE, ETCD, Layout, NewHost
 from tasks.kubespray.reading import Found
 from tasks.kubespray.target import Kubespray
-from tasks.kubespray.traps import Meant, traps
 
 ASKED_AT_ONCE = 8
 
@@ -139,40 +138,6 @@ def refuse_other_etcd(found: Found) -> None:
             "This recovery is for etcd as a service of its hosts (host): a static pod of kubeadm "
             "is left to the recoveries of kubeadm clusters",
         )
-
-
-@probe
-def refuse_traps(order: Kubespray, found: Found, due: Due, wish: Wish) -> None:
-    """Refuse what is known to go wrong inside the role.
-
-    Raises:
-        Refused: names the trap, what would happen, and the way out.
-
-    Runbook: docs/runbooks/kubespray.md, step 4.
-    """
-    edit = due.change.edit
-    layout = projected(found.layout, edit)
-    meant = Meant(layout, wish.broken, dict(edit.pins), due.etcd, wish.snapshot)
-    for trap in traps(meant):
-        raise Refused(order.label, f"{trap.name}: {trap.seen}", trap.remedy)
-    etcd_size = len(layout.members(ETCD))
-    if etcd_size % 2 == 0:
-        raise Refused(
-            order.label,
-            f"etcd would have {etcd_size} hosts, and the playbook takes an odd number only",
-            "Name as many new hosts as are broken, or one more or less",
-        )
-
-
-def projected(layout: Layout, edit: edits.Edit) -> Layout:
-    """The inventory as it will be once the edit is made."""
-    variables = {host: dict(own) for host, own in layout.variables.items()}
-    for host in edit.adds:
-        variables.setdefault(host.name, {}).update(dict(host.variables))
-    for name, member in edit.pins:
-        variables.setdefault(name, {})[MEMBER_NAME] = member
-    groups = {**layout.groups, **{name: Group(hosts) for name, hosts in edit.groups}}
-    return Layout(variables, groups)
 
 
 def whole(layout: Layout) -> list[str]:

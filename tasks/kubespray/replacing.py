@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recovery.errors import BadInput, CommandFailed, Refused, Unreachable
-from recovery.steps import decision, probe
-from tasks.kubespray import edits, judging, nodes, reading, recovering
+from recovery.errors import BadInput, Refused
+from recovery.steps import decision
+from tasks.kubespray import edits, judging, reading, recovering
 from tasks.kubespray.edits import Change, Edit
-from tasks.kubespray.etcd import Etcd, Member, address_of
 from tasks.kubespray.layout import CONTROL_PLANE, ETCD, WORKERS, Layout, NewHost
 from tasks.kubespray.reading import Found
 from tasks.kubespray.recovering import Finding
@@ -149,98 +148,6 @@ def control_plane_due(order: Kubespray, found: Found, wish: ReplacementWish) -> 
     ready = (*[h for h in layout.members(CONTROL_PLANE) if h != wish.old],)
     comes = (wish.new.name,) if CONTROL_PLANE in own or WORKERS in own else ()
     return _due(order, opening, closing, (*ready, *comes), dict(pins))
-
-
-@probe
-def refuse_unless_as_said(order: Kubespray, found: Found, wish: ReplacementWish) -> None:
-    """Refuse where a host that is said to be gone is Ready, or one that is to be drained is not.
-
-    Raises:
-        Refused: the nodes of the API say otherwise.
-        CommandFailed: the API does not answer.
-
-    Runbook: docs/runbooks/kubespray.md, step 11.
-    """
-    seen = {node.name: node.is_ready for node in _nodes(order, found.layout)}
-    is_ready = seen.get(wish.old, False)
-    if wish.is_gone and is_ready:
-        raise Refused(
-            order.label,
-            f"{wish.old} is said to be gone, and its node is Ready",
-            "Leave old_is_gone out: it is drained and reset then; or power it off",
-        )
-    if not wish.is_gone and wish.old in seen and not is_ready:
-        raise Refused(
-            order.label,
-            f"{wish.old} is not Ready: the playbook would wait for its drain and its reset",
-            "Repair it, or power it off and set old_is_gone",
-        )
-
-
-@probe
-def refuse_unless_quorum_stands(
-    order: Kubespray, found: Found, due: ReplacementDue, wish: ReplacementWish
-) -> None:
-    """Refuse the removal of a member that the others could not do without.
-
-    What is not there yet, in a plan, counts as it will be: the new member, healthy.
-
-    Raises:
-        Refused: too few others are healthy.
-
-    Runbook: docs/runbooks/kubespray.md, step 14.
-    """
-    layout = found.layout
-    if wish.old not in layout.members(ETCD):
-        return
-    others = [host for host in layout.members(ETCD) if host != wish.old]
-    seen = Etcd(tuple(recovering.ask_all(order, layout, others)))
-    members = seen.members
-    is_new_in = any(member.name == due.names.get(wish.new.name) for member in members)
-    coming = 0 if wish.is_gone or is_new_in else 1
-    new_healthy = 0 if wish.is_gone else 1
-    own = due.names.get(wish.old, "")
-    addresses = set(layout.addresses(wish.old))
-    left = [member for member in members if not _is_of(member, own, addresses)]
-    healthy = len(seen.healthy) + new_healthy
-    total = len(left) + coming
-    if not members or healthy < total // 2 + 1:
-        raise Refused(
-            order.label,
-            f"without {wish.old}, etcd would have {total} members and {healthy} healthy ones"
-            if members
-            else "etcd lists no members: it has no quorum",
-            "Recover the others first; with quorum lost, `recover-control-plane`",
-        )
-
-
-def _is_of(member: Member, name: str, addresses: set[str]) -> bool:
-    return (bool(name) and member.name == name) or address_of(member.peer) in addresses
-
-
-def _nodes(order: Kubespray, layout: Layout) -> list[nodes.NodeSeen]:
-    """The nodes, as the first host of the control plane that answers has them.
-
-    Raises:
-        BadInput: none of them was named over SSH.
-        CommandFailed: none answers.
-    """
-    error: CommandFailed | Unreachable | None = None
-    for name in layout.members(CONTROL_PLANE):
-        host = order.host_of(name, layout)
-        if host is None:
-            continue
-        try:
-            return nodes.nodes_of(host)
-        except (CommandFailed, Unreachable) as said:
-            error = said
-    if error is not None:
-        raise error
-    raise BadInput(
-        "hosts",
-        f"none of them is of {CONTROL_PLANE}",
-        f"Name one of {' '.join(layout.members(CONTROL_PLANE))} as ssh://…",
-    )
 
 
 def _due(

@@ -53,7 +53,8 @@ class Runs:
         Args:
             world: see above.
             kill: `(n, side)`: SIGKILL `before` or `after` the n-th event of the journal, or
-                `stop`: SIGSTOP before it.
+                `stop`: SIGSTOP before it. In place of `n`, `(kind, step, is_change, n)` is the
+                n-th of that kind.
             stops: how often to SIGSTOP before each kind of event: a counter of `(kind, step,
                 is_change)`.
             meanwhile: what happens to the world whenever the worker stands still; the worker then

@@ -3,7 +3,8 @@
 Started as `python -m tests.faults.fork_server`; each line on standard input is one order in JSON:
 `{"module", "flow", "parameters", "options", "environment", "retry_delays", "kill", "stops",
 "events", "answer"}`. `kill` is `[n, "before"|"after"]`: SIGKILL at the n-th event written to the
-journal, or `[n, "stop"]`: SIGSTOP before it, and the answer is the id of the process that stopped.
+journal, or `[n, "stop"]`: SIGSTOP before it, and the answer is the id of the process that stopped;
+`[kind, step, is_change, n]` in place of `n` is the n-th of that kind.
 `stops` are further events to stop before: `[kind, step, is_change, times]` each. `events` is a file
 that gets a line for each event written, and for each of those stops, `answer` one that gets how the
 run ended. The order `{"go_on": pid}` lets a stopped process go on and waits for its end.
@@ -33,28 +34,31 @@ STOPPED = "stopped"  # instead of the kind of an event, which comes last in that
 class KillingJournal(sqlite_store.SqliteJournal):
     """A journal whose process dies at one of its events."""
 
-    kill_at = 0
+    kill_at: ClassVar[int | list] = 0
     side = "before"
     stops: ClassVar[Counter] = Counter()
     told_to = Path(os.devnull)
     written = 0
+    met: ClassVar[Counter] = Counter()
 
     def append(self, recovery_id, kind, body, *, step="", **rest):
         cls = type(self)
         with self._lock:
             cls.written += 1
-            if cls.written == cls.kill_at and cls.side == "before":
-                os.kill(os.getpid(), signal.SIGKILL)
-            if cls.written == cls.kill_at and cls.side == "stop":
-                os.kill(os.getpid(), signal.SIGSTOP)
             point = str(kind), step, bool(body.get("is_change"))
+            cls.met[point] += 1
+            is_it = cls.kill_at in (cls.written, [*point, cls.met[point]])
+            if is_it and cls.side == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if is_it and cls.side == "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
             if cls.stops[point] > 0:
                 cls.stops[point] -= 1
                 cls.tell(STOPPED, *point[1:], point[0])
                 os.kill(os.getpid(), signal.SIGSTOP)
             event = super().append(recovery_id, kind, body, step=step, **rest)
             cls.tell(*point, str(body.get("command", "")))
-            if cls.written == cls.kill_at and cls.side == "after":
+            if is_it and cls.side == "after":
                 os.kill(os.getpid(), signal.SIGKILL)
         return event
 

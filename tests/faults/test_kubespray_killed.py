@@ -1,7 +1,7 @@
-"""Recovering a control plane through a playbook while its worker is killed.
+"""Recovering and replacing hosts through playbooks while the worker is killed.
 
-What counts is etcd: every key, the members meant, and a playbook that was run once. What the
-recovery says of itself comes second.
+What counts is etcd and the nodes: every key, the members meant, and playbooks that were run once
+each. What the recovery says of itself comes second.
 """
 
 import shutil
@@ -19,6 +19,7 @@ from tests.lab.session import started_or_skipped
 NAMES = ["node1", "node2", "node3", "node4"]
 SHARDS = shards(8, in_a_sample=1)
 REASON = "fault test"
+PLAYBOOK_STEPS = ("run_playbook", "recover_by_role", "remove_node")
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +31,29 @@ def lab(tmp_path_factory):
 
 @dataclass
 class World(JournaledWorld):
-    """A cluster that has lost its first host, and the journal of whoever recovers it."""
+    """A cluster, and the journal of whoever repairs it."""
 
     cluster: KubesprayCluster
     folder: Path
 
     module = "flows.kubespray"
-    flow = "recover-control-plane"
+    flow = ""
+    destroying = ""  # the step that does
+    etcd, worker = 3, 0
+    playbooks = ()
+    nodes = ()
+    members = ()
 
-    @property
-    def parameters(self):
-        _, two, three, four = self.cluster.hosts
-        return self.cluster.parameters(
-            hosts=f"{two.url()} {three.url()}", broken=["node1"], new=[self.cluster.line(four)]
-        )
+    @classmethod
+    def made(cls, lab, folder):
+        cluster = KubesprayCluster(lab, folder, etcd=cls.etcd, worker=cls.worker)
+        cluster.build()
+        world = cls(cluster, folder)
+        world.begin()
+        return world
+
+    def begin(self):
+        """What happens before somebody comes."""
 
     @property
     def environment(self):
@@ -53,63 +63,116 @@ class World(JournaledWorld):
         return super().run(runs, break_glass=REASON, **options)
 
     def assert_whole(self, at):
-        _, two, _, four = self.cluster.hosts
-        assert self.cluster.member_names(two) == ["etcd2", "etcd3", "etcd4"], at
-        assert self.cluster.keys(four) == KEYS, at
-        assert self.cluster.nodes(two) == ["node2", "node3", "node4"], at
-        assert self.cluster.runs() == ["facts", "recover-control-plane", "cluster"], at
+        new = self.cluster.hosts[3]
+        asked = self.cluster.hosts[0] if self.worker else new
+        gone = set(NAMES[: self.etcd + self.worker]) - set(self.nodes)
+        assert self.cluster.keys(asked) == KEYS, at
+        assert self.cluster.member_names(asked) == list(self.members), at
+        assert self.cluster.nodes(asked) == list(self.nodes), at
+        assert self.cluster.runs() == list(self.playbooks), at
         text = self.cluster.inventory.read_text()
-        assert "node1" not in text, at
+        assert [name for name in gone if name in text] == [], at
         assert flaws_of(self) == [], at
+
+
+class LostHost(World):
+    """The first host of three is lost."""
+
+    flow = "recover-control-plane"
+    destroying = "recover_by_role[recover-control-plane]"
+    playbooks = ("facts", "recover-control-plane", "cluster")
+    nodes = ("node2", "node3", "node4")
+    members = ("etcd2", "etcd3", "etcd4")
+
+    def begin(self):
+        self.cluster.hosts[0].power_cut()
+
+    @property
+    def parameters(self):
+        _, two, three, four = self.cluster.hosts
+        return self.cluster.parameters(
+            hosts=f"{two.url()} {three.url()}", broken=["node1"], new=[self.cluster.line(four)]
+        )
+
+
+class FirstHost(World):
+    """The first host of three lives, and is to go."""
+
+    flow = "replace-control-plane-node"
+    destroying = "remove_node[remove-node]"
+    playbooks = ("cluster", "remove-node", "cluster")
+    nodes = ("node2", "node3", "node4")
+    members = ("etcd2", "etcd3", "etcd4")
+
+    @property
+    def parameters(self):
+        hosts = " ".join(host.url() for host in self.cluster.members)
+        new = self.cluster.line(self.cluster.hosts[3])
+        return self.cluster.parameters(hosts=hosts, old="node1", new=new)
+
+
+class Worker(World):
+    """The only worker is to go."""
+
+    flow = "replace-worker-node"
+    destroying = "remove_node[remove-node]"
+    etcd, worker = 1, 1
+    playbooks = ("facts", "scale", "remove-node")
+    nodes = ("node1", "node4")
+    members = ("etcd1",)
+
+    @property
+    def parameters(self):
+        one, _, _, four = self.cluster.hosts
+        return self.cluster.parameters(hosts=one.url(), old="node2", new=self.cluster.line(four))
 
 
 @pytest.fixture
 def make_world(lab):
     folders = []
 
-    def make():
+    def make(kind):
         folders.append(Path(tempfile.mkdtemp(prefix="ksp-")))  # short: it holds sockets of ssh
-        cluster = KubesprayCluster(lab, folders[-1])
-        cluster.build()
-        cluster.hosts[0].power_cut()
-        return World(cluster, folders[-1])
+        return kind.made(lab, folders[-1])
 
     yield make
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def points_of(make_world, runs, shard):
-    """Where to kill: in a sample, once while a playbook runs."""
+def points_of(make_world, runs, kind, shard):
+    """Where to kill: in a sample, when the playbook that destroys has begun, unnoted yet."""
     if not IS_WHOLE:
-        return [(48, "after")]
-    undisturbed = make_world()
+        return [(("command", kind.destroying, True, 2), "before")]
+    undisturbed = make_world(kind)
     whole = undisturbed.run(runs)
     assert whole.answer["state"] == "recovered", whole.answer
     undisturbed.assert_whole("undisturbed")
-    looks = [n for n, (kind, step, *_) in enumerate(whole.events, 1) if is_look(kind, step)]
+    looks = [n for n, (event, step, *_) in enumerate(whole.events, 1) if is_look(event, step)]
     points = [*kill_points(whole.events), *((n, "after") for n in looks)]
     return sorted(set(points))[shard :: len(SHARDS)]
 
 
 def is_look(kind, step):
-    """Whether an event is one of those while the playbook runs."""
-    return kind == "command" and step.startswith("run_playbook")
+    """Whether an event is one of those while a playbook runs."""
+    return kind == "command" and step.startswith(PLAYBOOK_STEPS)
 
 
 @pytest.mark.timeout(7200 if IS_WHOLE else 900)
 @pytest.mark.parametrize("shard", SHARDS)
-def test_a_worker_killed_at_any_event_runs_the_playbook_once(make_world, runs, shard):
+@pytest.mark.parametrize("kind", [LostHost, Worker, *([FirstHost] if IS_WHOLE else [])])
+def test_a_worker_killed_at_any_event_runs_each_playbook_once(make_world, runs, kind, shard):
     """Goal: no instant leaves a playbook without a reader, runs it twice, or loses a key.
 
     Method: kill -9 the worker before and after an event of the journal, so also while the playbook
     runs; resume in another process, which adopts it; count at etcd and in the playbook's own notes.
     """
-    for point in points_of(make_world, runs, shard):
-        world = make_world()
+    for point in points_of(make_world, runs, kind, shard):
+        world = make_world(kind)
         killed = world.run(runs, kill=point)
         at = (point, killed.events[-1:])
-        is_past = killed.exit_code == 0  # it looked less often this time, and ended before that
+        # It may have looked less often this time, and have ended before that event.
+        is_past = IS_WHOLE and killed.exit_code == 0
         assert is_past or killed.exit_code == -9, (at, killed)
         resumed = killed if is_past else world.resume(runs)
 

@@ -35,7 +35,7 @@ WantedBy=multi-user.target
 """
 }
 KUBECTL = """#!/usr/bin/python3 -I
-import json, os, subprocess, sys
+import os, subprocess, sys
 
 words = sys.argv[1:]
 if words[0] == "--kubeconfig":
@@ -51,12 +51,9 @@ def etcdctl(*argv):
     return done.stdout
 
 if words[:2] == ["get", "nodes"]:
-    words = etcdctl("get", "/nodes/", "--prefix").split()
-    items = []
-    for key, is_ready in zip(words[::2], words[1::2]):
-        status = {"conditions": [{"type": "Ready", "status": is_ready}]}
-        items.append({"metadata": {"name": key.rpartition("/")[2]}, "status": status})
-    print(json.dumps({"items": items}))
+    kept = etcdctl("get", "/nodes/", "--prefix").split()
+    for key, is_ready in zip(kept[::2], kept[1::2]):
+        print(key.rpartition("/")[2], is_ready, sep="\\t")
 elif words[0] == "lost":
     etcdctl("put", "/nodes/" + words[1], "Unknown")
 elif words[0] == "register":
@@ -198,8 +195,8 @@ class KubesprayCluster:
 
     def nodes(self, host: LabHost) -> list[str]:
         """The nodes of the API."""
-        listed = json.loads(host.run("/usr/local/bin/kubectl get nodes -o json"))
-        return sorted(item["metadata"]["name"] for item in listed["items"])
+        listed = host.run("/usr/local/bin/kubectl get nodes")
+        return sorted(line.split()[0] for line in listed.splitlines())
 
     def runs(self) -> list[str]:
         """The playbooks that were run, in order."""

@@ -163,7 +163,7 @@ def test_playbooks_get_typed_variables_and_never_ask():
         "reset_nodes": False,
         "allow_ungraceful_removal": True,
     }
-    assert orders.facts_playbook(wish, 60).limit == "all:!node1"
+    assert orders.facts_playbook(wish, "facts.yml", 60).limit == "all:!node1"
     assert orders.scale_playbook(wish, 60).limit == "node9"
 
 

@@ -1,5 +1,7 @@
 """What the roles of kubespray are known to do wrong, and what is read of tools and events."""
 
+from dataclasses import replace
+
 import pytest
 
 from recovery.errors import UnreadableOutput
@@ -121,6 +123,38 @@ def test_the_certificates_of_node10_would_go_with_those_of_node1():
     assert names_of(case) == ["certificate-glob"]
 
 
+def test_members_that_were_not_asked_count_where_one_says_that_all_are_healthy():
+    members = tuple(Member(f"etcd{n}", f"{n}a", f"https://10.0.0.{n}:2380") for n in (3, 4, 5))
+    alone, said = asked("node3", members=members[:1]), asked("node3", members=members)
+    hosts = ["node3", "node4", "node5"]
+
+    (trap,) = traps(meant(hosts, ["node1", "node2"], [alone]))
+    whole = meant(hosts, ["node1", "node2"], [replace(said, are_all_healthy=True)])
+
+    assert trap.name == "quorum-test"
+    assert "cluster.yml --limit etcd,kube_control_plane" in trap.remedy
+    assert names_of(meant(hosts, ["node1", "node2"], [said])) == ["quorum-test"]
+    assert traps(whole) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "snapshot", "has_trap"),
+    [
+        ("a", "a", "/srv/x.db", False),
+        ("a", "b", "/srv/x.db", True),
+        ("a", "", "/srv/x.db", True),
+        ("", "b", "/srv/x.db", False),
+        ("a", "b", "", False),
+    ],
+)
+def test_a_given_snapshot_is_restored_once_only(before, now, snapshot, has_trap):
+    said = asked("node3", healthy=False, cluster=now)
+    was = Etcd((replace(said, cluster=before),))
+    case = replace(meant(["node3"], ["node1", "node2"], [said]), snapshot=snapshot, before=was)
+
+    assert ("given-snapshot" in names_of(case)) is has_trap
+
+
 def test_a_name_that_is_in_the_name_of_another_file_is_one():
     own = ["admin-ca.pem", "member-ca-key.pem"]
     first = asked("node2", certificates=("ca.pem", "ca-key.pem", *own))
@@ -143,7 +177,7 @@ recover-section members
 {"header":{"cluster_id":1},"members":[{"ID":9372538179322589801,"name":"etcd1",\
 "peerURLs":["http://10.0.0.1:2380"]},{"ID":10,"peerURLs":["http://10.0.0.2:2380"]}]}
 recover-section status
-[{"Endpoint":"http://127.0.0.1:2379","Status":{"header":{"revision":42},"version":"3.4.23"}}]
+[{"Endpoint":"http://127.0.0.1:2379","Status":{"header":{"cluster_id":42,"revision":42},"version":"3.4.23"}}]
 recover-section certificates
 ca.pem admin-node1.pem
 """
@@ -160,6 +194,7 @@ def test_what_a_host_says_of_its_etcd_is_read():
     assert seen.members[0].id == "8211f1d0f64f3269"
     assert seen.certificates == ("ca.pem", "admin-node1.pem")
     assert not seen.has_leader
+    assert seen.cluster == "2a"
     assert etcd.parse_asked("node1", SAID.replace('"version":', '"leader":7,"version":')).has_leader
     assert etcd.address_of("https://[fd00::1]:2380") == "fd00::1"
 
@@ -170,7 +205,7 @@ def test_a_host_that_says_nothing_of_it_counts_as_failed():
     assert (seen.is_healthy, seen.revision, seen.members) == (False, -1, ())
     assert not seen.can_restore
     with pytest.raises(UnreadableOutput):
-        etcd.parse_asked("node1", SAID.replace('"header":{"revision"', '"x":{"revision"'))
+        etcd.parse_asked("node1", SAID.replace('"header":{"cluster_id":42', '"x":{"cluster_id":42'))
 
 
 def test_events_tell_play_task_and_what_failed_where():
@@ -196,14 +231,16 @@ def test_events_tell_play_task_and_what_failed_where():
 
 
 def test_nodes_are_read_with_whether_they_are_ready():
-    seen = nodes.parse_nodes(
-        '{"items":[{"metadata":{"name":"a"},"status":{"conditions":[{"type":"Ready","status":'
-        '"True"}]}},{"metadata":{"name":"b"},"status":{}}]}'
-    )
+    seen = nodes.parse_nodes("a\tTrue\nb\tUnknown\nc\t\n")
 
-    assert [(node.name, node.is_ready) for node in seen] == [("a", True), ("b", False)]
-    with pytest.raises(UnreadableOutput):
-        nodes.parse_nodes("{}")
+    assert [(node.name, node.is_ready) for node in seen] == [
+        ("a", True),
+        ("b", False),
+        ("c", False),
+    ]
+    for printed in ('{"items":[]}', "a\tReady\n", "a True\n"):
+        with pytest.raises(UnreadableOutput):
+            nodes.parse_nodes(printed)
 
 
 def test_what_ansible_lists_is_read_without_what_is_not_needed():
