@@ -26,6 +26,7 @@ class KnownAttempt:
     Attributes:
         run_state_id: the state in which Prefect showed its run when it began; empty where unknown.
         ended_as: as what; `lost` where a later one took over, empty while it has not ended.
+        ended_at: when, by the clock of its worker; empty while it has not ended.
         error: what it ended with, and `error_type` the class of that.
     """
 
@@ -36,6 +37,7 @@ class KnownAttempt:
     ended_as: str
     error: str
     error_type: str
+    ended_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,7 @@ def _attempts_of(reading: Reading) -> Iterator[KnownAttempt]:
             ended_as=attempt.ended_as,
             error=attempt.error,
             error_type=ended.get(attempt.n, {}).get("error_type", ""),
+            ended_at=attempt.ended_at,
         )
 
 

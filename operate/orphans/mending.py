@@ -6,6 +6,7 @@ its recovery is recovered.
 """
 
 from dataclasses import dataclass
+from math import inf
 
 from prefect.client.schemas.objects import State, StateType
 from prefect.states import Cancelled, Completed, Crashed, Failed
@@ -32,12 +33,14 @@ class Shown:
         attempt: its latest attempt.
         orphan: that attempt, where it is an orphan.
         seconds: for how long the run has been seen in this very state.
+        ended_seconds: for how long the attempt has been known to have ended.
     """
 
     run: SeenRun
     attempt: KnownAttempt
     orphan: Orphan | None
     seconds: float
+    ended_seconds: float = inf
 
     @property
     def is_certain(self) -> bool:
@@ -50,16 +53,18 @@ class Shown:
 def due_state(shown: Shown, pace: Pace) -> State[None] | None:
     """Return the state that a run should be shown in instead; `None` where it is right, or may be.
 
-    A run that was started again since its attempt began may be about to begin another one.
+    A run that was started again since its attempt began may be about to begin another one. One
+    whose attempt has just ended may be about to say so, or to be suspended with a question.
 
     Args:
         shown: the run and its attempt.
         pace: how long a process may take to tell the server of its end, or to begin.
     """
     run, attempt = shown.run, shown.attempt
-    is_late = shown.seconds >= (pace.settle if shown.is_certain else pace.begin)
+    patience = pace.settle if shown.is_certain else pace.begin
+    is_late = shown.seconds >= patience
     if has_ended(attempt):
-        is_wrong = run.state_type in GOES_ON and is_late
+        is_wrong = run.state_type in GOES_ON and is_late and shown.ended_seconds >= patience
         is_wrong = is_wrong or run.state_type is StateType.CRASHED
         return state_of(attempt) if is_wrong else None
     is_gone = shown.orphan is not None or attempt.ended_as == LOST

@@ -8,6 +8,7 @@ key, and the lease lets one attempt act. So any number of watches may run, and a
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from prefect.states import Cancelled
@@ -198,8 +199,8 @@ class Watch:
             if run is None:
                 self._settle(attempt)
                 continue
-            seconds = self._seconds_in(run)
-            state = due_state(Shown(run, attempt, orphan, seconds), self.pace)
+            shown = Shown(run, attempt, orphan, self._seconds_in(run), self._seconds_since(attempt))
+            state = due_state(shown, self.pace)
             if state is not None:
                 asked.show(run_id, state)
                 runs[run_id] = asked.of([run_id]).get(run_id, run)
@@ -270,3 +271,13 @@ class Watch:
         """For how long a run has been seen in the state it is in, since it was due."""
         seen = self._sightings.seconds(("run", run.run_id, run.state_id)) if run.is_due else 0.0
         return max(seen, run.seconds_by_server) if self.is_single else seen
+
+    def _seconds_since(self, attempt: KnownAttempt) -> float:
+        """For how long an attempt has been known to have ended; 0 while it has not."""
+        if not attempt.ended_at:
+            return 0.0
+        seen = self._sightings.seconds(("ended", attempt.recovery_id, attempt.n))
+        if not self.is_single:
+            return seen
+        ended_at = datetime.fromisoformat(attempt.ended_at)
+        return max(seen, (datetime.now(UTC) - ended_at).total_seconds())

@@ -175,6 +175,23 @@ def test_a_run_is_shown_as_the_journal_says(run, attempt, orphan, seconds, due):
     assert (state.type.value if state else None) == due
 
 
+def test_a_run_whose_attempt_has_just_ended_is_left_to_its_worker_however_long_it_ran():
+    attempt = replace(ATTEMPT, ended_as="needs-person")
+    shown = Shown(running(state_id="s1"), attempt, None, 500.0, ended_seconds=19.0)
+
+    assert due_state(shown, PACE) is None  # it may be about to be suspended with a question
+    assert due_state(replace(shown, ended_seconds=20.0), PACE).type is StateType.FAILED
+
+
+def test_how_long_an_attempt_has_ended_is_counted_from_when_its_end_was_first_seen():
+    watch = Watch({}, notify=lambda text, facts: None)
+    ended = replace(ATTEMPT, ended_as="recovered", ended_at=NOW)
+
+    assert watch._seconds_since(ATTEMPT) == 0.0
+    assert watch._seconds_since(ended) < 5.0
+    assert replace(watch, is_single=True)._seconds_since(ended) >= watch._seconds_since(ended)
+
+
 @pytest.mark.parametrize(
     ("error_type", "ended_as", "name"),
     [
