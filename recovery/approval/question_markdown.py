@@ -49,7 +49,8 @@ def _plan(question: Question, chars_max: int) -> str:
         note = "already so, nothing to do" if step["is_already_so"] else step["danger"]
         commands = "\n".join(step["commands"])
         shown = f"\n{fenced(commands, len(commands))}\n" if commands else ""
-        pieces.append(f"**{inline(step['key'])}** on {inline(step['target'])} ({note})\n{shown}")
+        # As code, since an account on a host would else be shown as somebody to write a mail to.
+        pieces.append(f"**{code(step['key'])}** on {code(step['target'])} ({note})\n{shown}")
     looks = [one for one in steps if one["kind"] not in {"act", "verify"}]
     pieces += ["### What was found\n"] if looks else []
     for look in looks:
