@@ -26,7 +26,7 @@ from recovery.steps import ON_EMPTY, Step, StepKind, Terms, current_walk
 
 TARGETS_AT_ONCE = 16
 LINE_CHARS_MAX = 500
-OPAQUE = re.compile(r"[A-Za-z0-9+/_-]{60,}={0,2}")  # as of a certificate in base64
+OPAQUE = re.compile(r"[A-Za-z0-9+/]{80,}={0,2}")  # a certificate in base64; no path, no hash
 REMEMBERED = {StepKind.ACT, StepKind.DECISION}
 logger = logging.getLogger("recovery")
 
