@@ -78,13 +78,15 @@ def renew_control_plane_certificates(  # noqa: PLR0913, PLR0917 (each is a field
     changed before a backup lies on the host and, encrypted, on the worker; undo puts it back.
 
     Args:
-        hosts: All control-plane hosts: name of an inventory, its file, or ssh:// URLs.
-        days_left_min: A certificate that ends earlier is due.
-        method: renew takes names from the certificates there; regenerate from kubeadm_config.
+        hosts: All control-plane hosts: name of an inventory, its file, or ssh://user@host URLs
+            with blanks between them.
+        days_left_min: A certificate with fewer days left is renewed.
+        method: renew takes names from the certificates there; regenerate from kubeadm's
+            configuration.
         reboot: Reboot the hosts one by one, instead of restarting the static pods.
         users: Accounts on the hosts whose ~/.kube/config is replaced, such as: root ops.
-        backup_key_file: File on the worker with 64 hex digits, to encrypt the backup with.
-        off_host_backup: False leaves the backup on the hosts alone.
+        backup_key_file: File on the worker with 64 hex digits, to encrypt its backup with.
+        off_host_backup: Wants the key file. Switched off, the backup lies on the hosts alone.
         kubeadm_config: Path on the worker of the cluster's configuration; empty asks the API.
 
     Runbook: docs/runbooks/kubeadm-certificates.md.

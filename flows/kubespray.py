@@ -137,9 +137,9 @@ def replace_worker_node(  # noqa: PLR0913, PLR0917 (each is a field of the form)
         project: Folder of the kubespray checkout, on the machine that runs the playbooks.
         inventory: Path of the inventory file there, ini or YAML.
         hosts: Inventory block, file, or ssh:// URLs of hosts of the control plane.
-        old: Name of the worker in the inventory.
+        old: Name in the inventory of the worker that leaves.
         new: The host that takes its place, as a line: node9 ansible_host=10.0.0.9.
-        old_is_gone: It does not answer any more: it is neither drained nor reset.
+        old_is_gone: Switched on where it answers no more: it is neither drained nor reset.
         deploy_host: Where the checkout is, over SSH; empty: on the worker itself.
         ansible_playbook: The program, or its absolute path.
         version: Tag that the cluster was built with; empty: not compared.
@@ -194,10 +194,11 @@ def replace_control_plane_node(  # noqa: PLR0913, PLR0917 (each is a field of th
     Args:
         project: Folder of the kubespray checkout, on the machine that runs the playbooks.
         inventory: Path of the inventory file there, ini or YAML.
-        hosts: Inventory block, file, or ssh:// URLs of all other hosts of etcd.
-        old: Name of the host in the inventory.
+        hosts: All other hosts of etcd: name of an inventory, its file, or ssh://user@host URLs with
+            blanks between them.
+        old: Name in the inventory of the host that leaves.
         new: The host that takes its place, as a line: node9 ansible_host=10.0.0.9.
-        old_is_gone: It does not answer any more: it is neither drained nor reset.
+        old_is_gone: Switched on where it answers no more: it is neither drained nor reset.
         etcd_retries: How often a role asks etcd before it gives up.
         deploy_host: Where the checkout is, over SSH; empty: on the worker itself.
         ansible_playbook: The program, or its absolute path.

@@ -54,14 +54,14 @@ OPTION_TITLES = {
 }
 OPTION_HELP = {
     "resume": "Id of the recovery to go on with. Empty begins a new one.",
-    "fork": "Begin a new recovery that reuses what the one in `resume` has done and still fits.",
-    "from_step": "With `fork`: the first step not to reuse.",
+    "fork": "Begin a new recovery that reuses what the resumed one has done and still fits.",
+    "from_step": "Of a fork: the first step not to reuse, as *Task Runs* names it.",
     "plan_only": "Show what would be done, with exact commands, and change nothing.",
     "approve": "Hash of the plan you consent to.",
-    "approved_by": "Who consents.",
+    "approved_by": "Who consents. Without a hash the run waits and asks: *Resume* has the form.",
     "break_glass": "Reason to go ahead without an approved plan. It is recorded.",
     "take_over_by": "Who orders to take the lease from an attempt that is known to be gone.",
-    "undo_by": "Who orders to go back instead of forward. Needs `resume`.",
+    "undo_by": "Who orders to go back instead of forward. Needs the id of the recovery.",
     "requested_by": "Who asks for a new recovery. Where two persons are needed, another consents.",
     "if_taken": "Where another recovery holds the target: empty refuses, `skip` ends well.",
 }
@@ -156,12 +156,12 @@ def _as_flow(declared: Recovery, signature: inspect.Signature) -> Flow[..., Any]
         except Fenced as fenced:
             raise Abort(str(fenced)) from fenced
         except BadInput as error:  # of the form itself: there is no recovery yet
-            return Failed(name=error.state, message=str(error))
+            return _said(Failed(name=error.state, message=str(error)))
         _publish(declared, ended)
         if form is not None and ended.question is not None:
             step_logger().warning("%s", ended.question.told)
             form.ask(ended.question)
-        return _state_of(ended)
+        return _said(_state_of(ended))
 
     shown = [
         *(
@@ -226,6 +226,16 @@ def _state_of(ended: Ended) -> State[Any]:
         return Completed(name=name, message=_message_of(ended))
     name = ended.error.state if isinstance(ended.error, RecoveryError) else "Failed"
     return Failed(name=name, message=_message_of(ended))
+
+
+def _said(state: State[Any]) -> State[Any]:
+    """Have the log end with why and what to do, where the page shows the log and not the message.
+
+    Prefect's own last word on a run that did not complete is a traceback of its engine.
+    """
+    if state.is_failed():
+        step_logger().error("%s: %s", state.name, state.message)
+    return state
 
 
 def _message_of(ended: Ended) -> str:

@@ -12,8 +12,19 @@ UNITS = ("seconds", "minutes", "hours", "days", "mb")
 SPELT = {
     "url": "URL", "tls": "TLS", "ca": "CA", "uid": "UID", "env": "environment variable",
     "userdb": "user database", "cronjob": "CronJob", "kubeadm": "kubeadm", "mysql": "MySQL",
-    "min": "at least", "max": "at most",
+    "min": "at least", "max": "at most", "cpu": "CPU",
 }  # fmt: skip
+# Names that say too little where the code of the flow is not beside them.
+TITLES = {
+    "accept": "Accept by name",
+    "max_fail": "Hosts that may fail",
+    "new": "New host",
+    "off_host_backup": "Keep an encrypted backup on the worker, too",
+    "old": "Old host",
+    "old_is_gone": "The old host is gone",
+    "within_minutes": "Time limit (minutes)",
+    "within_seconds": "Time limit (seconds)",
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,9 @@ def told_from_reference(schema: dict[str, Any], model: type[Block]) -> None:
 
 
 def title_of(name: str) -> str:
-    """Write the name of a parameter as the form does: `within_seconds` is `Within (seconds)`."""
+    """Write the name of a parameter as the form does: `quiet_seconds` is `Quiet (seconds)`."""
+    if name in TITLES:
+        return TITLES[name]
     words = name.split("_")
     units = [word for word in words if word in UNITS and word != words[0]]
     text = " ".join(SPELT.get(word, word) for word in words if word not in units)

@@ -6,6 +6,7 @@ and to go back (`way_back`). They differ in what they do with a step; this is wh
 
 import contextvars
 import logging
+import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence, Sized
@@ -25,6 +26,7 @@ from recovery.steps import ON_EMPTY, Step, StepKind, Terms, current_walk
 
 TARGETS_AT_ONCE = 16
 LINE_CHARS_MAX = 500
+OPAQUE = re.compile(r"[A-Za-z0-9+/]{80,}={0,2}")  # a certificate in base64; no path, no hash
 REMEMBERED = {StepKind.ACT, StepKind.DECISION}
 logger = logging.getLogger("recovery")
 
@@ -208,8 +210,9 @@ class Gate:
         step_logger().info("%s: %s", command.target, redact(command.command)[:2000])
 
     def heard(self, command: Call, line: str) -> None:
-        """Log a line of output while the command still runs."""
-        step_logger().info("%s | %s", command.target, redact(line)[:LINE_CHARS_MAX])
+        """Log a line of output while the command still runs, without what nobody can read."""
+        shown = OPAQUE.sub("…", redact(line))
+        step_logger().info("%s | %s", command.target, shown[:LINE_CHARS_MAX])
 
     def after(self, command: Call, error: BaseException | None) -> None:
         """Keep the command and its answer as evidence."""

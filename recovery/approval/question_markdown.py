@@ -5,6 +5,7 @@ from datetime import datetime
 from recovery.approval.question import Question
 from recovery.evidence.report_markdown import code, fenced, inline
 from recovery.secrecy.redaction import redact
+from recovery.verdict import Danger
 
 FORM_CHARS_MAX = 12_000
 LINE_CHARS_MAX = 1000
@@ -13,18 +14,20 @@ LINE_CHARS_MAX = 1000
 def question_markdown(question: Question, plan_chars_max: int = FORM_CHARS_MAX) -> str:
     """Why it is asked, what would be done, what was found, and who asks.
 
-    What decides comes first: the form shows few lines without being scrolled. Nothing that was
-    found or typed acts as Markdown.
+    What decides comes first: in a low window the form shows two lines without being scrolled, and
+    nothing tells that there is more. Nothing that was found or typed acts as Markdown.
     """
     asked = question.asked
     persons = ", ".join(asked.of) or "anyone"
     name = "Way back" if asked.goes_back else "Plan"
     given = ", ".join(question.given) or "none"
     who = question.requested_by or "nobody known"
+    artifact = code(f"approval-{asked.plan_hash}")
+    what = f"{inline(question.flow)} on {code(question.target, LINE_CHARS_MAX)}"
     rows = [
-        f"## {inline(question.flow)} on {inline(question.target, LINE_CHARS_MAX)}",
+        f"**{_acts(question)}**: scroll, or read all of it in *Artifacts*, {artifact}.",
         "",
-        inline(f"{asked.why[:1].upper()}{asked.why[1:]}.", LINE_CHARS_MAX),
+        f"{what}: {inline(asked.why, LINE_CHARS_MAX)}.",
         "",
         _plan(question, plan_chars_max),
         "",
@@ -41,6 +44,13 @@ def question_markdown(question: Question, plan_chars_max: int = FORM_CHARS_MAX) 
     return redact("\n".join(rows))
 
 
+def _acts(question: Question) -> str:
+    """How much would be done, and how much of it cannot be taken back."""
+    acts = [one for one in question.planned["steps"] if one["kind"] == "act"]
+    due = [one["danger"] for one in acts if not one["is_already_so"]]
+    return f"Acts to be done: {len(due)}, {due.count(str(Danger.DESTRUCTIVE))} of them destructive"
+
+
 def _plan(question: Question, chars_max: int) -> str:
     """The acts with all of their commands, then what was found, whole pieces up to the limit."""
     pieces = ["### What it would do\n"]
@@ -49,7 +59,8 @@ def _plan(question: Question, chars_max: int) -> str:
         note = "already so, nothing to do" if step["is_already_so"] else step["danger"]
         commands = "\n".join(step["commands"])
         shown = f"\n{fenced(commands, len(commands))}\n" if commands else ""
-        pieces.append(f"**{inline(step['key'])}** on {inline(step['target'])} ({note})\n{shown}")
+        # As code, since an account on a host would else be shown as somebody to write a mail to.
+        pieces.append(f"**{code(step['key'])}** on {code(step['target'])} ({note})\n{shown}")
     looks = [one for one in steps if one["kind"] not in {"act", "verify"}]
     pieces += ["### What was found\n"] if looks else []
     for look in looks:

@@ -44,7 +44,8 @@ def load_key(path: Path) -> Secret:
         mode = stat.S_IMODE(path.stat().st_mode)
         text = path.read_text().strip()
     except (OSError, UnicodeError) as error:
-        raise BadInput("backup_key_file", f"{path} cannot be read: {error}", make) from error
+        seen = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise BadInput("backup_key_file", f"{path} cannot be read: {seen}", make) from error
     if mode & 0o077:
         raise Refused(
             "this worker",

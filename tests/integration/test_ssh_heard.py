@@ -89,12 +89,21 @@ def test_what_is_told_ends_at_a_bound_and_the_answer_has_the_rest(host):
     assert len(answer.stdout.split()) == LINES_HEARD_MAX * 5
 
 
-def test_the_log_of_the_step_has_the_lines_without_secrets(host, caplog, tmp_path):
+def test_the_log_of_the_step_has_the_lines_without_secrets_and_what_nobody_can_read(
+    host, caplog, tmp_path
+):
     caplog.set_level(logging.INFO)
     secret = Secret("correct-horse-battery")
     long = Secret("long-secret-" * 400)
     world = tmp_path / "world"
-    world.write_text(f"password={secret.reveal()}\n{long.reveal()}\n{'x' * 100_000}\n")
+    path, certificate = f"/var/lib/kubelet/pods/{'0a-' * 40}", f"{'TUlJ' * 40}=="
+    lines = [
+        f"password={secret.reveal()}",
+        long.reveal(),
+        "x" * 100_000,
+        f"{path} {'0a' * 32} {certificate}",
+    ]
+    world.write_text("\n".join(lines))
     walk = BareWalk(Fence("0123abcd", 1, "heard", journal="j1"))
 
     with gated(Gate(walk, None, may_change=True)):
@@ -105,6 +114,7 @@ def test_the_log_of_the_step_has_the_lines_without_secrets(host, caplog, tmp_pat
         f"{host.target} | password=***",
         f"{host.target} | ***",
         f"{host.target} | (a line of 100000 bytes)",
+        f"{host.target} | {path} {'0a' * 32} …",
     ]
     assert "correct-horse" not in caplog.text
     assert "long-secret" not in caplog.text

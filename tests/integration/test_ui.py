@@ -118,7 +118,7 @@ def plan_hash(stack, run_id):
     return artifact["key"].removeprefix("plan-")
 
 
-def take(page, name):
+def take(page, name, **height):
     """Take a picture where the docs are to be illustrated anew."""
     if folder := os.environ.get("RECOVER_PICTURES"):
-        page.picture(Path(folder) / f"{name}.png")
+        page.picture(Path(folder) / f"{name}.png", **height)

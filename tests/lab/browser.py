@@ -11,7 +11,9 @@ from tests.lab.processes import ServerMissing, wait_until
 
 PROGRAMS = ("chromium", "chromium-browser")
 WITHIN_SECONDS = 60
-WIDTH, HEIGHT, PICTURED = 1280, 800, 705
+LOADED_WITHIN_SECONDS = 300  # a page asks the API a dozen times, and shows nothing if one fails
+WIDTH, HEIGHT, FOOT = 1280, 800, 95
+WANTED = re.compile(r"Type what is to be changed: (.+)")
 FIELD, FIELD_TITLE = ".schema-form-property", ".schema-form-property__label"
 
 
@@ -24,18 +26,28 @@ class PrefectPage:
         self.page.set_default_timeout(WITHIN_SECONDS * 1000)
 
     def open(self, path: str, until: str) -> None:
-        """Open a page and wait for a text that tells that it is there."""
-        self.page.goto(self.ui + path)
-        self.page.get_by_text(until).first.wait_for()
+        """Open a page and wait for a text that tells that it is there; anew where none comes."""
+
+        def is_there() -> bool:
+            self.page.goto(self.ui + path)
+            self.page.get_by_text(until).first.wait_for()
+            return True
+
+        wait_until(is_there, f"the page {path}", within_seconds=LOADED_WITHIN_SECONDS)
 
     def open_form(self, deployment: str) -> None:
         """Go from the list of deployments to the form of one, by clicks alone."""
-        self.open("/deployments", "Deployments")
-        self.page.get_by_placeholder("Search deployments").fill(deployment)
-        self.page.get_by_role("link", name=deployment, exact=True).first.click()
-        self.page.get_by_role("button", name="Run", exact=True).first.click()
-        self.page.get_by_text("Custom run").click()
-        self.page.get_by_text("Validate parameters").wait_for()
+
+        def is_there() -> bool:
+            self.open("/deployments", "Deployments")
+            self.page.get_by_placeholder("Search deployments").fill(deployment)
+            self.page.get_by_role("link", name=deployment, exact=True).first.click()
+            self.page.get_by_role("button", name="Run", exact=True).first.click()
+            self.page.get_by_text("Custom run").click()
+            self.page.get_by_text("Validate parameters").wait_for()
+            return True
+
+        wait_until(is_there, f"the form of {deployment}", within_seconds=LOADED_WITHIN_SECONDS)
 
     def field(self, title: str) -> Any:
         """Return the field of the form with this title."""
@@ -81,7 +93,7 @@ class PrefectPage:
                 submit.click()
             return str(answer.value.json()["id"]) if answer.value.ok else ""
 
-        run_id = str(wait_until(made, "the run", within_seconds=WITHIN_SECONDS * 2))
+        run_id = str(wait_until(made, "the run", within_seconds=LOADED_WITHIN_SECONDS))
         self.open_run(run_id)
         return run_id
 
@@ -97,7 +109,7 @@ class PrefectPage:
         ).or_(self.page.get_by_text("Task Runs", exact=True)).first.click()
         self.page.get_by_text("Verified").first.wait_for()
 
-    def shows_state(self, name: str) -> None:
+    def shows_state(self, name: str, within_seconds: float = WITHIN_SECONDS * 2) -> None:
         """Wait until the page of the run shows a state, without a reload.
 
         Raises:
@@ -107,8 +119,28 @@ class PrefectPage:
         wait_until(
             lambda: badge.inner_text().strip() == name,
             f"the page to show {name}",
-            within_seconds=WITHIN_SECONDS * 2,
+            within_seconds=within_seconds,
         )
+
+    def says_why(self) -> str:
+        """Return the whole message of the state of the run whose page is open, as it is shown."""
+        self.page.get_by_text("Details", exact=True).first.click()
+        told = self.page.locator(".p-key-value", has_text="State Message").first
+        told.wait_for()
+        more = told.get_by_text("See More")
+        if more.count():
+            more.click()
+        told.evaluate("at => at.scrollIntoView({block: 'center'})")
+        return str(self.page.locator("body").inner_text())
+
+    def choose(self, title: str, choice: str) -> None:
+        """Choose one of the values that a field offers."""
+        self._choose_in(self.field(title), choice)
+
+    def _choose_in(self, field: Any, choice: str) -> None:
+        field.locator("button.p-select-button__control").focus()
+        self.page.keyboard.press("ArrowDown")
+        self.page.get_by_role("option", name=choice, exact=True).click()
 
     def answer(self, choices: dict[str, str], texts: dict[str, str]) -> None:
         """Fill the form of a suspended run and send it.
@@ -116,15 +148,27 @@ class PrefectPage:
         Raises:
             LabError: the server did not take it.
         """
+        self.fill_answer(choices, texts)
+        self.send_answer()
+
+    def fill_answer(self, choices: dict[str, str], texts: dict[str, str]) -> None:
+        """Fill the form of a suspended run, and confirm what it wants confirmed."""
         self.page.get_by_role("button", name="Resume").first.click()
         form = self.page.locator("[role=dialog], .p-modal").first
         form.get_by_text("Your name").first.wait_for()
         for title, choice in choices.items():
-            self.field_in(form, title).locator("button.p-select-button__control").focus()
-            self.page.keyboard.press("ArrowDown")
-            self.page.get_by_role("option", name=choice, exact=True).click()
-        for title, text in texts.items():
+            self._choose_in(self.field_in(form, title), choice)
+        wanted = WANTED.search(form.inner_text())
+        for title, text in {"Confirm": wanted[1].strip() if wanted else "", **texts}.items():
             self.field_in(form, title).locator("textarea, input").last.fill(text)
+
+    def send_answer(self) -> None:
+        """Send the form of a suspended run, again where the server's database was locked.
+
+        Raises:
+            LabError: the server did not take it.
+        """
+        form = self.page.locator("[role=dialog], .p-modal").first
         submit = form.get_by_role("button", name="Submit", exact=True)
 
         def sent() -> bool:
@@ -132,18 +176,20 @@ class PrefectPage:
                 submit.click()
             return bool(answer.value.ok)
 
-        wait_until(sent, "the answer to be taken", within_seconds=WITHIN_SECONDS)
+        wait_until(sent, "the answer to be taken", within_seconds=LOADED_WITHIN_SECONDS)
 
     def retry(self) -> None:
         """Press Retry and confirm."""
         self.page.get_by_role("button", name="Retry").first.click()
         self.page.get_by_role("dialog").get_by_role("button", name="Retry").click()
 
-    def picture(self, file: Path) -> None:
-        """Take a picture of the upper part of the window."""
+    def picture(self, file: Path, height: int = HEIGHT) -> None:
+        """Take a picture of a window of this height, but for its foot."""
+        self.page.set_viewport_size({"width": WIDTH, "height": height})
         self.page.wait_for_timeout(1500)  # what has just come fades in
-        clip = {"x": 0, "y": 0, "width": WIDTH, "height": PICTURED}
+        clip = {"x": 0, "y": 0, "width": WIDTH, "height": height - FOOT}
         self.page.screenshot(path=file, animations="disabled", clip=clip)
+        self.page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
 
 
 @contextlib.contextmanager

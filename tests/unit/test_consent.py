@@ -436,7 +436,9 @@ def test_the_question_shows_commands_whole_and_leaves_nothing_to_markdown(wiped)
     whole, cut = question_markdown(question), question_markdown(question, 200)
 
     assert "````text\nwipe `b`\n```\n# c\n````" in whole
-    assert "<img" not in whole.replace("wipe <img src=x>", "")
+    as_code = ("wipe <img src=x>", "`wipe[<img src=x>]`")
+    assert "<img" not in whole.replace(as_code[0], "").replace(as_code[1], "")
+    assert whole.startswith("**Acts to be done: 3, 3 of them destructive**: scroll, or read all")
     assert whole.index("What it would do") < whole.index("What was found")
     assert question.asked.plan_hash in cut
     assert "more steps are not shown here" in cut

@@ -21,7 +21,8 @@ class Lamp(Block):
 @pytest.mark.parametrize(
     ("name", "title"),
     [
-        ("within_seconds", "Within (seconds)"),
+        ("within_seconds", "Time limit (seconds)"),
+        ("old", "Old host"),
         ("step_back_max_seconds", "Step back at most (seconds)"),
         ("tls_ca_file", "TLS CA file"),
         ("days_left_min", "Days left at least"),
