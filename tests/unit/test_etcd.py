@@ -486,6 +486,12 @@ def well(number, **more):
     [
         ([well(1), well(2), well(3)], "none", "healthy"),
         ([well(1), well(2), member(3, NO_DATA)], "replace-etcd-member", "host=h3"),
+        ([well(1), well(2), well(3), member(4, NO_DATA)], "none", "No member: h4"),
+        (
+            [*(well(n, listed=FIVE[:2]) for n in (1, 2)), member(3, NO_DATA)],
+            "replace-etcd-member",
+            "host=h3",
+        ),
         ([well(1), well(2), member(3, AWAY)], "by hand", "Bring h3 up"),
         ([well(1), well(2), member(3, STOPPED)], "by hand", "start it"),
         ([well(1), well(2), well(3, hash=9)], "replace-etcd-member", "host=h3"),
@@ -547,6 +553,12 @@ def test_a_lost_member_is_replaced_on_its_own_host_or_on_another():
             "h3",
             "h3",
             "accept unlisted:h3",
+        ),
+        (
+            [well(1), well(2), well(3), member(4, NO_DATA)],
+            "h4",
+            "h4",
+            "accept unlisted:h4",
         ),
         ([well(1), well(2), member(3, AWAY), member(4, STOPPED)], "h3", "h4", "accept data:h4"),
         (
