@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from tests.integration.etcd_runs import EtcdRuns, copies_watched
+from tests.integration.etcd_runs import EtcdRuns, assert_moves_to_a_spare, copies_watched
 from tests.lab.etcd_hosts import COPIES, DATA, etcd_lab
 from tests.lab.processes import LabError, wait_until
 from tests.lab.session import started_or_skipped
@@ -122,39 +122,7 @@ def test_a_snapshot_that_is_older_than_what_clients_saw_takes_none_of_them_back(
 
 
 def test_a_member_is_replaced_by_another_host_and_no_write_stands_still(etcd, runs):
-    first, second, third = etcd.members
-    (spare,) = etcd.spares
-    hosts = etcd.hosts(with_spares=True)
-    third.lose_data()
-
-    with first.writer() as acknowledged:
-        ended = runs.run(
-            "replace-etcd-member", hosts=hosts, host=third.host.address, by=spare.host.address
-        )
-        written = acknowledged()
-
-    assert ended.error is None, ended.error
-    assert written
-    listed = first.ctl("member", "list")
-    assert spare.host.address in listed
-    assert third.host.address not in listed
-    for member in (first, second, spare):
-        contents = member.contents()
-        assert [key for key in written if key not in contents] == [], member.host
-    assert_it_stays(etcd, runs, hosts)
-
-
-def assert_it_stays(etcd, runs, hosts):
-    """The new member is there after a boot, and the host of the old one is taken for no member."""
-    former, (spare,) = etcd.members[2], etcd.spares
-    spare.host.power_cut()
-    spare.power_on()
-    wait_until(spare.is_healthy, f"{spare.host}", within_seconds=60)
-    assert former.host.run("systemctl is-enabled etcd || true").strip() == "disabled"
-    found = runs.run("triage-etcd", hosts=hosts)
-    assert (found.result.recovery, former.host.address in found.result.why) == ("none", True)
-    again = runs.run("replace-etcd-member", hosts=hosts, host=former.host.address)
-    assert "would make their number even" in str(again.error)
+    assert_moves_to_a_spare(etcd, runs)
 
 
 def test_a_full_database_is_defragmented_and_takes_writes_again(etcd, runs):
