@@ -36,6 +36,19 @@ STATUS = (  # etcdctl 3.4.23, a member without quorum
     '"version":"3.4.23","dbSize":20480,"raftIndex":12,"raftTerm":2,"raftAppliedIndex":12,'
     '"errors":["etcdserver: no leader"],"dbSizeInUse":16384}}]'
 )
+STATUS_36 = (  # etcdctl 3.6.14, and what follows
+    '[{"Endpoint":"127.0.0.1:12379","Status":{"header":{"cluster_id":12101053776118486841,'
+    '"member_id":15985099378392235387,"revision":13,"raft_term":2},"version":"3.6.14",'
+    '"dbSize":20480,"leader":15985099378392235387,"raftIndex":16,"raftTerm":2,'
+    '"raftAppliedIndex":16,"dbSizeInUse":16384,"storageVersion":"3.6.0","dbSizeQuota":2147483648,'
+    '"downgradeInfo":{}}}]'
+)
+HASH_36 = (
+    '[{"Endpoint":"127.0.0.1:12379","HashKV":{"header":{"cluster_id":12101053776118486841,'
+    '"member_id":15985099378392235387,"revision":13,"raft_term":2},"hash":1090769097,'
+    '"compact_revision":-1,"hash_revision":3}}]'
+)
+PROOF_36 = '{"hash":1207216424,"revision":13,"totalKey":12,"totalSize":20480,"version":"3.6.0"}'
 SHOWN = """Id=etcd.service
 LoadState=loaded
 ActiveState=active
@@ -62,6 +75,15 @@ def test_what_a_member_says_is_read_also_without_a_leader():
     assert (said.revision, said.raft_index, said.leader) == (4, 12, 0)
     assert not said.is_leader
     assert said.errors == ("etcdserver: no leader",)
+
+
+def test_what_a_newer_etcd_says_is_read_with_what_it_says_more():
+    said = etcdctl.parse_status(STATUS_36)
+
+    assert said.is_leader
+    assert (said.version, said.revision, said.in_use_bytes) == ("3.6.14", 13, 16384)
+    assert etcdctl.parse_hash(HASH_36) == etcdctl.Hashed(1090769097, -1)
+    assert parse_proof(PROOF_36) == 13
 
 
 @pytest.mark.parametrize(
