@@ -22,7 +22,7 @@ from tasks.etcd.snapshot import FILE, SUMS, run_or_refuse
 PROVE_SECONDS = 1800.0
 PROOF = "proof.json"
 MARK = "recovered-by"  # in the data that was restored: tells it from all other
-BUMP = ("--bump-revision", "1000000000", "--mark-compacted")
+BUMP = 1_000_000_000  # by how much the revision is put ahead
 PROVE = f"""# restore the snapshot beside the data, and walk over it
 set -eu
 umask 077
@@ -60,10 +60,19 @@ IS_TRIED = f'[ -e "$1/{PROOF}" ]'
 IS_PROVEN = f'[ -e "$1/{PROOF}" ] && [ -e "$2/restored/member/{MARK}" ]'
 
 
+def bump_past(highest: int) -> int:
+    """How far a revision is put ahead, to be past this one wherever it begins.
+
+    A snapshot from before an earlier recovery is behind by as much as that one put it ahead.
+    """
+    return (highest // BUMP + 1) * BUMP
+
+
 def proving(part: Part) -> DetachedCommand:
     """What restores it, on the host, whatever becomes of the connection."""
     settings, mark, unit = part.settings, current_fence().recovery_id, part.cluster.unit
-    bump = BUMP if part.member.can_bump else ()
+    ahead = ("--bump-revision", str(bump_past(part.highest)), "--mark-compacted")
+    bump = ahead if part.member.can_bump else ()
     script = PROVE if part.is_rebuilt else PROVE + AND_GO
     argv = (
         *("sh", "-c", script, "prove", part.copies, part.aside, part.data, part.member.tool),

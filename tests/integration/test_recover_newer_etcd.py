@@ -6,6 +6,7 @@ client is told so, and reads everything anew.
 """
 
 import os
+import re
 
 import pytest
 
@@ -97,12 +98,16 @@ def test_a_survivor_that_serves_nobody_is_copied_and_brings_all_back(etcd, runs)
     assert survivor.host.run(f"ls -d {DATA}/recover-*/before {COPIES}/etcd-*/snapshot.db")
 
 
+def snapshot_of(member, runs):
+    member.ctl("snapshot", "save", "/root/taken.db")
+    file = runs.folder / "taken.db"
+    file.write_bytes(member.host.read_file("/root/taken.db"))
+    return file
+
+
 def test_a_snapshot_that_is_older_than_what_clients_saw_takes_none_of_them_back(etcd, runs):
     first = etcd.members[0]
-    before = first.contents()
-    first.ctl("snapshot", "save", "/root/taken.db")
-    file = runs.folder / "taken.db"
-    file.write_bytes(first.host.read_file("/root/taken.db"))
+    before, file = first.contents(), snapshot_of(first, runs)
     damaged = runs.folder / "damaged.db"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
@@ -120,6 +125,28 @@ def test_a_snapshot_that_is_older_than_what_clients_saw_takes_none_of_them_back(
     assert "sha256" in str(refused.error)
     assert_whole(etcd.members, ended, before)
     assert first.contents() == before
+    assert_no_client_misses_anything(etcd.members, seen)
+
+
+@pytest.mark.skipif(not IS_WHOLE, reason="FAULTS=all")
+def test_a_snapshot_from_before_an_earlier_recovery_takes_no_client_back_either(etcd, runs):
+    first, *others = etcd.members
+    before, file = first.contents(), snapshot_of(first, runs)
+    given_up = [member.host.address for member in etcd.members]
+    for member in others:
+        member.lose_data()
+    earlier = runs.run()
+    first.fill(KEYS + 5)
+    seen = first.revision()
+    for member in others:
+        member.lose_data()
+
+    refused = runs.run(snapshot_file=str(file), lost=given_up)
+    name = re.search(r"revisions:\d+", str(refused.error)).group()
+    ended = runs.run(snapshot_file=str(file), lost=given_up, accept=[name])
+
+    assert earlier.error is None, earlier.error
+    assert_whole(etcd.members, ended, before)
     assert_no_client_misses_anything(etcd.members, seen)
 
 

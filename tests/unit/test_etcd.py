@@ -23,7 +23,7 @@ from tasks.etcd.given import given_file, refuse_unless_hash_is_there
 from tasks.etcd.joining import Agreed
 from tasks.etcd.judging import Cure, Terms, judge
 from tasks.etcd.parts import Part
-from tasks.etcd.proving import parse_proof, refuse_if_older
+from tasks.etcd.proving import bump_past, parse_proof, refuse_if_older
 from tasks.etcd.replacing import judge_replacement
 from tasks.etcd.settings import Settings, settings_of
 from tasks.etcd.target import EtcdCluster
@@ -477,6 +477,13 @@ def test_a_higher_member_that_is_given_up_is_accepted_by_the_revisions_it_costs(
         ask(replace(terms, accept=("revisions:3",)))
     with pytest.raises(NotVerified, match="revision 11"):
         ask(Terms(accept=("revisions:3",)), seen_at=11)
+
+
+@pytest.mark.parametrize(
+    ("highest", "bump"), [(0, 10**9), (204, 10**9), (10**9, 2 * 10**9), (2 * 10**9 + 5, 3 * 10**9)]
+)
+def test_a_revision_is_put_past_all_that_were_seen_also_after_an_earlier_recovery(highest, bump):
+    assert bump_past(highest) == bump > highest
 
 
 def test_the_survivor_is_asked_for_immediately_before_it_is_put_back():
