@@ -7,6 +7,7 @@ from recovery.declare import recovery
 from recovery.verdict import Danger
 from tasks.certificates.off_host import BackupKey
 from tasks.etcd import (
+    at_boot,
     defragmenting,
     given,
     joining,
@@ -208,12 +209,16 @@ def replace_etcd_member(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     proving.prove_snapshot(first)
     if found.listed is not None:
         replacing.remove_member(first, found.listed)
-    if found.by != found.lost and found.is_reachable:
-        replacing.retire(replacing.old_part(cluster, found))
+    if found.has_moved and found.is_reachable:
+        old = replacing.old_part(cluster, found)
+        replacing.retire(old)
+        at_boot.disable(old)
     replacing.retire(new)
     joining.let_in(new)
     joining.start_joining(new)
     joining.give_vote(new)
+    if found.has_moved:
+        at_boot.enable(new)
     agreed = joining.all_agree(replacing.healthy_parts(cluster, found), replacing.away_of(found))
     return MemberReplaced(found.saw, found.by, agreed, f"{new.label}:{new.aside}")
 

@@ -22,6 +22,7 @@ class Part:
         survivor: the member that is asked to let it in; of that one itself, `None`.
         former_id: of the member that it takes the place of, at the same address or another.
         is_rebuilt: whether the cluster is begun anew; else it goes on.
+        highest: the highest revision that any member was seen at; no client has seen a later one.
     """
 
     cluster: EtcdCluster
@@ -31,6 +32,7 @@ class Part:
     survivor: "Part | None" = None
     former_id: int = 0
     is_rebuilt: bool = True
+    highest: int = 0
 
     @property
     def label(self) -> str:
@@ -61,7 +63,8 @@ class Part:
 def survivor_of(cluster: EtcdCluster, loss: Loss) -> Part:
     """The member that the new cluster begins with."""
     member = loss.of(loss.survivor)
-    return Part(cluster, cluster.host(loss.survivor), member, _entry(member))
+    host = cluster.host(loss.survivor)
+    return Part(cluster, host, member, _entry(member), highest=loss.highest)
 
 
 def rejoining(cluster: EtcdCluster, loss: Loss) -> list[Part]:

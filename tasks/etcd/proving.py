@@ -14,6 +14,7 @@ from recovery.steps import act, probe
 from recovery.verdict import Verdict
 from recovery.walk import current_fence
 from tasks.etcd import etcdctl
+from tasks.etcd.data_home import MAKE_HOME
 from tasks.etcd.judging import Terms
 from tasks.etcd.parts import Part
 from tasks.etcd.snapshot import FILE, SUMS, run_or_refuse
@@ -21,18 +22,19 @@ from tasks.etcd.snapshot import FILE, SUMS, run_or_refuse
 PROVE_SECONDS = 1800.0
 PROOF = "proof.json"
 MARK = "recovered-by"  # in the data that was restored: tells it from all other
-BUMP = ("--bump-revision", "1000000000", "--mark-compacted")
+BUMP = 1_000_000_000  # by how much the revision is put ahead
 PROVE = f"""# restore the snapshot beside the data, and walk over it
 set -eu
 umask 077
 PATH={etcdctl.PATH}
-from=$1 aside=$2 data=$3 tool=$4 mark=$5
-shift 5
+from=$1 aside=$2 data=$3 tool=$4 mark=$5 unit=$6
+shift 6
 if [ "$(cat "$data/{MARK}" 2>/dev/null)" = "$mark" ]; then
   echo "it is in place already" >&2
   exit 75
 fi
 (cd "$from" && sha256sum --quiet --check {SUMS})
+{MAKE_HOME}
 mkdir -p "$aside"
 rm -rf "$aside/restored"
 checked=
@@ -58,13 +60,23 @@ IS_TRIED = f'[ -e "$1/{PROOF}" ]'
 IS_PROVEN = f'[ -e "$1/{PROOF}" ] && [ -e "$2/restored/member/{MARK}" ]'
 
 
+def bump_past(highest: int) -> int:
+    """How far a revision is put ahead, to be past this one wherever it begins.
+
+    A snapshot from before an earlier recovery is behind by as much as that one put it ahead.
+    """
+    return (highest // BUMP + 1) * BUMP
+
+
 def proving(part: Part) -> DetachedCommand:
     """What restores it, on the host, whatever becomes of the connection."""
-    settings, mark = part.settings, current_fence().recovery_id
-    bump = BUMP if part.member.can_bump else ()
+    settings, mark, unit = part.settings, current_fence().recovery_id, part.cluster.unit
+    ahead = ("--bump-revision", str(bump_past(part.highest)), "--mark-compacted")
+    bump = ahead if part.member.can_bump else ()
     script = PROVE if part.is_rebuilt else PROVE + AND_GO
     argv = (
-        *("sh", "-c", script, "prove", part.copies, part.aside, part.data, part.member.tool, mark),
+        *("sh", "-c", script, "prove", part.copies, part.aside, part.data, part.member.tool),
+        *(mark, unit),
         *("--name", settings.name, "--initial-cluster", part.initial_cluster),
         *("--initial-advertise-peer-urls", settings.peer_url),
         *("--initial-cluster-token", f"recover-{mark}", *bump),

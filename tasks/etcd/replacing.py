@@ -55,6 +55,11 @@ class Replacement:
     others: tuple[str, ...]
     is_reachable: bool
 
+    @property
+    def has_moved(self) -> bool:
+        """Whether the new member runs on another host."""
+        return self.by != self.lost
+
     def of(self, host: str) -> MemberSeen:
         """The member on a host."""
         return next(member for member in self.members if member.host == host)
@@ -101,14 +106,8 @@ def judge_replacement(
         raise Refused(target, f"no member lists the others: {saw}", "See `etcdctl member list`")
     refuse_strangers(target, members, Terms(lost=(lost,)))
     entry = entry_of(target, old, members, listed)
-    if entry is None and old.has_data and f"unlisted:{lost}" not in accept:
-        names = ", ".join(member.host for member in healthy)
-        raise Refused(
-            target,
-            f"those that are healthy ({names}) do not list the member on {lost}, which has data: "
-            "it is of another cluster, has another address, or was taken out",
-            f"See which is the right one; to set its data aside, accept unlisted:{lost}",
-        )
+    if entry is None and f"unlisted:{lost}" not in accept:
+        refuse_one_more(target, old, healthy, listed)
     others = [one for one in listed if entry is None or one.member_id != entry.member_id]
     if len(healthy) < majority_of(len(listed)):
         raise Refused(
@@ -135,6 +134,34 @@ def judge_replacement(
         tuple(f"{one.name}={one.peer_url}" for one in others),
         old.is_on_host,
     )
+
+
+def refuse_one_more(
+    target: str, old: MemberSeen, healthy: Sequence[MemberSeen], listed: Sequence[Listed]
+) -> None:
+    """Refuse to let in one for a member that the cluster does not list: none is taken out for it.
+
+    Of an odd number, one was taken out by somebody who was cut off before another was let in.
+
+    Raises:
+        Refused: what is on its host may be of another cluster, or there would be one too many.
+    """
+    names = ", ".join(member.host for member in healthy)
+    if old.has_data:
+        raise Refused(
+            target,
+            f"those that are healthy ({names}) do not list the member on {old.host}, which has "
+            "data: it is of another cluster, has another address, or was taken out",
+            f"See which is the right one; to set its data aside, accept unlisted:{old.host}",
+        )
+    if len(listed) % 2:
+        raise Refused(
+            target,
+            f"those that are healthy ({names}) list {len(listed)} members, and none on {old.host}: "
+            "one more would make their number even",
+            "Name the host of a member in host, and this one in by; to let one more in, accept "
+            f"unlisted:{old.host}",
+        )
 
 
 def refuse_unless_new_fits(

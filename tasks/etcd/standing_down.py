@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from recovery.errors import NotVerified
 from recovery.steps import act, undo
 from recovery.verdict import Danger, Verdict
+from tasks.etcd.data_home import MAKE_HOME
 from tasks.etcd.parts import Part
 from tasks.etcd.quorum_loss import refuse_if_quorum_came_back
 
@@ -41,8 +42,9 @@ sync -f "$file"
 # Never over what lies there: a second one gets a number.
 MOVE = f"""# move the data aside
 set -eu
-data=$1 aside=$2
+data=$1 aside=$2 unit=$3
 umask 077
+{MAKE_HOME}
 mkdir -p "$aside"
 if [ -e "$data" ]; then
   to=$aside/before n=1
@@ -119,7 +121,7 @@ def stop_argv(part: Part) -> list[str]:
 
 def move_argv(part: Part) -> list[str]:
     """What moves its data aside."""
-    return ["sh", "-c", MOVE, "move-aside", part.data, part.aside]
+    return ["sh", "-c", MOVE, "move-aside", part.data, part.aside, part.cluster.unit]
 
 
 def lines(part: Part, *argvs: list[str]) -> list[str]:

@@ -82,7 +82,8 @@ def finding_of(cluster: EtcdCluster, hosts: str, members: Sequence[MemberSeen]) 
 
 def _with_quorum(members: Sequence[MemberSeen]) -> Advice:
     alarms = " ".join(error for m in members if m.status for error in m.status.errors)
-    ill = [member for member in members if not member.is_healthy]
+    spare = spares(members)
+    ill = [member for member in members if not member.is_healthy and member not in spare]
     other = _differing(members)
     if NOSPACE in alarms:
         finding = "its database has reached its quota, and takes no writes (alarm NOSPACE)"
@@ -101,7 +102,24 @@ def _with_quorum(members: Sequence[MemberSeen]) -> Advice:
     if any(is_wasteful(member) for member in members):
         shares = ", ".join(f"{member.host} {in_use(member)}" for member in members)
         return Advice(f"half of a database or more is free: {shares}", DEFRAGMENT, "No haste")
-    return Advice("all members are healthy and hold the same", NOTHING, "")
+    why = f"No member: {', '.join(m.host for m in spare)}; out of hosts, or in by" if spare else ""
+    return Advice("all members are healthy and hold the same", NOTHING, why)
+
+
+def spares(members: Sequence[MemberSeen]) -> list[MemberSeen]:
+    """Hosts that were named, have no data, and run no member that is listed.
+
+    Where an even number is listed, one was taken out and none let in for it: that is no spare.
+    """
+    listed = max((member.listed for member in members if member.is_healthy), key=len, default=())
+    peers = {one.peer_url for one in listed}
+    if len(listed) % 2 == 0:
+        return []
+    return [
+        member
+        for member in members
+        if member.is_on_host and not member.has_data and member.settings.peer_url not in peers
+    ]
 
 
 def _ill(ill: Sequence[MemberSeen]) -> Advice:

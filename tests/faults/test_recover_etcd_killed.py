@@ -18,6 +18,7 @@ from tests.faults.conftest import (
     shards,
 )
 from tests.lab.etcd_hosts import COPIES, DATA, etcd_lab
+from tests.lab.processes import wait_until
 from tests.lab.session import started_or_skipped
 
 KEYS = 120
@@ -25,6 +26,7 @@ SHARDS = shards(10, in_a_sample=1)
 POINTS = 1  # of each shard in an ordinary run; all of them with FAULTS=all
 STOPS = {"stand_down", "put_in_place"}
 REPLACE_SHARDS = shards(4, in_a_sample=1)
+UNDO_SHARDS = shards(6, in_a_sample=1)
 
 
 class World(JournaledWorld):
@@ -47,13 +49,17 @@ class World(JournaledWorld):
         self.survivor.fill(KEYS)
         self.before = self.survivor.contents()
         self.inode = self.survivor.host.run(f"stat -c %i {DATA}/member/snap/db").strip()
-        for member in self.others:
-            member.lose_data()
+        self.empty()
         if is_silent:  # as after a boot: it serves nobody, and is copied
             again = (
                 "systemctl kill -s KILL etcd; systemctl stop etcd; systemctl start --no-block etcd"
             )
             self.survivor.host.run(again)
+
+    def empty(self):
+        """Those that do not survive have nothing left."""
+        for member in self.others:
+            member.lose_data()
 
     def run(self, runs, **options):
         return runs.run(self, break_glass="fault test", **options)
@@ -77,6 +83,42 @@ class World(JournaledWorld):
         listed = self.survivor.ctl("member", "list").splitlines()
         assert len(listed) == len(self.etcd.members), (at, listed)
         assert all(line.endswith("false") for line in listed), (at, listed)
+        assert flaws_of(self) == [], at
+
+
+class UndoneWorld(World):
+    """A lab etcd that was rebuilt from a member that serves, and is to be what it was before.
+
+    Of the two that were given up, one was stopped and has data, the other has none.
+    """
+
+    def __init__(self, etcd, folder):
+        super().__init__(etcd, folder, is_silent=False)
+        self.stopped, self.emptied = self.others
+
+    def empty(self):
+        """One is only stopped, so that the old cluster has quorum once it is back."""
+        stopped, emptied = self.others
+        stopped.host.run("systemctl stop etcd")
+        emptied.lose_data()
+        self.parameters["lost"] = [member.host.address for member in self.others]
+
+    def recover(self, runs):
+        ended = self.run(runs)
+        assert ended.answer["state"] == "recovered", ended.answer
+        return ended
+
+    def undo(self, runs, recovered, **options):
+        return self.run(runs, resume=recovered.answer["id"], undo_by="fault test", **options)
+
+    def assert_undone(self, at):
+        for member in (self.survivor, self.stopped):
+            wait_until(member.is_healthy, f"{member.host}", within_seconds=60)
+            assert member.contents() == self.before, (at, member.host)
+        inode = self.survivor.host.run(f"stat -c %i {DATA}/member/snap/db").strip()
+        assert inode == self.inode, at
+        assert self.emptied.host.run("systemctl is-active etcd || true").strip() == "inactive", at
+        assert self.emptied.host.run(f"ls -d {DATA}/member 2>/dev/null || true") == "", at
         assert flaws_of(self) == [], at
 
 
@@ -188,6 +230,38 @@ def test_a_worker_killed_while_a_member_is_replaced_costs_no_quorum(lab, tmp_pat
 
         assert resumed.answer["state"] == "recovered", (at, resumed.answer)
         world.assert_whole(at)
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(not IS_WHOLE, reason="FAULTS=all")
+@pytest.mark.parametrize("shard", UNDO_SHARDS)
+def test_an_undo_killed_at_any_event_ends_with_the_old_cluster_as_it_was(
+    lab, tmp_path, runs, shard
+):
+    """Goal: the way back has no point of no return either, and loses no copy.
+
+    Method: recover, begin to undo, kill -9 the worker before or after an event, look at the disks,
+    undo again, and read every key of the members that had data.
+    """
+    undisturbed = UndoneWorld(lab, tmp_path / "undisturbed")
+    whole = undisturbed.undo(runs, undisturbed.recover(runs))
+    assert whole.answer["state"] == "undone", whole.answer
+    undisturbed.assert_undone("undisturbed")
+    points = kill_points(whole.events)[shard :: len(UNDO_SHARDS)]
+    assert points
+
+    for number, point in enumerate(points):
+        world = UndoneWorld(lab, tmp_path / str(number))
+        recovered = world.recover(runs)
+        killed = world.undo(runs, recovered, kill=point)
+        at = (point, whole.events[point[0] - 1])
+        is_past = killed.exit_code == 0
+        assert is_past or killed.exit_code == -signal.SIGKILL, (at, killed)
+        world.assert_copies(at, recovered.events)
+        again = killed if is_past else world.undo(runs, recovered)
+
+        assert again.answer["state"] == "undone", (at, again.answer)
+        world.assert_undone(at)
 
 
 def step_points(events):

@@ -15,7 +15,7 @@ from recovery.launch import launch
 from recovery.run import Options
 from recovery.stage import PlainStage
 from tests.lab.etcd_hosts import COPIES, DATA
-from tests.lab.processes import LabError
+from tests.lab.processes import LabError, wait_until
 
 # Runs on the survivor: its data from before is in place or beside it, always, and once it is not
 # served any more there is a snapshot as well. Looked at in the order in which it is moved.
@@ -88,3 +88,32 @@ def copies_watched(member):
     seen = member.host.read_file("/root/copies").decode().splitlines()
     if len(seen) != 1:
         raise LabError(f"on {member.host}: {seen[:5]}")
+
+
+def assert_moves_to_a_spare(etcd, runs):
+    """Replace a member by another host while a client writes; then let that host boot."""
+    first, second, lost = etcd.members
+    (spare,) = etcd.spares
+    given = {"hosts": etcd.hosts(with_spares=True), "host": lost.host.address}
+    lost.lose_data()
+
+    with first.writer() as acknowledged:
+        ended = runs.run("replace-etcd-member", **given, by=spare.host.address)
+        written = acknowledged()
+
+    assert ended.error is None, ended.error
+    assert written
+    listed = first.ctl("member", "list")
+    assert spare.host.address in listed
+    assert lost.host.address not in listed
+    for member in (first, second, spare):
+        contents = member.contents()
+        assert [key for key in written if key not in contents] == [], member.host
+    spare.host.power_cut()
+    spare.power_on()
+    wait_until(spare.is_healthy, f"{spare.host}", within_seconds=60)
+    assert lost.host.run("systemctl is-enabled etcd || true").strip() == "disabled"
+    found = runs.run("triage-etcd", hosts=given["hosts"])
+    assert (found.result.recovery, lost.host.address in found.result.why) == ("none", True)
+    again = runs.run("replace-etcd-member", **given)
+    assert "would make their number even" in str(again.error)

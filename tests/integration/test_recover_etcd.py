@@ -6,7 +6,7 @@ import pytest
 
 from recovery.run import RecoveryState
 from tasks.etcd import placing
-from tests.integration.etcd_runs import EtcdRuns, copies_watched
+from tests.integration.etcd_runs import EtcdRuns, assert_moves_to_a_spare, copies_watched
 from tests.lab.etcd_hosts import COPIES, DATA, FILE, etcd_lab
 from tests.lab.processes import wait_until
 from tests.lab.session import started_or_skipped
@@ -18,7 +18,7 @@ IS_WHOLE = os.environ.get("FAULTS") == "all"
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    with started_or_skipped(etcd_lab(tmp_path_factory.mktemp("etcd"))) as etcd:
+    with started_or_skipped(etcd_lab(tmp_path_factory.mktemp("etcd"), spares=1)) as etcd:
         yield etcd
 
 
@@ -251,6 +251,10 @@ def test_a_member_that_lost_its_data_is_replaced_and_no_write_stands_still(etcd,
     again = runs.run("replace-etcd-member", host=third.host.address)
     assert "is healthy and holds what the others do" in str(again.error)
     assert runs.changes(again.recovery_id) == []
+
+
+def test_a_member_is_replaced_by_another_host_which_starts_it_at_boot(etcd, runs):
+    assert_moves_to_a_spare(etcd, runs)
 
 
 def test_a_full_database_is_defragmented_one_by_one_and_takes_writes_again(etcd, runs):

@@ -1,7 +1,7 @@
 """Every way of losing members of etcd: recovered with every acknowledged key, or refused truly.
 
-An ordinary run takes a sample of the patterns on three members; FAULTS=all takes every one, and
-those of five members.
+An ordinary run takes a sample of the patterns on three members; FAULTS=all takes every one, also
+on a newer etcd, and those of five members.
 """
 
 import itertools
@@ -35,9 +35,11 @@ OF_THREE = patterns(3) if IS_WHOLE else SAMPLE
 OF_FIVE = patterns(5) if IS_WHOLE else []
 
 
-@pytest.fixture(scope="module")
-def three(tmp_path_factory):
-    with started_or_skipped(etcd_lab(tmp_path_factory.mktemp("etcd3"))) as etcd:
+@pytest.fixture(scope="module", params=["debian", "newer"] if IS_WHOLE else ["debian"])
+def three(request, tmp_path_factory):
+    is_newer = request.param == "newer"
+    lab = etcd_lab(tmp_path_factory.mktemp("etcd3"), is_newer=is_newer)
+    with started_or_skipped(lab, is_optional=is_newer) as etcd:
         yield etcd
 
 

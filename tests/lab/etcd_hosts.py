@@ -1,6 +1,7 @@
 """Lab hosts with the members of one etcd: TLS, units of Debian, power cuts, keys that are counted.
 
 What is counted here is counted by `etcdctl` inside the hosts, without any code of the recovery.
+The programs are Debian's, or those of a newer etcd, shown in their place.
 """
 
 import base64
@@ -9,12 +10,14 @@ import hashlib
 import ipaddress
 import json
 import shlex
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 
+from tests.lab.control_plane_host import binary
 from tests.lab.hosts import lab_hosts
 from tests.lab.pki import CLIENT, SERVER, Validity, Wanted, authority, new_key
-from tests.lab.processes import LabError, wait_until
+from tests.lab.processes import LabError, ServerMissing, wait_until
 
 DATA = "/var/lib/etcd/default"
 FILE = "/etc/default/etcd"
@@ -22,6 +25,8 @@ TLS = "/etc/ssl/etcd"
 COPIES = "/var/lib/recover/copies"
 AT_ONCE = 100  # operations of one transaction; etcd allows 128
 UP_WITHIN_SECONDS = 60
+PROGRAMS = ("etcd", "etcdctl", "etcdutl")
+NEWER = (3, 5)
 ENVIRONMENT = """\
 # The etcd of the lab.
 ETCD_NAME={name}
@@ -96,6 +101,10 @@ class LabMember:
 
     def status(self):
         return json.loads(self.ctl("endpoint", "status", "-w", "json"))[0]["Status"]
+
+    def revision(self):
+        """At which revision it is; each write of a client is one."""
+        return self.status()["header"]["revision"]
 
     def is_healthy(self):
         with contextlib.suppress(LabError):
@@ -178,22 +187,25 @@ class LabMember:
 class EtcdLab:
     """The members, and what is done to all of them."""
 
-    def __init__(self, lab):
+    def __init__(self, lab, spares=0):
         self.lab = lab
-        self.members = [LabMember(host) for host in lab.hosts]
+        count = len(lab.hosts) - spares
+        self.members = [LabMember(host) for host in lab.hosts[:count]]
+        self.spares = [LabMember(host) for host in lab.hosts[count:]]  # set up, in no cluster
         self.initial = ",".join(
             f"{m.host.name}=https://{m.host.address}:2380" for m in self.members
         )
 
-    def hosts(self, user="root"):
+    def hosts(self, user="root", *, with_spares=False):
         """As a recovery is told of them."""
-        return " ".join(member.host.url(user) for member in self.members)
+        named = [*self.members, *self.spares] if with_spares else self.members
+        return " ".join(member.host.url(user) for member in named)
 
     def prepare(self):
         """Give each its certificate and its settings."""
         validity = Validity.with_left(timedelta(days=300), timedelta(days=365))
         root = authority("etcd-ca", validity, new_key())
-        for member in self.members:
+        for member in (*self.members, *self.spares):
             host = member.host
             addresses = (ipaddress.ip_address(host.address), ipaddress.ip_address("127.0.0.1"))
             wanted = Wanted(host.name, (), (SERVER, CLIENT), (host.name,), addresses)
@@ -205,16 +217,26 @@ class EtcdLab:
             said = {"name": host.name, "data": DATA, "address": host.address, "tls": TLS}
             text = ENVIRONMENT.format(cluster=self.initial, **said)
             host.write("etc/etcd.as-new", text)
-            host.run(f"chown etcd {TLS}/*; systemctl enable etcd 2>/dev/null")
+            host.run(f"chown etcd {TLS}/*")
+        self.enable_members()
+
+    def enable_members(self):
+        """Have members started when their hosts boot, and spares not."""
+        for member in self.members:
+            member.host.run("systemctl enable etcd 2>/dev/null")
+        for member in self.spares:
+            member.host.run("systemctl disable etcd 2>/dev/null")
 
     def begin_anew(self):
         """Let all members run as on the first day, whatever a test has done."""
         self.lab.heal()
-        for member in self.members:
+        for member in (*self.members, *self.spares):
             member.host.thaw()
-        for member in self.members:
+        for member in (*self.members, *self.spares):
             member.power_on()
             member.host.run(NEW)
+        if self.spares:  # one may have become a member
+            self.enable_members()
         for member in self.members:  # none while another still runs: that would know it already
             member.host.run("systemctl start --no-block etcd")
         self.wait_until_healthy()
@@ -232,11 +254,40 @@ def digest_of(contents):
     return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
 
+def newer_etcd():
+    """Where the programs of an etcd that is newer than Debian's lie, by name.
+
+    Raises:
+        ServerMissing: one of them is absent, or they are no newer; says which.
+    """
+    found = {name: binary(name) for name in PROGRAMS}
+    missing = [name for name, path in found.items() if path is None]
+    if missing:
+        raise ServerMissing(f"there is no newer {', '.join(missing)} in KUBEBUILDER_ASSETS")
+    told = subprocess.run([found["etcd"], "--version"], capture_output=True, text=True, check=True)
+    version = told.stdout.split()[2]  # etcd Version: 3.6.14
+    if tuple(int(part) for part in version.split(".")[:2]) < NEWER:
+        raise ServerMissing(f"etcd in KUBEBUILDER_ASSETS is {version}, and no newer than Debian's")
+    return found
+
+
 @contextlib.contextmanager
-def etcd_lab(directory: Path, count=3):
-    """Run that many hosts with a member of etcd each, healthy and empty."""
-    with lab_hosts(directory, count) as lab:
-        etcd = EtcdLab(lab)
+def etcd_lab(directory: Path, count=3, spares=0, *, is_newer=False):
+    """Run that many hosts with a member of etcd each, healthy and empty.
+
+    Args:
+        directory: for keys and logs; made where it is missing.
+        count: how many members.
+        spares: how many hosts more, on which etcd is set up and does not run.
+        is_newer: run the programs of KUBEBUILDER_ASSETS instead of Debian's.
+
+    Raises:
+        ServerMissing: those are not there, or this machine cannot run hosts.
+    """
+    shown = newer_etcd() if is_newer else {}
+    binds = [(path.resolve(), Path("/usr/bin") / name, True) for name, path in shown.items()]
+    with lab_hosts(directory, count + spares, binds=binds) as lab:
+        etcd = EtcdLab(lab, spares)
         etcd.prepare()
         etcd.begin_anew()
         yield etcd

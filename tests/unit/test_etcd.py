@@ -23,7 +23,7 @@ from tasks.etcd.given import given_file, refuse_unless_hash_is_there
 from tasks.etcd.joining import Agreed
 from tasks.etcd.judging import Cure, Terms, judge
 from tasks.etcd.parts import Part
-from tasks.etcd.proving import parse_proof, refuse_if_older
+from tasks.etcd.proving import bump_past, parse_proof, refuse_if_older
 from tasks.etcd.replacing import judge_replacement
 from tasks.etcd.settings import Settings, settings_of
 from tasks.etcd.target import EtcdCluster
@@ -36,6 +36,19 @@ STATUS = (  # etcdctl 3.4.23, a member without quorum
     '"version":"3.4.23","dbSize":20480,"raftIndex":12,"raftTerm":2,"raftAppliedIndex":12,'
     '"errors":["etcdserver: no leader"],"dbSizeInUse":16384}}]'
 )
+STATUS_36 = (  # etcdctl 3.6.14, and what follows
+    '[{"Endpoint":"127.0.0.1:12379","Status":{"header":{"cluster_id":12101053776118486841,'
+    '"member_id":15985099378392235387,"revision":13,"raft_term":2},"version":"3.6.14",'
+    '"dbSize":20480,"leader":15985099378392235387,"raftIndex":16,"raftTerm":2,'
+    '"raftAppliedIndex":16,"dbSizeInUse":16384,"storageVersion":"3.6.0","dbSizeQuota":2147483648,'
+    '"downgradeInfo":{}}}]'
+)
+HASH_36 = (
+    '[{"Endpoint":"127.0.0.1:12379","HashKV":{"header":{"cluster_id":12101053776118486841,'
+    '"member_id":15985099378392235387,"revision":13,"raft_term":2},"hash":1090769097,'
+    '"compact_revision":-1,"hash_revision":3}}]'
+)
+PROOF_36 = '{"hash":1207216424,"revision":13,"totalKey":12,"totalSize":20480,"version":"3.6.0"}'
 SHOWN = """Id=etcd.service
 LoadState=loaded
 ActiveState=active
@@ -62,6 +75,15 @@ def test_what_a_member_says_is_read_also_without_a_leader():
     assert (said.revision, said.raft_index, said.leader) == (4, 12, 0)
     assert not said.is_leader
     assert said.errors == ("etcdserver: no leader",)
+
+
+def test_what_a_newer_etcd_says_is_read_with_what_it_says_more():
+    said = etcdctl.parse_status(STATUS_36)
+
+    assert said.is_leader
+    assert (said.version, said.revision, said.in_use_bytes) == ("3.6.14", 13, 16384)
+    assert etcdctl.parse_hash(HASH_36) == etcdctl.Hashed(1090769097, -1)
+    assert parse_proof(PROOF_36) == 13
 
 
 @pytest.mark.parametrize(
@@ -457,6 +479,13 @@ def test_a_higher_member_that_is_given_up_is_accepted_by_the_revisions_it_costs(
         ask(Terms(accept=("revisions:3",)), seen_at=11)
 
 
+@pytest.mark.parametrize(
+    ("highest", "bump"), [(0, 10**9), (204, 10**9), (10**9, 2 * 10**9), (2 * 10**9 + 5, 3 * 10**9)]
+)
+def test_a_revision_is_put_past_all_that_were_seen_also_after_an_earlier_recovery(highest, bump):
+    assert bump_past(highest) == bump > highest
+
+
 def test_the_survivor_is_asked_for_immediately_before_it_is_put_back():
     assert quorum_loss.refuse_if_quorum_came_back in placing.put_in_place.terms.refuse_if
 
@@ -486,6 +515,12 @@ def well(number, **more):
     [
         ([well(1), well(2), well(3)], "none", "healthy"),
         ([well(1), well(2), member(3, NO_DATA)], "replace-etcd-member", "host=h3"),
+        ([well(1), well(2), well(3), member(4, NO_DATA)], "none", "No member: h4"),
+        (
+            [*(well(n, listed=FIVE[:2]) for n in (1, 2)), member(3, NO_DATA)],
+            "replace-etcd-member",
+            "host=h3",
+        ),
         ([well(1), well(2), member(3, AWAY)], "by hand", "Bring h3 up"),
         ([well(1), well(2), member(3, STOPPED)], "by hand", "start it"),
         ([well(1), well(2), well(3, hash=9)], "replace-etcd-member", "host=h3"),
@@ -547,6 +582,12 @@ def test_a_lost_member_is_replaced_on_its_own_host_or_on_another():
             "h3",
             "h3",
             "accept unlisted:h3",
+        ),
+        (
+            [well(1), well(2), well(3), member(4, NO_DATA)],
+            "h4",
+            "h4",
+            "accept unlisted:h4",
         ),
         ([well(1), well(2), member(3, AWAY), member(4, STOPPED)], "h3", "h4", "accept data:h4"),
         (

@@ -43,7 +43,7 @@ def go_back(place, had):
 def test_a_member_that_had_no_data_is_neither_started_nor_set_up_anew(place, left, has_joined):
     if left != "nothing":
         (place / "member").mkdir()
-    run(place, MOVE)
+    run(place, MOVE, "etcd")
     if has_joined:
         (place / "member").mkdir()
         (place / "member" / "db").write_text("of the new cluster")
@@ -59,7 +59,7 @@ def test_a_member_that_had_no_data_is_neither_started_nor_set_up_anew(place, lef
 def test_a_member_that_had_data_is_started_on_it_with_its_settings(place):
     (place / "member").mkdir()
     (place / "member" / "db").write_text("of before")
-    run(place, MOVE)
+    run(place, MOVE, "etcd")
     (place / "member").mkdir()
 
     told = go_back(place, "yes")
