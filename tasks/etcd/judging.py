@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from recovery.errors import Refused
 from tasks.etcd.evidence import MemberSeen, MemberState
+from tasks.etcd.extent import Extent, extent_of, majority_of, peers_of
 
 OLDEST = (3, 4)  # learners, and hashes up to a revision
 
@@ -72,11 +73,6 @@ class Loss:
         return next(member for member in self.members if member.host == host)
 
 
-def majority_of(count: int) -> int:
-    """How many of so many members decide."""
-    return count // 2 + 1
-
-
 def told(members: Sequence[MemberSeen]) -> str:
     """Every member, for people."""
     return "; ".join(map(str, members))
@@ -101,9 +97,10 @@ def judge(target: str, members: Sequence[MemberSeen], terms: Terms) -> Loss:
             "Recover from them, without snapshot_file; or give them up by name in lost: "
             f"[{', '.join(member.host for member in able)}]",
         )
-    if len(able) >= majority_of(size_of(members)):
+    extent = extent_of(members, terms.lost)
+    if may_be_majority(able, extent):
         return _startable(target, able, members, saw)
-    refuse_return_of_the_old(target, members, terms)
+    refuse_return_of_the_old(target, members, terms, extent)
     survivor = _survivor(target, able, members, terms)
     rest = [m for m in members if m.is_on_host and m.host != survivor.host]
     for member in (survivor, *rest):
@@ -136,6 +133,16 @@ def _with_quorum(target: str, members: Sequence[MemberSeen], terms: Terms, saw: 
     )
 
 
+def may_be_majority(able: Sequence[MemberSeen], extent: Extent) -> bool:
+    """Whether those with data are, or may well be, a majority: to start them costs nothing.
+
+    One that is alone, and whose settings name no other, has been the survivor of a recovery.
+    """
+    if len(able) >= majority_of(extent.most):
+        return True
+    return len(able) > 1 and len(able) >= majority_of(extent.least)
+
+
 def _startable(
     target: str, able: Sequence[MemberSeen], members: Sequence[MemberSeen], saw: str
 ) -> Loss:
@@ -149,19 +156,6 @@ def _startable(
         f"See why {running} do not reach each other: the network at their peer ports, "
         "certificates, clocks (`journalctl -u etcd`); nothing is lost as long as their data is "
         "there. To rebuild all the same, give up members by name in lost",
-    )
-
-
-def size_of(members: Sequence[MemberSeen]) -> int:
-    """How many of the named hosts are members, as those that have data know it.
-
-    A host that is away, or runs etcd in another way, counts; one that nobody lists is a spare.
-    """
-    told_by = [m for m in members if m.has_data] or [m for m in members if m.is_on_host]
-    peers = {url for member in told_by for _, url in _peers_of(member)}
-    return sum(
-        not member.is_on_host or member.has_data or not peers or member.settings.peer_url in peers
-        for member in members
     )
 
 
@@ -189,9 +183,7 @@ def refuse_unless_all_named(target: str, members: Sequence[MemberSeen]) -> None:
     Raises:
         Refused: it has.
     """
-    peers = {
-        url: name for member in members if member.is_on_host for name, url in _peers_of(member)
-    }
+    peers = {url: name for member in members if member.is_on_host for name, url in peers_of(member)}
     known = {member.settings.peer_url for member in members if member.is_on_host}
     unknown = [f"{name or 'unnamed'} at {url}" for url, name in peers.items() if url not in known]
     away = [member for member in members if not member.is_on_host]
@@ -204,30 +196,26 @@ def refuse_unless_all_named(target: str, members: Sequence[MemberSeen]) -> None:
         )
 
 
-def _peers_of(member: MemberSeen) -> list[tuple[str, str]]:
-    """The members as it lists them, or else as it was begun with."""
-    if member.listed:
-        return [(listed.name, listed.peer_url) for listed in member.listed]
-    return list(member.settings.peers)
-
-
-def refuse_return_of_the_old(target: str, members: Sequence[MemberSeen], terms: Terms) -> None:
-    """Refuse while hosts that are away are a majority: back with their data, they would go on.
+def refuse_return_of_the_old(
+    target: str, members: Sequence[MemberSeen], terms: Terms, extent: Extent
+) -> None:
+    """Refuse while hosts that are away may be a majority: back with their data, they would go on.
 
     There would be two clusters then, each of which takes writes. A host without the unit counts: it
-    may run etcd in another way.
+    may run etcd in another way. One that is off for good counts for nothing as long as those that
+    are not may be the members: it may be a spare.
 
     Raises:
         Refused: too few of them are said to be off for good.
     """
     away = [member.host for member in members if not member.is_on_host]
     open_ones = [host for host in away if f"off:{host}" not in terms.accept]
-    if len(open_ones) >= majority_of(size_of(members)):
+    if extent.can_go_on(len(open_ones)):
         names = " ".join(f"off:{host}" for host in open_ones)
         raise Refused(
             target,
-            f"{', '.join(open_ones)} are away or have no such unit, and a majority of "
-            f"{size_of(members)}: with their data they go on as the old cluster beside the new one",
+            f"{', '.join(open_ones)} are away or have no such unit, and may be a majority of its "
+            "members: with their data they go on as the old cluster beside the new one",
             "See to it that they stay off, or that their etcd does not start there, and accept "
             f"that by name: {names}",
         )

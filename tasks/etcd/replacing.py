@@ -10,11 +10,11 @@ from recovery.verdict import Danger, Verdict
 from tasks.etcd import etcdctl
 from tasks.etcd.etcdctl import Listed
 from tasks.etcd.evidence import MemberSeen, members_now, members_seen
+from tasks.etcd.extent import majority_of
 from tasks.etcd.joining import change_by_etcdctl
 from tasks.etcd.judging import (
     Terms,
     disagree,
-    majority_of,
     refuse_strangers,
     refuse_unless_fit,
     told,

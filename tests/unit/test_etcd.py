@@ -17,7 +17,7 @@ from recovery.errors import (
 )
 from tasks.etcd import etcdctl, evidence, joining, placing, quorum_loss
 from tasks.etcd.defragmenting import judge_space, refuse_unless_room_was_made
-from tasks.etcd.etcdctl import Listed, Status
+from tasks.etcd.etcdctl import Listed
 from tasks.etcd.evidence import MemberSeen, MemberState, parse_on_disk
 from tasks.etcd.given import given_file, refuse_unless_hash_is_there
 from tasks.etcd.joining import Agreed
@@ -29,6 +29,21 @@ from tasks.etcd.settings import Settings, settings_of
 from tasks.etcd.target import EtcdCluster
 from tasks.etcd.triage import finding_of
 from tasks.etcd.wal import LogEnd, parse_segment
+from tests.unit.etcd_seen import (
+    AWAY,
+    FIVE,
+    LEARNER,
+    NO_DATA,
+    SILENT,
+    STOPPED,
+    TWO_URLS,
+    WELL,
+    member,
+    of_another_cluster,
+    of_five,
+    settings,
+    well,
+)
 
 STATUS = (  # etcdctl 3.4.23, a member without quorum
     '[{"Endpoint":"https://10.204.179.11:2379","Status":{"header":{"cluster_id":'
@@ -153,41 +168,6 @@ def test_the_end_of_a_log_is_read_from_its_last_segment(content, last, committed
 def test_what_is_no_segment_of_a_log_is_no_log():
     with pytest.raises(ValueError, match="no state"):
         parse_segment(NAME, b"")
-
-
-def settings(number, *, of=3, **more):
-    peers = tuple((f"h{n}", f"https://h{n}:2380") for n in range(1, of + 1))
-    return Settings(
-        f"h{number}", "/d", f"https://h{number}:2380", f"https://h{number}:2379",
-        peers=peers, file="/etc/default/etcd", **more,
-    )  # fmt: skip
-
-
-def member(number, what=MemberState.SERVING, **more):
-    said = None
-    if what is MemberState.SERVING:
-        leader, revision = more.pop("leader", 0), more.pop("revision", 10)
-        errors, size = more.pop("errors", ()), more.pop("db_bytes", 0)
-        said = Status("3.4.23", 1, number, leader, revision, revision, 2, size, 0, False, errors)  # noqa: FBT003 (as the parser makes it)
-    if what in {MemberState.AWAY, MemberState.NO_UNIT}:
-        return MemberSeen(f"h{number}", what)
-    given = {"settings": settings(number), "version": "3.4.23", "tool": "etcdctl", "hash": 7}
-    return MemberSeen(f"h{number}", what, status=said, **(given | more))
-
-
-def of_five(number, what=MemberState.SERVING, **more):
-    return member(number, what, **{"settings": settings(number, of=5)} | more)
-
-
-def of_another_cluster(number):
-    seen = member(number, leader=number, is_healthy=True)
-    return replace(seen, status=replace(seen.status, cluster_id=9))
-
-
-WELL = {"leader": 1, "is_healthy": True}
-NO_DATA, STOPPED, AWAY, SILENT = (
-    MemberState.NO_DATA, MemberState.STOPPED, MemberState.AWAY, MemberState.SILENT,
-)  # fmt: skip
 
 
 def test_a_cluster_that_is_well_is_left_alone():
@@ -459,26 +439,6 @@ def test_a_higher_member_that_is_given_up_is_accepted_by_the_revisions_it_costs(
 
 def test_the_survivor_is_asked_for_immediately_before_it_is_put_back():
     assert quorum_loss.refuse_if_quorum_came_back in placing.put_in_place.terms.refuse_if
-
-
-FIVE = tuple(
-    Listed(n, f"h{n}", f"https://h{n}:2380", f"https://h{n}:2379", is_learner=False)
-    for n in (1, 2, 3, 4, 5)
-)
-
-
-LEARNER = Listed(9, "", "https://h9:2380", "", is_learner=True)
-TWO_URLS = Listed(
-    4, "h4", "https://h4:2380", "https://h4:2379", is_learner=False, has_several_urls=True
-)
-
-
-def well(number, **more):
-    listed = tuple(
-        Listed(n, f"h{n}", f"https://h{n}:2380", f"https://h{n}:2379", is_learner=False)
-        for n in (1, 2, 3)
-    )
-    return member(number, **{"leader": 1, "is_healthy": True, "listed": listed} | more)
 
 
 @pytest.mark.parametrize(
