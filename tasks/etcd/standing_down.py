@@ -158,8 +158,13 @@ def stand_down_commands(part: Part) -> Iterable[str]:
 
 
 def refuse_unless_old_has_no_quorum(part: Part) -> None:
-    """Refuse to stop a member of a cluster that works again; errors as of the function it asks."""
-    if not stood(part).has_former:
+    """Refuse to stop a member of a cluster that works again; errors as of the function it asks.
+
+    One that was emptied here, also of nothing, is none of the old cluster any more: what it has got
+    since it has begun by itself, as at a boot, while the new one serves already.
+    """
+    seen = stood(part)
+    if not (seen.has_former or seen.was_emptied):
         refuse_if_quorum_came_back(part)
 
 

@@ -5,9 +5,11 @@ import subprocess
 
 import pytest
 
+from recovery.errors import Refused
+from tasks.etcd import standing_down
 from tasks.etcd.evidence import MemberSeen, MemberState
 from tasks.etcd.parts import Part
-from tasks.etcd.standing_down import GO_BACK, MOVE, SET, wanted_settings
+from tasks.etcd.standing_down import GO_BACK, MOVE, SET, Stood, wanted_settings
 from tasks.etcd.target import EtcdCluster
 
 TELL = '#!/bin/sh\necho "$@" >>"${0%/*}/told"\n'
@@ -84,3 +86,32 @@ def test_the_members_are_written_without_quotes_which_docker_would_keep(tmp_path
         "ETCD_NAME=a",
         "ETCD_INITIAL_CLUSTER_STATE=existing",
     ]
+
+
+@pytest.mark.parametrize(
+    ("has_former", "was_emptied", "is_asked"),
+    [(False, False, True), (True, True, False), (True, False, False), (False, True, False)],
+)
+def test_one_that_was_emptied_of_nothing_is_emptied_again_though_the_new_cluster_serves(
+    monkeypatch, has_former, was_emptied, is_asked
+):
+    begun = Stood(
+        is_at_rest=False,
+        has_data=True,
+        has_former=has_former,
+        was_emptied=was_emptied,
+        is_set=True,
+    )
+    monkeypatch.setattr(standing_down, "stood", lambda _: begun)
+
+    def works(_):
+        raise Refused("etcd", "it has quorum again", "")
+
+    monkeypatch.setattr(standing_down, "refuse_if_quorum_came_back", works)
+    part = Part(EtcdCluster("etcd", ()), None, MemberSeen("h2", MemberState.NO_DATA), "")
+
+    if is_asked:
+        with pytest.raises(Refused):
+            standing_down.refuse_unless_old_has_no_quorum(part)
+    else:
+        standing_down.refuse_unless_old_has_no_quorum(part)
