@@ -8,7 +8,9 @@ from recovery.errors import CommandFailed, NotVerified, Unreachable
 from recovery.steps import act, undo, verify
 from recovery.verdict import Verdict
 from tasks.etcd import etcdctl
+from tasks.etcd.entries import missing
 from tasks.etcd.etcdctl import Listed
+from tasks.etcd.evidence import members_now
 from tasks.etcd.parts import Part
 from tasks.etcd.placing import (
     PAUSE_SECONDS,
@@ -99,11 +101,27 @@ def let_in(part: Part) -> None:
         try:
             change_by_etcdctl(_first(part), add_argv(part))
         except Unreachable as error:
-            if NOT_CONNECTED not in error.seen or time.monotonic() > ends:
+            if NOT_CONNECTED not in error.seen:
                 raise
+            if time.monotonic() > ends:
+                raise not_connected(part, error) from error
             time.sleep(PAUSE_SECONDS)
         else:
             return
+
+
+def not_connected(part: Part, error: Unreachable) -> Unreachable:
+    """That nobody was let in, and for want of whom; errors are those of `etcdctl.ask`."""
+    first = _first(part)
+    down = missing(etcdctl.members(first.host, first.settings), members_now(part.cluster))
+    named = ", ".join(f"{one.name or 'unnamed'} ({one.hex_id}) at {one.peer_url}" for one in down)
+    return Unreachable(
+        error.target,
+        error.asked,
+        f"{error.seen.strip()}; not healthy, or not named: {named or 'none'}",
+        "etcd lets nobody in before all that vote are connected: bring those up, then resume; "
+        "where one is lost, take it out first (`etcdctl member remove`)",
+    )
 
 
 def change_by_etcdctl(first: Part, argv: list[str]) -> None:

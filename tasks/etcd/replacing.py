@@ -8,6 +8,11 @@ from recovery.errors import BadInput, Refused
 from recovery.steps import act, decision
 from recovery.verdict import Danger, Verdict
 from tasks.etcd import etcdctl
+from tasks.etcd.entries import (
+    entry_on_host,
+    refuse_data_of_another_address,
+    refuse_unless_all_vote,
+)
 from tasks.etcd.etcdctl import Listed
 from tasks.etcd.evidence import MemberSeen, members_now, members_seen
 from tasks.etcd.extent import majority_of
@@ -109,6 +114,7 @@ def judge_replacement(
             "it is of another cluster, has another address, or was taken out",
             f"See which is the right one; to set its data aside, accept unlisted:{lost}",
         )
+    refuse_data_of_another_address(target, old, entry, accept)
     others = [one for one in listed if entry is None or one.member_id != entry.member_id]
     if len(healthy) < majority_of(len(listed)):
         raise Refused(
@@ -116,6 +122,7 @@ def judge_replacement(
             f"only {len(healthy)} of {len(listed)} members are healthy besides it: {saw}",
             "Bring the others up first; one is replaced at a time",
         )
+    refuse_unless_all_vote(target, others, members)
     if old.is_healthy and not differs(old, healthy) and f"healthy:{lost}" not in accept:
         raise Refused(
             target,
@@ -201,7 +208,7 @@ def entry_of(
             them ran on that one.
     """
     if old.is_on_host:
-        return next((one for one in listed if one.peer_url == old.settings.peer_url), None)
+        return entry_on_host(target, old, members, listed)
     known = {m.settings.peer_url for m in members if m.is_on_host}
     unknown = [one for one in listed if one.peer_url not in known]
     by_name = [
@@ -282,7 +289,7 @@ def refuse_to_lose_quorum(first: Part, entry: Listed) -> None:
     """Refuse to take a member out where the rest would not stand; asked immediately before.
 
     Raises:
-        Refused: fewer than a majority of the others is healthy now.
+        Refused: fewer than a majority of the others is healthy now, or one of them is missing.
     """
     members = members_now(first.cluster)
     listed = etcdctl.members(first.host, first.settings)
@@ -296,6 +303,7 @@ def refuse_to_lose_quorum(first: Part, entry: Listed) -> None:
             f"only {len(healthy)} of {len(listed)} members are healthy besides it: {told(members)}",
             "Bring the others up first, then resume",
         )
+    refuse_unless_all_vote(first.cluster.label, rest, members)
 
 
 @act(
