@@ -14,6 +14,7 @@ from recovery.steps import act, probe
 from recovery.verdict import Verdict
 from recovery.walk import current_fence
 from tasks.etcd import etcdctl
+from tasks.etcd.data_home import MAKE_HOME
 from tasks.etcd.judging import Terms
 from tasks.etcd.parts import Part
 from tasks.etcd.snapshot import FILE, SUMS, run_or_refuse
@@ -26,13 +27,14 @@ PROVE = f"""# restore the snapshot beside the data, and walk over it
 set -eu
 umask 077
 PATH={etcdctl.PATH}
-from=$1 aside=$2 data=$3 tool=$4 mark=$5
-shift 5
+from=$1 aside=$2 data=$3 tool=$4 mark=$5 unit=$6
+shift 6
 if [ "$(cat "$data/{MARK}" 2>/dev/null)" = "$mark" ]; then
   echo "it is in place already" >&2
   exit 75
 fi
 (cd "$from" && sha256sum --quiet --check {SUMS})
+{MAKE_HOME}
 mkdir -p "$aside"
 rm -rf "$aside/restored"
 checked=
@@ -60,11 +62,12 @@ IS_PROVEN = f'[ -e "$1/{PROOF}" ] && [ -e "$2/restored/member/{MARK}" ]'
 
 def proving(part: Part) -> DetachedCommand:
     """What restores it, on the host, whatever becomes of the connection."""
-    settings, mark = part.settings, current_fence().recovery_id
+    settings, mark, unit = part.settings, current_fence().recovery_id, part.cluster.unit
     bump = BUMP if part.member.can_bump else ()
     script = PROVE if part.is_rebuilt else PROVE + AND_GO
     argv = (
-        *("sh", "-c", script, "prove", part.copies, part.aside, part.data, part.member.tool, mark),
+        *("sh", "-c", script, "prove", part.copies, part.aside, part.data, part.member.tool),
+        *(mark, unit),
         *("--name", settings.name, "--initial-cluster", part.initial_cluster),
         *("--initial-advertise-peer-urls", settings.peer_url),
         *("--initial-cluster-token", f"recover-{mark}", *bump),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from recovery.errors import NotVerified
 from recovery.steps import act, undo
 from recovery.verdict import Danger, Verdict
+from tasks.etcd.data_home import MAKE_HOME
 from tasks.etcd.parts import Part
 from tasks.etcd.quorum_loss import refuse_if_quorum_came_back
 
@@ -41,8 +42,9 @@ sync -f "$file"
 # Never over what lies there: a second one gets a number.
 MOVE = f"""# move the data aside
 set -eu
-data=$1 aside=$2
+data=$1 aside=$2 unit=$3
 umask 077
+{MAKE_HOME}
 mkdir -p "$aside"
 if [ -e "$data" ]; then
   to=$aside/before n=1
@@ -52,17 +54,18 @@ fi
 : >"$aside/{EMPTIED}"
 sync -f "$aside"
 """
-# What is in place once it was emptied is of the new cluster. A member that had no data is not
-# started again, nor set up as it was: two of them with `new` would begin an empty cluster. It may
-# have had a directory all the same, and that was moved as if it held something.
+# What is in place once data was moved aside is of the new cluster, or was begun at a boot then,
+# before the mark was there. A member that had no data is not started again, nor set up as it was:
+# two of them with `new` would begin an empty cluster. It may have had a directory all the same, and
+# that was moved as if it held something.
 GO_BACK = f"""# move the data of before back, with its settings, and start it
 set -eu
 data=$1 aside=$2 file=$3 keep=$4 unit=$5 had=$6
-if [ -e "$aside/{EMPTIED}" ]; then
+if [ -e "$aside/before" ] || [ -e "$aside/{EMPTIED}" ]; then
   to=$aside/after n=1
   while [ -e "$to" ]; do to=$aside/after.$n n=$((n + 1)); done
   [ ! -e "$data" ] || mv -T "$data" "$to"
-  rm "$aside/{EMPTIED}"
+  rm -f "$aside/{EMPTIED}"
 fi
 [ -e "$data" ] || [ ! -e "$aside/before" ] || mv -T "$aside/before" "$data"
 [ "$had" = yes ] && [ -e "$data" ] || exit 0
@@ -119,7 +122,7 @@ def stop_argv(part: Part) -> list[str]:
 
 def move_argv(part: Part) -> list[str]:
     """What moves its data aside."""
-    return ["sh", "-c", MOVE, "move-aside", part.data, part.aside]
+    return ["sh", "-c", MOVE, "move-aside", part.data, part.aside, part.cluster.unit]
 
 
 def lines(part: Part, *argvs: list[str]) -> list[str]:

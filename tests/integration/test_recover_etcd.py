@@ -178,7 +178,7 @@ def test_an_undo_starts_no_member_that_was_emptied(etcd, runs, monkeypatch, is_c
     before = survivor.host.run(database)
     for member in others:
         member.lose_data()
-        member.host.run(f"install -d -o etcd -g etcd {DATA}/member")
+        member.host.run(f"install -d -o etcd -g etcd {DATA} {DATA}/member")
     if is_cut_off:  # after the others were stood down, before the survivor is
         survivor.host.run("systemctl stop etcd")
         monkeypatch.setattr(placing, "stop_argv", lambda _: ["false"])

@@ -45,7 +45,7 @@ def go_back(place, had):
 def test_a_member_that_had_no_data_is_neither_started_nor_set_up_anew(place, left, has_joined):
     if left != "nothing":
         (place / "member").mkdir()
-    run(place, MOVE)
+    run(place, MOVE, "etcd")
     if has_joined:
         (place / "member").mkdir()
         (place / "member" / "db").write_text("of the new cluster")
@@ -61,7 +61,7 @@ def test_a_member_that_had_no_data_is_neither_started_nor_set_up_anew(place, lef
 def test_a_member_that_had_data_is_started_on_it_with_its_settings(place):
     (place / "member").mkdir()
     (place / "member" / "db").write_text("of before")
-    run(place, MOVE)
+    run(place, MOVE, "etcd")
     (place / "member").mkdir()
 
     told = go_back(place, "yes")
@@ -69,6 +69,20 @@ def test_a_member_that_had_data_is_started_on_it_with_its_settings(place):
     assert (place / "member" / "db").read_text() == "of before"
     assert "=new" in (place / "etcd.env").read_text()
     assert "start --no-block -- etcd" in told
+
+
+def test_what_a_boot_has_begun_before_the_mark_was_set_is_not_taken_for_the_data(place):
+    (place / "aside" / "before").mkdir(parents=True)
+    (place / "aside" / "before" / "db").write_text("of before")
+    (place / "member").mkdir()
+    (place / "member" / "db").write_text("begun at a boot")
+
+    for _ in range(2):
+        go_back(place, "yes")
+
+        assert (place / "member" / "db").read_text() == "of before"
+    assert (place / "aside" / "after" / "db").read_text() == "begun at a boot"
+    assert not (place / "aside" / "after.1").exists()
 
 
 def test_the_members_are_written_without_quotes_which_docker_would_keep(tmp_path):
