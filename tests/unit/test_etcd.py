@@ -408,9 +408,41 @@ def test_a_survivor_that_was_written_to_meanwhile_is_not_stopped(monkeypatch, be
 
     with pytest.raises(Refused, match=why):
         quorum_loss.refuse_if_quorum_came_back(part)
-    for same in (before, member(1, NO_DATA)):  # or moved aside, by a step that was cut off
-        found["now"] = same
-        quorum_loss.refuse_if_quorum_came_back(part)
+    found["now"] = before
+    quorum_loss.refuse_if_quorum_came_back(part)
+
+
+class Holding:
+    """A host on which this recovery has moved data aside, or has not."""
+
+    def __init__(self, exit_code):
+        self.exit_code = exit_code
+
+    def read(self, argv, **_):
+        return Answer("test", "h1", self.exit_code, "", "")
+
+
+@pytest.mark.parametrize(
+    ("now", "why"),
+    [
+        (member(1, AWAY), "gave no answer"),
+        (member(1, STOPPED), "log cannot be read"),
+        (member(1, NO_DATA), "its data is gone"),
+    ],
+)
+def test_a_survivor_that_tells_nothing_of_itself_is_not_taken_for_unchanged(monkeypatch, now, why):
+    monkeypatch.setattr(Part, "aside", "/d/recover-1")
+    monkeypatch.setattr(quorum_loss, "members_now", lambda _: [now, member(2, NO_DATA)])
+    monkeypatch.setattr(quorum_loss, "with_log", lambda _, seen: seen)
+    first = Part(CLUSTER, Holding(1), member(1, STOPPED, log=LogEnd(15, 12)), "")
+    other = Part(CLUSTER, None, member(2, NO_DATA), "", first)
+
+    for part in (first, other):
+        with pytest.raises((Refused, Unreachable), match=why):
+            quorum_loss.refuse_if_quorum_came_back(part)
+    if now.is_on_host:  # or moved aside by this recovery, in a step that was cut off
+        moved = replace(first, host=Holding(0))
+        quorum_loss.refuse_if_quorum_came_back(moved)
 
 
 class Printing:
