@@ -7,6 +7,7 @@ from enum import StrEnum
 from recovery.errors import Refused
 from tasks.etcd.evidence import MemberSeen, MemberState
 from tasks.etcd.extent import Extent, extent_of, majority_of, peers_of
+from tasks.etcd.settings import refuse_one_address_of_two
 
 OLDEST = (3, 4)  # learners, and hashes up to a revision
 
@@ -48,6 +49,7 @@ class Loss:
         starts: hosts whose members are started.
         rejoins: hosts whose members join anew, in this order.
         away: hosts that gave no answer; they are left out.
+        reaches: the last entry of the longest log among those that have data.
     """
 
     cure: Cure
@@ -57,6 +59,7 @@ class Loss:
     starts: tuple[str, ...] = ()
     rejoins: tuple[str, ...] = ()
     away: tuple[str, ...] = ()
+    reaches: int = 0
 
     @property
     def highest(self) -> int:
@@ -65,8 +68,8 @@ class Loss:
 
     @property
     def may_be_lost(self) -> int:
-        """Entries of the survivor's log that a lost leader may have acknowledged."""
-        return self.of(self.survivor).uncommitted if self.survivor else 0
+        """Entries of any log that a lost leader may have acknowledged, and the survivor has not."""
+        return max(0, self.reaches - self.of(self.survivor).committed) if self.survivor else 0
 
     def of(self, host: str) -> MemberSeen:
         """The member on a host."""
@@ -105,6 +108,7 @@ def judge(target: str, members: Sequence[MemberSeen], terms: Terms) -> Loss:
     rest = [m for m in members if m.is_on_host and m.host != survivor.host]
     for member in (survivor, *rest):
         refuse_unless_fit(target, member, is_survivor=member is survivor)
+    refuse_one_address_of_two(target, {m.host: m.settings for m in (survivor, *rest)})
     return Loss(
         Cure.REBUILD,
         saw,
@@ -112,6 +116,7 @@ def judge(target: str, members: Sequence[MemberSeen], terms: Terms) -> Loss:
         survivor.host,
         rejoins=tuple(member.host for member in rest),
         away=tuple(m.host for m in members if not m.is_on_host),
+        reaches=max((m.log.last for m in able if m.log is not None), default=0),
     )
 
 
@@ -122,6 +127,15 @@ def _with_quorum(target: str, members: Sequence[MemberSeen], terms: Terms, saw: 
             target,
             f"it has quorum, and would lose what was written since {terms.snapshot}: {saw}",
             "Stop its members first, if it is to go back all the same, and give them up in lost",
+        )
+    healthy = [member.host for member in members if member.is_healthy]
+    if set(healthy) <= set(terms.lost):
+        raise Refused(
+            target,
+            f"{', '.join(healthy)} has quorum, and is given up in lost: {saw}",
+            f"Where {healthy[0]} began a cluster of its own, stop its etcd there first (`systemctl "
+            "stop` of the unit), then run this again; where it is the right one, take it out of "
+            "lost",
         )
     if not ill:
         return Loss(Cure.NOTHING, saw, tuple(members))
@@ -181,13 +195,14 @@ def refuse_unless_all_named(target: str, members: Sequence[MemberSeen]) -> None:
     """Refuse where the cluster has members that were not named: they may be its majority.
 
     Raises:
-        Refused: it has.
+        Refused: it has; or a host is not told of the address that is known.
     """
     peers = {url: name for member in members if member.is_on_host for name, url in peers_of(member)}
     known = {member.settings.peer_url for member in members if member.is_on_host}
     unknown = [f"{name or 'unnamed'} at {url}" for url, name in peers.items() if url not in known]
     away = [member for member in members if not member.is_on_host]
     if len(unknown) > len(away):
+        refuse_one_address_of_two(target, {m.host: m.settings for m in members if m.is_on_host})
         raise Refused(
             target,
             f"it has members that were not named: {', '.join(unknown)}; named and away: "
@@ -318,6 +333,15 @@ def refuse_unless_fit(target: str, member: MemberSeen, *, is_survivor: bool) -> 
             f"members have several peer addresses: {', '.join(several)} and others",
             "Give each one alone (`etcdctl member update ID --peer-urls=…`), as its settings do",
         )
+    refuse_unless_told_by_file(target, member)
+
+
+def refuse_unless_told_by_file(target: str, member: MemberSeen) -> None:
+    """Refuse a member that this runbook cannot tell of another cluster: it writes into a file.
+
+    Raises:
+        Refused: flags of its command line tell it of its cluster, or no file does.
+    """
     flags = [flag for flag in member.settings.flags if flag.startswith("initial-")]
     if flags or not member.settings.file:
         raise Refused(

@@ -200,6 +200,16 @@ def test_the_member_whose_log_is_committed_furthest_survives():
     assert loss.may_be_lost == 3
 
 
+def test_what_another_log_holds_beyond_the_survivor_may_be_lost_as_well():
+    five = [of_five(1, SILENT, log=LogEnd(99, 99)), of_five(2, SILENT, log=LogEnd(100, 99))]
+    five += [of_five(n, NO_DATA) for n in (3, 4, 5)]
+
+    loss = judge("etcd", five, Terms())
+
+    assert (loss.survivor, loss.may_be_lost) == ("h1", 1)
+    assert judge("etcd", five, Terms(survivor="h2")).may_be_lost == 1
+
+
 def test_a_person_may_choose_the_survivor_and_give_others_up():
     five = [of_five(1, revision=9), of_five(2), *(of_five(n, NO_DATA) for n in (3, 4, 5))]
 
@@ -269,6 +279,29 @@ def test_a_person_may_choose_the_survivor_and_give_others_up():
             ],
             Terms(),
             "told of its cluster by initial-cluster",
+        ),
+        (
+            [
+                member(1),
+                member(2, NO_DATA, settings=replace(settings(2), peer_url="http://localhost:2380")),
+                member(3, NO_DATA),
+            ],
+            Terms(),
+            "ETCD_INITIAL_ADVERTISE_PEER_URLS is not set on h2",
+        ),
+        (
+            [
+                member(1),
+                member(2, NO_DATA),
+                member(3, NO_DATA, settings=replace(settings(3), peer_url="https://h2:2380")),
+            ],
+            Terms(),
+            "h2 and h3 are set up with one peer address",
+        ),
+        (  # it began anew by itself, and runs
+            [member(1), member(2, NO_DATA), of_another_cluster(3)],
+            Terms(lost=("h3",)),
+            "Where h3 began a cluster of its own, stop its etcd there first",
         ),
         (
             [member(n, AWAY) for n in (1, 2, 3)],
