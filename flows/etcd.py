@@ -45,8 +45,8 @@ class QuorumRecovered:
         found: every member, as it was.
         cure: what was done about it.
         now: what its members hold in common; `None` where it was only started.
-        uncommitted: entries at the end of the survivor's log that nobody knew to be committed, and
-            that are not in it any more; a leader that was lost may have acknowledged them.
+        uncommitted: entries at the end of the longest log that nobody knew to be committed, and
+            that are in no log any more; a leader that was lost may have acknowledged them.
         left_out: hosts that were away, for `replace-etcd-member` once they are back.
         kept: folders with the data of before, on their hosts, to be removed by hand.
     """
@@ -207,7 +207,8 @@ def replace_etcd_member(  # noqa: PLR0913, PLR0917 (each is a field of the form)
         off_host.copy_snapshot_off_host(first, key)
     proving.prove_snapshot(first)
     if found.listed is not None:
-        replacing.remove_member(first, found.listed)
+        was_healthy = found.of(found.lost).is_healthy
+        replacing.remove_member(first, found.listed, was_healthy=was_healthy)
     if found.by != found.lost and found.is_reachable:
         replacing.retire(replacing.old_part(cluster, found))
     replacing.retire(new)

@@ -1,6 +1,7 @@
 """The members as a cluster lists them, beside those that were seen: who is which, who is down."""
 
 from collections.abc import Collection, Sequence
+from urllib.parse import urlsplit
 
 from recovery.errors import Refused
 from tasks.etcd.etcdctl import Listed
@@ -33,6 +34,55 @@ def refuse_unless_all_vote(
             "Bring it up and name its host in hosts; where it is lost too, take it out first "
             f"(`etcdctl member remove {down[0].hex_id}`)",
         )
+
+
+def refuse_one_that_came_back(target: str, entry: Listed, members: Sequence[MemberSeen]) -> None:
+    """Refuse to take out a member that was down when that was decided, and is healthy by now.
+
+    Raises:
+        Refused: it came back.
+    """
+    back = [m.host for m in members if m.is_healthy and m.settings.peer_url == entry.peer_url]
+    if back:
+        raise Refused(
+            target,
+            f"the member on {back[0]} was down, and is healthy now: {'; '.join(map(str, members))}",
+            "Nothing was taken out. See `triage-etcd`; to replace it all the same, begin a new "
+            f"recovery that accepts healthy:{back[0]}",
+        )
+
+
+def entry_of(
+    target: str, old: MemberSeen, members: Sequence[MemberSeen], listed: Sequence[Listed]
+) -> Listed | None:
+    """The lost member as the cluster lists it; `None` where it is taken out already.
+
+    Raises:
+        Refused: members are listed that run on none of the named hosts, and nothing tells which of
+            them ran on that one.
+    """
+    if old.is_on_host:
+        return entry_on_host(target, old, members, listed)
+    known = {m.settings.peer_url for m in members if m.is_on_host}
+    unknown = [one for one in listed if one.peer_url not in known]
+    by_name = [
+        one
+        for one in unknown
+        if old.host in {one.name, urlsplit(one.peer_url).hostname, urlsplit(one.peer_url).netloc}
+    ]
+    away = [member for member in members if not member.is_on_host]
+    if len(by_name) == 1:
+        return by_name[0]
+    if not unknown:
+        return None
+    if len(unknown) == len(away) == 1:
+        return unknown[0]
+    named = ", ".join(f"{m.name or 'unnamed'} ({m.hex_id}) at {m.peer_url}" for m in unknown)
+    raise Refused(
+        target,
+        f"nothing tells which of {named} ran on {old.host}, which is away",
+        "Name that host as the member's address has it, or bring the others up",
+    )
 
 
 def entry_on_host(

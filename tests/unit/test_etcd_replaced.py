@@ -42,7 +42,16 @@ def test_that_another_went_down_is_asked_for_immediately_before(monkeypatch):
     first = removing(monkeypatch, members, FIVE)
 
     with pytest.raises(Refused, match=r"h4 \(4\) is down as well"):
-        replacing.refuse_to_lose_quorum(first, FIVE[4])
+        replacing.refuse_to_lose_quorum(first, FIVE[4], was_healthy=False)
+
+
+def test_one_that_came_back_after_it_was_looked_at_is_not_taken_out(monkeypatch):
+    first = removing(monkeypatch, [of_five(n) for n in (1, 2, 3, 4, 5)], FIVE)
+
+    with pytest.raises(Refused, match="h5 was down, and is healthy now"):
+        replacing.refuse_to_lose_quorum(first, FIVE[4], was_healthy=False)
+
+    replacing.refuse_to_lose_quorum(first, FIVE[4], was_healthy=True)  # accepted, or it differs
 
 
 def test_who_keeps_etcd_from_letting_one_in_is_named(monkeypatch):
@@ -94,3 +103,29 @@ def test_data_of_a_member_at_another_address_is_set_aside_where_that_is_accepted
     found = judge_replacement("etcd", members, "h3", "h3", ("unlisted:h3",))
 
     assert found.listed == Listed(3, "h3", "https://h3:2380", "https://h3:2379", is_learner=False)
+
+
+def test_an_old_host_that_answers_must_be_told_of_its_cluster_by_a_file():
+    rest = [well(1), well(2), member(4, NO_DATA)]
+    by_flags = member(3, STOPPED, settings=settings(3, flags=("initial-cluster",)))
+    by_nothing = member(3, STOPPED, settings=replace(settings(3), file=""))
+
+    for old in (by_flags, by_nothing):
+        with pytest.raises(Refused, match="etcd on h3 is told of its cluster by"):
+            judge_replacement("etcd", [*rest, old], "h3", "h4", ())
+
+    assert judge_replacement("etcd", [*rest, member(3, AWAY)], "h3", "h4", ()).by == "h4"
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://localhost:2380", "ETCD_INITIAL_ADVERTISE_PEER_URLS is not set on h4"),
+        ("https://h2:2380", "h4 is a member already"),
+    ],
+)
+def test_a_new_member_is_told_of_an_address_of_its_own(url, why):
+    new = member(4, NO_DATA, settings=replace(settings(4), peer_url=url))
+
+    with pytest.raises(Refused, match=why):
+        judge_replacement("etcd", [well(1), well(2), member(3, AWAY), new], "h3", "h4", ())
