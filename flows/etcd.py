@@ -1,6 +1,6 @@
 """Recover an etcd: its quorum, one member, its space; and say what it lacks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from blocks.inventory import HostsParameter
 from recovery.declare import recovery
@@ -49,6 +49,7 @@ class QuorumRecovered:
             that are in no log any more; a leader that was lost may have acknowledged them.
         left_out: hosts that were away, for `replace-etcd-member` once they are back.
         kept: folders with the data of before, on their hosts, to be removed by hand.
+        left_to_person: units that do not start at boot.
     """
 
     found: str
@@ -57,6 +58,7 @@ class QuorumRecovered:
     uncommitted: int = 0
     left_out: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    left_to_person: list[str] = field(default_factory=list)
 
 
 @recovery(
@@ -148,8 +150,9 @@ def _rebuild(cluster: EtcdCluster, loss: Loss, terms: Terms) -> QuorumRecovered:
         joining.start_joining(part)
         joining.give_vote(part)
     agreed = joining.all_agree([first, *others])
+    left = joining.left_to_person([first, *others])
     kept = tuple(f"{part.label}:{part.aside}" for part in (first, *others))
-    return QuorumRecovered(loss.saw, loss.cure, agreed, loss.may_be_lost, loss.away, kept)
+    return QuorumRecovered(loss.saw, loss.cure, agreed, loss.may_be_lost, loss.away, kept, left)
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,7 @@ class MemberReplaced:
     host: str
     now: Agreed
     kept: str = ""
+    left_to_person: list[str] = field(default_factory=list)
 
 
 @recovery(
@@ -216,7 +220,8 @@ def replace_etcd_member(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     joining.start_joining(new)
     joining.give_vote(new)
     agreed = joining.all_agree(replacing.healthy_parts(cluster, found), replacing.away_of(found))
-    return MemberReplaced(found.saw, found.by, agreed, f"{new.label}:{new.aside}")
+    left = joining.left_to_person([new])
+    return MemberReplaced(found.saw, found.by, agreed, f"{new.label}:{new.aside}", left)
 
 
 @dataclass(frozen=True)
