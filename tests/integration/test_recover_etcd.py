@@ -62,6 +62,7 @@ def test_two_of_three_without_data_come_back_with_every_key_and_keep_what_was_th
         contents = member.contents()
         assert [key for key in written if key not in contents] == [], member.host
     assert ended.result.now.members == 3
+    assert ended.result.left_to_person == []
     survivor.fill(KEYS + 10)  # it takes writes
     assert others[0].contents()["key/00309"]
     kept = survivor.host.run(f"ls -d {DATA}/recover-*/before {COPIES}/etcd-*/snapshot.db").split()
