@@ -116,7 +116,6 @@ def judge_replacement(
             "it is of another cluster, has another address, or was taken out",
             f"See which is the right one; to set its data aside, accept unlisted:{lost}",
         )
-    refuse_data_of_another_address(target, old, entry, accept)
     others = [one for one in listed if entry is None or one.member_id != entry.member_id]
     if len(healthy) < majority_of(len(listed)):
         raise Refused(
@@ -125,6 +124,7 @@ def judge_replacement(
             "Bring the others up first; one is replaced at a time",
         )
     refuse_unless_all_vote(target, others, members)
+    refuse_data_of_another_address(target, old, entry, accept)
     if old.is_healthy and not differs(old, healthy) and f"healthy:{lost}" not in accept:
         raise Refused(
             target,
