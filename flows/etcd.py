@@ -1,6 +1,6 @@
 """Recover an etcd: its quorum, one member, its space; and say what it lacks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from blocks.inventory import HostsParameter
 from recovery.declare import recovery
@@ -46,10 +46,11 @@ class QuorumRecovered:
         found: every member, as it was.
         cure: what was done about it.
         now: what its members hold in common; `None` where it was only started.
-        uncommitted: entries at the end of the survivor's log that nobody knew to be committed, and
-            that are not in it any more; a leader that was lost may have acknowledged them.
+        uncommitted: entries at the end of the longest log that nobody knew to be committed, and
+            that are in no log any more; a leader that was lost may have acknowledged them.
         left_out: hosts that were away, for `replace-etcd-member` once they are back.
         kept: folders with the data of before, on their hosts, to be removed by hand.
+        left_to_person: units that do not start at boot.
     """
 
     found: str
@@ -58,6 +59,7 @@ class QuorumRecovered:
     uncommitted: int = 0
     left_out: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    left_to_person: list[str] = field(default_factory=list)
 
 
 @recovery(
@@ -149,8 +151,9 @@ def _rebuild(cluster: EtcdCluster, loss: Loss, terms: Terms) -> QuorumRecovered:
         joining.start_joining(part)
         joining.give_vote(part)
     agreed = joining.all_agree([first, *others])
+    left = joining.left_to_person([first, *others])
     kept = tuple(f"{part.label}:{part.aside}" for part in (first, *others))
-    return QuorumRecovered(loss.saw, loss.cure, agreed, loss.may_be_lost, loss.away, kept)
+    return QuorumRecovered(loss.saw, loss.cure, agreed, loss.may_be_lost, loss.away, kept, left)
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,7 @@ class MemberReplaced:
     host: str
     now: Agreed
     kept: str = ""
+    left_to_person: list[str] = field(default_factory=list)
 
 
 @recovery(
@@ -208,7 +212,8 @@ def replace_etcd_member(  # noqa: PLR0913, PLR0917 (each is a field of the form)
         off_host.copy_snapshot_off_host(first, key)
     proving.prove_snapshot(first)
     if found.listed is not None:
-        replacing.remove_member(first, found.listed)
+        was_healthy = found.of(found.lost).is_healthy
+        replacing.remove_member(first, found.listed, was_healthy=was_healthy)
     if found.has_moved and found.is_reachable:
         old = replacing.old_part(cluster, found)
         replacing.retire(old)
@@ -220,7 +225,8 @@ def replace_etcd_member(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     if found.has_moved:
         at_boot.enable(new)
     agreed = joining.all_agree(replacing.healthy_parts(cluster, found), replacing.away_of(found))
-    return MemberReplaced(found.saw, found.by, agreed, f"{new.label}:{new.aside}")
+    left = joining.left_to_person([new])
+    return MemberReplaced(found.saw, found.by, agreed, f"{new.label}:{new.aside}", left)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from recovery.errors import CommandFailed, NotVerified, Unreachable
-from recovery.steps import act, undo, verify
+from recovery.steps import act, probe, undo, verify
 from recovery.verdict import Verdict
 from tasks.etcd import etcdctl
+from tasks.etcd.entries import missing
 from tasks.etcd.etcdctl import Listed
+from tasks.etcd.evidence import members_now
 from tasks.etcd.parts import Part
 from tasks.etcd.placing import (
     PAUSE_SECONDS,
@@ -23,6 +25,7 @@ from tasks.etcd.standing_down import STOP_SECONDS, change, lines, stop_argv
 JOIN_SECONDS = 300.0
 CHANGE_SECONDS = 60.0
 NOT_CONNECTED = "unhealthy cluster"
+NOT_AT_BOOT = ("disabled", "masked", "masked-runtime", "enabled-runtime")
 NOT_IN_SYNC = "in sync with leader"
 # Data without a log is what etcd has begun in an empty place before it was let in.
 CLEAR = """# move aside what etcd began before it was let in
@@ -99,11 +102,27 @@ def let_in(part: Part) -> None:
         try:
             change_by_etcdctl(_first(part), add_argv(part))
         except Unreachable as error:
-            if NOT_CONNECTED not in error.seen or time.monotonic() > ends:
+            if NOT_CONNECTED not in error.seen:
                 raise
+            if time.monotonic() > ends:
+                raise not_connected(part, error) from error
             time.sleep(PAUSE_SECONDS)
         else:
             return
+
+
+def not_connected(part: Part, error: Unreachable) -> Unreachable:
+    """That nobody was let in, and for want of whom; errors are those of `etcdctl.ask`."""
+    first = _first(part)
+    down = missing(etcdctl.members(first.host, first.settings), members_now(part.cluster))
+    named = ", ".join(f"{one.name or 'unnamed'} ({one.hex_id}) at {one.peer_url}" for one in down)
+    return Unreachable(
+        error.target,
+        error.asked,
+        f"{error.seen.strip()}; not healthy, or not named: {named or 'none'}",
+        "etcd lets nobody in before all that vote are connected: bring those up, then resume; "
+        "where one is lost, take it out first (`etcdctl member remove`)",
+    )
 
 
 def change_by_etcdctl(first: Part, argv: list[str]) -> None:
@@ -281,3 +300,28 @@ def _in_common(parts: Sequence[Part], away: int) -> Agreed | str:
     if are_all and len({*hashes.values()}) == 1:
         return Agreed(len(known), revision, hashes[first.label])
     return f"{len(known)} listed; learners {learners}; not healthy {ill}; hashes {hashes}"
+
+
+@probe
+def left_to_person(parts: Sequence[Part]) -> list[str]:
+    """What is left to do where systemd does not start a member when its host boots.
+
+    One that had begun a cluster of its own is stopped by a person, and disabled with it.
+
+    Raises:
+        Unreachable: a host gave no answer.
+
+    Runbook: docs/runbooks/etcd.md, step 13.
+    """
+    left = []
+    for part in parts:
+        unit = part.cluster.unit
+        argv = ["systemctl", "show", "-p", "UnitFileState", "--value", "--", unit]
+        state = part.host.read(argv).whole().strip()
+        if state in NOT_AT_BOOT:
+            word = "unmask and enable" if state.startswith("masked") else "enable"
+            left.append(
+                f"On {part.label}, {word} the unit {unit} (`systemctl enable {unit}`): it is "
+                f"{state}, and the member will be missing after the next boot"
+            )
+    return left

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from recovery.errors import Refused
 from tasks.etcd.evidence import MemberSeen, MemberState
+from tasks.etcd.extent import Extent, extent_of, majority_of, peers_of
+from tasks.etcd.settings import refuse_one_address_of_two
 
 OLDEST = (3, 4)  # learners, and hashes up to a revision
 
@@ -47,6 +49,7 @@ class Loss:
         starts: hosts whose members are started.
         rejoins: hosts whose members join anew, in this order.
         away: hosts that gave no answer; they are left out.
+        reaches: the last entry of the longest log among those that have data.
     """
 
     cure: Cure
@@ -56,6 +59,7 @@ class Loss:
     starts: tuple[str, ...] = ()
     rejoins: tuple[str, ...] = ()
     away: tuple[str, ...] = ()
+    reaches: int = 0
 
     @property
     def highest(self) -> int:
@@ -64,17 +68,12 @@ class Loss:
 
     @property
     def may_be_lost(self) -> int:
-        """Entries of the survivor's log that a lost leader may have acknowledged."""
-        return self.of(self.survivor).uncommitted if self.survivor else 0
+        """Entries of any log that a lost leader may have acknowledged, and the survivor has not."""
+        return max(0, self.reaches - self.of(self.survivor).committed) if self.survivor else 0
 
     def of(self, host: str) -> MemberSeen:
         """The member on a host."""
         return next(member for member in self.members if member.host == host)
-
-
-def majority_of(count: int) -> int:
-    """How many of so many members decide."""
-    return count // 2 + 1
 
 
 def told(members: Sequence[MemberSeen]) -> str:
@@ -101,13 +100,15 @@ def judge(target: str, members: Sequence[MemberSeen], terms: Terms) -> Loss:
             "Recover from them, without snapshot_file; or give them up by name in lost: "
             f"[{', '.join(member.host for member in able)}]",
         )
-    if len(able) >= majority_of(size_of(members)):
+    extent = extent_of(members, terms.lost)
+    if may_be_majority(able, extent):
         return _startable(target, able, members, saw)
-    refuse_return_of_the_old(target, members, terms)
+    refuse_return_of_the_old(target, members, terms, extent)
     survivor = _survivor(target, able, members, terms)
     rest = [m for m in members if m.is_on_host and m.host != survivor.host]
     for member in (survivor, *rest):
         refuse_unless_fit(target, member, is_survivor=member is survivor)
+    refuse_one_address_of_two(target, {m.host: m.settings for m in (survivor, *rest)})
     return Loss(
         Cure.REBUILD,
         saw,
@@ -115,6 +116,7 @@ def judge(target: str, members: Sequence[MemberSeen], terms: Terms) -> Loss:
         survivor.host,
         rejoins=tuple(member.host for member in rest),
         away=tuple(m.host for m in members if not m.is_on_host),
+        reaches=max((m.log.last for m in able if m.log is not None), default=0),
     )
 
 
@@ -126,6 +128,15 @@ def _with_quorum(target: str, members: Sequence[MemberSeen], terms: Terms, saw: 
             f"it has quorum, and would lose what was written since {terms.snapshot}: {saw}",
             "Stop its members first, if it is to go back all the same, and give them up in lost",
         )
+    healthy = [member.host for member in members if member.is_healthy]
+    if set(healthy) <= set(terms.lost):
+        raise Refused(
+            target,
+            f"{', '.join(healthy)} has quorum, and is given up in lost: {saw}",
+            f"Where {healthy[0]} began a cluster of its own, stop its etcd there first (`systemctl "
+            "stop` of the unit), then run this again; where it is the right one, take it out of "
+            "lost",
+        )
     if not ill:
         return Loss(Cure.NOTHING, saw, tuple(members))
     raise Refused(
@@ -134,6 +145,16 @@ def _with_quorum(target: str, members: Sequence[MemberSeen], terms: Terms, saw: 
         f"Start what is stopped (`systemctl start` on {ill[0].host}), or replace it by "
         "`replace-etcd-member`",
     )
+
+
+def may_be_majority(able: Sequence[MemberSeen], extent: Extent) -> bool:
+    """Whether those with data are, or may well be, a majority: to start them costs nothing.
+
+    One that is alone, and whose settings name no other, has been the survivor of a recovery.
+    """
+    if len(able) >= majority_of(extent.most):
+        return True
+    return len(able) > 1 and len(able) >= majority_of(extent.least)
 
 
 def _startable(
@@ -149,19 +170,6 @@ def _startable(
         f"See why {running} do not reach each other: the network at their peer ports, "
         "certificates, clocks (`journalctl -u etcd`); nothing is lost as long as their data is "
         "there. To rebuild all the same, give up members by name in lost",
-    )
-
-
-def size_of(members: Sequence[MemberSeen]) -> int:
-    """How many of the named hosts are members, as those that have data know it.
-
-    A host that is away, or runs etcd in another way, counts; one that nobody lists is a spare.
-    """
-    told_by = [m for m in members if m.has_data] or [m for m in members if m.is_on_host]
-    peers = {url for member in told_by for _, url in _peers_of(member)}
-    return sum(
-        not member.is_on_host or member.has_data or not peers or member.settings.peer_url in peers
-        for member in members
     )
 
 
@@ -187,15 +195,14 @@ def refuse_unless_all_named(target: str, members: Sequence[MemberSeen]) -> None:
     """Refuse where the cluster has members that were not named: they may be its majority.
 
     Raises:
-        Refused: it has.
+        Refused: it has; or a host is not told of the address that is known.
     """
-    peers = {
-        url: name for member in members if member.is_on_host for name, url in _peers_of(member)
-    }
+    peers = {url: name for member in members if member.is_on_host for name, url in peers_of(member)}
     known = {member.settings.peer_url for member in members if member.is_on_host}
     unknown = [f"{name or 'unnamed'} at {url}" for url, name in peers.items() if url not in known]
     away = [member for member in members if not member.is_on_host]
     if len(unknown) > len(away):
+        refuse_one_address_of_two(target, {m.host: m.settings for m in members if m.is_on_host})
         raise Refused(
             target,
             f"it has members that were not named: {', '.join(unknown)}; named and away: "
@@ -204,30 +211,26 @@ def refuse_unless_all_named(target: str, members: Sequence[MemberSeen]) -> None:
         )
 
 
-def _peers_of(member: MemberSeen) -> list[tuple[str, str]]:
-    """The members as it lists them, or else as it was begun with."""
-    if member.listed:
-        return [(listed.name, listed.peer_url) for listed in member.listed]
-    return list(member.settings.peers)
-
-
-def refuse_return_of_the_old(target: str, members: Sequence[MemberSeen], terms: Terms) -> None:
-    """Refuse while hosts that are away are a majority: back with their data, they would go on.
+def refuse_return_of_the_old(
+    target: str, members: Sequence[MemberSeen], terms: Terms, extent: Extent
+) -> None:
+    """Refuse while hosts that are away may be a majority: back with their data, they would go on.
 
     There would be two clusters then, each of which takes writes. A host without the unit counts: it
-    may run etcd in another way.
+    may run etcd in another way. One that is off for good counts for nothing as long as those that
+    are not may be the members: it may be a spare.
 
     Raises:
         Refused: too few of them are said to be off for good.
     """
     away = [member.host for member in members if not member.is_on_host]
     open_ones = [host for host in away if f"off:{host}" not in terms.accept]
-    if len(open_ones) >= majority_of(size_of(members)):
+    if extent.can_go_on(len(open_ones)):
         names = " ".join(f"off:{host}" for host in open_ones)
         raise Refused(
             target,
-            f"{', '.join(open_ones)} are away or have no such unit, and a majority of "
-            f"{size_of(members)}: with their data they go on as the old cluster beside the new one",
+            f"{', '.join(open_ones)} are away or have no such unit, and may be a majority of its "
+            "members: with their data they go on as the old cluster beside the new one",
             "See to it that they stay off, or that their etcd does not start there, and accept "
             f"that by name: {names}",
         )
@@ -330,6 +333,15 @@ def refuse_unless_fit(target: str, member: MemberSeen, *, is_survivor: bool) -> 
             f"members have several peer addresses: {', '.join(several)} and others",
             "Give each one alone (`etcdctl member update ID --peer-urls=…`), as its settings do",
         )
+    refuse_unless_told_by_file(target, member)
+
+
+def refuse_unless_told_by_file(target: str, member: MemberSeen) -> None:
+    """Refuse a member that this runbook cannot tell of another cluster: it writes into a file.
+
+    Raises:
+        Refused: flags of its command line tell it of its cluster, or no file does.
+    """
     flags = [flag for flag in member.settings.flags if flag.startswith("initial-")]
     if flags or not member.settings.file:
         raise Refused(

@@ -1,8 +1,8 @@
 """The decision on which a recovery of quorum rests, and the reasons that are asked for again."""
 
-from recovery.errors import Refused
+from recovery.errors import Refused, Unreachable
 from recovery.steps import decision
-from tasks.etcd.evidence import members_now, members_seen, with_log
+from tasks.etcd.evidence import MemberSeen, members_now, members_seen, with_log
 from tasks.etcd.judging import Loss, Terms, judge
 from tasks.etcd.parts import Part
 from tasks.etcd.target import EtcdCluster
@@ -30,6 +30,8 @@ def refuse_if_quorum_came_back(part: Part) -> None:
 
     Raises:
         Refused: a member answers a read that needs quorum, or the survivor was written to.
+            Or its log cannot be read, or its data is gone and was not moved aside here.
+        Unreachable: the survivor's host gave no answer.
     """
     seen = members_now(part.cluster)
     first = part.survivor or part
@@ -41,15 +43,43 @@ def refuse_if_quorum_came_back(part: Part) -> None:
         )
     now = next(member for member in seen if member.host == first.member.host)
     before = first.member
+    if not now.is_on_host:
+        raise Unreachable(
+            part.cluster.label,
+            f"what the survivor on {now.host} is at",
+            str(now),
+            "Nothing was stopped. Bring it up, then resume",
+        )
     at: tuple[str, int, int] | None = None
     if now.status is not None and before.status is not None:
         at = ("revision", before.status.revision, now.status.revision)
     elif before.committed:
-        committed = with_log(first.host, now).committed  # 0 once its data is moved aside
-        at = ("entry", before.committed, max(before.committed, committed))
+        at = ("entry", before.committed, max(before.committed, committed_now(first, now)))
     if at is not None and at[1] != at[2]:
         raise Refused(
             part.cluster.label,
             f"{now.host} was at {at[0]} {at[1]}, and is at {at[2]}",
             "Somebody has written since the snapshot: start this recovery again",
         )
+
+
+def committed_now(first: Part, now: MemberSeen) -> int:
+    """Up to which entry the survivor has its log by now; 0 where this recovery has moved it aside.
+
+    Raises:
+        Refused: nothing tells: its data is gone otherwise, or its log cannot be read.
+        Unreachable: its host gave no answer.
+    """
+    read = with_log(first.host, now)
+    if read.status is not None or read.log is not None:
+        return read.committed
+    argv = ["test", "-e", f"{first.aside}/before"]
+    if first.host.read(argv, accept=(0, 1), as_root=True).exit_code == 0:
+        return 0
+    raise Refused(
+        first.cluster.label,
+        f"nothing tells what {now.host} has done since it was at entry {first.member.committed}: "
+        + ("its log cannot be read" if now.has_data else "its data is gone"),
+        "Nothing was stopped. See `journalctl -u` of its unit, then resume; where its data is "
+        "gone or damaged, start this recovery again",
+    )

@@ -2,24 +2,31 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from recovery.errors import BadInput, Refused
 from recovery.steps import act, decision
 from recovery.verdict import Danger, Verdict
 from tasks.etcd import etcdctl
+from tasks.etcd.entries import (
+    entry_of,
+    refuse_data_of_another_address,
+    refuse_one_that_came_back,
+    refuse_unless_all_vote,
+)
 from tasks.etcd.etcdctl import Listed
 from tasks.etcd.evidence import MemberSeen, members_now, members_seen
+from tasks.etcd.extent import majority_of
 from tasks.etcd.joining import change_by_etcdctl
 from tasks.etcd.judging import (
     Terms,
     disagree,
-    majority_of,
     refuse_strangers,
     refuse_unless_fit,
+    refuse_unless_told_by_file,
     told,
 )
 from tasks.etcd.parts import Part
+from tasks.etcd.settings import refuse_one_address_of_two
 from tasks.etcd.standing_down import (
     lines,
     move_argv,
@@ -115,6 +122,8 @@ def judge_replacement(
             f"only {len(healthy)} of {len(listed)} members are healthy besides it: {saw}",
             "Bring the others up first; one is replaced at a time",
         )
+    refuse_unless_all_vote(target, others, members)
+    refuse_data_of_another_address(target, old, entry, accept)
     if old.is_healthy and not differs(old, healthy) and f"healthy:{lost}" not in accept:
         raise Refused(
             target,
@@ -122,6 +131,9 @@ def judge_replacement(
             f"See whether it is the one that is meant; to replace it, accept healthy:{lost}",
         )
     refuse_unless_new_fits(target, new, lost, others, accept)
+    refuse_one_address_of_two(target, {m.host: m.settings for m in (*healthy, new)})
+    if by != lost and old.is_on_host:  # it is set up to join, so that no boot begins another
+        refuse_unless_told_by_file(target, old)
     asked = next((m for m in healthy if m.status and not m.status.is_leader), healthy[0])
     refuse_unless_fit(target, asked, is_survivor=True)
     return Replacement(
@@ -218,39 +230,6 @@ def refuse_unless_others_vote(target: str, others: Sequence[Listed], new: Member
         )
 
 
-def entry_of(
-    target: str, old: MemberSeen, members: Sequence[MemberSeen], listed: Sequence[Listed]
-) -> Listed | None:
-    """The lost member as the cluster lists it; `None` where it is taken out already.
-
-    Raises:
-        Refused: members are listed that run on none of the named hosts, and nothing tells which of
-            them ran on that one.
-    """
-    if old.is_on_host:
-        return next((one for one in listed if one.peer_url == old.settings.peer_url), None)
-    known = {m.settings.peer_url for m in members if m.is_on_host}
-    unknown = [one for one in listed if one.peer_url not in known]
-    by_name = [
-        one
-        for one in unknown
-        if old.host in {one.name, urlsplit(one.peer_url).hostname, urlsplit(one.peer_url).netloc}
-    ]
-    away = [member for member in members if not member.is_on_host]
-    if len(by_name) == 1:
-        return by_name[0]
-    if not unknown:
-        return None
-    if len(unknown) == len(away) == 1:
-        return unknown[0]
-    named = ", ".join(f"{m.name or 'unnamed'} ({m.hex_id}) at {m.peer_url}" for m in unknown)
-    raise Refused(
-        target,
-        f"nothing tells which of {named} ran on {old.host}, which is away",
-        "Name that host as the member's address has it, or bring the others up",
-    )
-
-
 def asked_part(cluster: EtcdCluster, found: Replacement) -> Part:
     """The healthy member that is asked."""
     member = found.of(found.asked)
@@ -305,13 +284,16 @@ def is_removed(first: Part, entry: Listed) -> Verdict:
     return Verdict.of(entry.member_id not in ids)
 
 
-def refuse_to_lose_quorum(first: Part, entry: Listed) -> None:
+def refuse_to_lose_quorum(first: Part, entry: Listed, *, was_healthy: bool) -> None:
     """Refuse to take a member out where the rest would not stand; asked immediately before.
 
     Raises:
-        Refused: fewer than a majority of the others is healthy now.
+        Refused: fewer than a majority of the others is healthy now, or one of them is missing.
+            Or the one that is to go was down, and is healthy by now.
     """
     members = members_now(first.cluster)
+    if not was_healthy:
+        refuse_one_that_came_back(first.cluster.label, entry, members)
     listed = etcdctl.members(first.host, first.settings)
     rest = [one for one in listed if one.member_id != entry.member_id]
     healthy = [
@@ -323,6 +305,7 @@ def refuse_to_lose_quorum(first: Part, entry: Listed) -> None:
             f"only {len(healthy)} of {len(listed)} members are healthy besides it: {told(members)}",
             "Bring the others up first, then resume",
         )
+    refuse_unless_all_vote(first.cluster.label, rest, members)
 
 
 @act(
@@ -331,19 +314,20 @@ def refuse_to_lose_quorum(first: Part, entry: Listed) -> None:
     refuse_if=(refuse_to_lose_quorum,),
     danger=Danger.DESTRUCTIVE,
 )
-def remove_member(first: Part, entry: Listed) -> None:
+def remove_member(first: Part, entry: Listed, *, was_healthy: bool) -> None:
     """Take the lost member out of the cluster. It cannot come back as the one it was.
 
     Nothing on its host is changed; where its etcd runs, it ends by itself. Done twice, the second
     does nothing.
 
     Raises:
-        Refused: the rest would not stand.
+        Refused: the rest would not stand, or it came back meanwhile.
         CommandFailed: etcd said no.
         Unreachable: no answer.
 
     Runbook: docs/runbooks/etcd.md, step 16.
     """
+    del was_healthy  # for the reason to refuse
     change_by_etcdctl(first, remove_argv(first, entry))
 
 

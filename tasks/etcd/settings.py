@@ -6,6 +6,7 @@ but for addresses and certificates. No content of a file is read here but lines 
 
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from blocks.ssh.host import SshHost
@@ -31,6 +32,7 @@ BY_DEFAULT = {
     "ETCD_INITIAL_ADVERTISE_PEER_URLS": "http://localhost:2380",
     "ETCD_ADVERTISE_CLIENT_URLS": "http://localhost:2379",
 }
+DEFAULT_PEER_URL = BY_DEFAULT["ETCD_INITIAL_ADVERTISE_PEER_URLS"]
 
 
 @dataclass(frozen=True)
@@ -201,3 +203,31 @@ def _first(urls: str) -> str:
 def _peers(initial_cluster: str) -> list[tuple[str, str]]:
     pairs = [pair.partition("=") for pair in initial_cluster.split(",") if "=" in pair]
     return [(name.strip(), url.strip().rstrip("/")) for name, _, url in pairs]
+
+
+def refuse_one_address_of_two(target: str, by_host: Mapping[str, Settings]) -> None:
+    """Refuse members of a cluster that would be listed at one peer address.
+
+    One that is told of none is at that of its own host, where nobody else reaches it.
+
+    Raises:
+        Refused: two are at one address; or one is not told of any, and there are others.
+    """
+    untold = [host for host, said in by_host.items() if said.peer_url == DEFAULT_PEER_URL]
+    if untold and len(by_host) > 1:
+        raise Refused(
+            target,
+            f"ETCD_INITIAL_ADVERTISE_PEER_URLS is not set on {', '.join(untold)}: etcd would be "
+            f"listed at {DEFAULT_PEER_URL}, and no other member reaches it there",
+            "Set it in the environment file of the unit there; or leave a host that is to be no "
+            "member out of hosts",
+        )
+    at: dict[str, str] = {}
+    for host, said in by_host.items():
+        other = at.setdefault(said.peer_url, host)
+        if other != host:
+            raise Refused(
+                target,
+                f"{other} and {host} are set up with one peer address, {said.peer_url}",
+                "Give each its own in ETCD_INITIAL_ADVERTISE_PEER_URLS",
+            )

@@ -1,5 +1,6 @@
 """A snapshot of the member that is to survive: taken on its host, before anything is stopped."""
 
+import re
 from collections.abc import Iterable
 
 from blocks.ssh import detached as ssh_detached
@@ -14,6 +15,7 @@ TAKE_SECONDS = 1800
 ROOM_BYTES = 64 * 1024 * 1024
 FILE = "snapshot.db"
 SUMS = "SHA256SUMS"
+CHANGING, NO_PROGRAM = 75, 78  # exit codes, none of which etcdctl has
 TAKE = f"""# take a snapshot, and note its SHA-256
 set -eu
 umask 077
@@ -33,11 +35,17 @@ cat {SUMS}
 """
 # A member that serves nobody is copied, and its copy is run alone on sockets in a folder of root's:
 # its log is replayed up to what it knows to be committed, which a copy of the database has not.
+# What starts etcd in a container sees neither that folder nor those sockets.
 TAKE_FROM_FILES = f"""# copy the data, run the copy apart, take a snapshot of it
 set -eu
 umask 077
 PATH={etcdctl.PATH}
 to=$1 data=$2 etcd=$3 name=$4
+found=$(command -v "$etcd") || found=$etcd
+[ "$(head -c 4 "$found" | od -An -tx1 | tr -d " ")" = 7f454c46 ] || {{
+  echo "$found is not the program of etcd but what starts it, as in a container" >&2
+  exit {NO_PROGRAM}
+}}
 run=$to/run
 rm -rf "$run" "$to"/snapshot.partial*
 mkdir -p "$run/data"
@@ -54,7 +62,7 @@ cp -a --reflink=auto "$data" "$run/data/member"
 after=$(sha256sum <"$run/data/member/snap/db")
 [ "$before" = "$after" ] && [ "$before" = "$(sha256sum <"$data/snap/db")" ] || {{
   echo "its database changes while it is copied" >&2
-  exit 75
+  exit {CHANGING}
 }}
 url=http://localhost:2380
 env -i PATH="$PATH" "$etcd" --name "$name" --data-dir "$run/data" --force-new-cluster \
@@ -85,6 +93,10 @@ mv {SUMS}.new {SUMS}
 sync -f .
 cat {SUMS}
 """
+# What etcd and its tools say of data that is damaged; of all else, nothing is concluded.
+DAMAGED = re.compile(
+    r"panic|fatal|corrupt|crc|checksum|sha256|integrity|invalid|Input/output", re.IGNORECASE
+)
 IS_WHOLE = f'cd "$1" && exec sha256sum --quiet --check {SUMS}'
 
 
@@ -155,7 +167,7 @@ def run_or_refuse(part: Part, command: DetachedCommand) -> None:
     """Run what only works with data that is whole; nothing was stopped yet.
 
     Raises:
-        Refused: it does not; says how to go on without this member.
+        Refused: it does not; where its data is damaged, says how to go on without this member.
         Unreachable: no answer.
     """
     try:
@@ -167,9 +179,23 @@ def run_or_refuse(part: Part, command: DetachedCommand) -> None:
                 f"there is no room for the snapshot: {failed.tail.strip()}",
                 f"Make room where {part.copies} is, then resume",
             ) from failed
+        said = failed.tail.strip()
+        if failed.code == NO_PROGRAM:
+            raise Refused(
+                part.label,
+                f"a copy of its data cannot be run, and nothing was stopped: {said}",
+                "Name a member that serves in survivor; or have the unit start the program of etcd "
+                "itself, then begin a new recovery",
+            ) from failed
+        if failed.code == CHANGING or not DAMAGED.search(said):
+            raise Refused(
+                part.label,
+                f"its snapshot was not taken or not proven, and nothing was stopped: {said}",
+                "Nothing says that its data is damaged: mend what is named, then resume",
+            ) from failed
         raise Refused(
             part.label,
-            f"its data cannot be used, and nothing was stopped: {failed.tail.strip()}",
+            f"its data cannot be used, and nothing was stopped: {said}",
             f"See whether its disk is full or damaged. To go on without it, begin a new recovery "
             f"with lost=[{part.member.host}], from another member or by snapshot_file",
         ) from failed

@@ -54,17 +54,18 @@ fi
 : >"$aside/{EMPTIED}"
 sync -f "$aside"
 """
-# What is in place once it was emptied is of the new cluster. A member that had no data is not
-# started again, nor set up as it was: two of them with `new` would begin an empty cluster. It may
-# have had a directory all the same, and that was moved as if it held something.
+# What is in place once data was moved aside is of the new cluster, or was begun at a boot then,
+# before the mark was there. A member that had no data is not started again, nor set up as it was:
+# two of them with `new` would begin an empty cluster. It may have had a directory all the same, and
+# that was moved as if it held something.
 GO_BACK = f"""# move the data of before back, with its settings, and start it
 set -eu
 data=$1 aside=$2 file=$3 keep=$4 unit=$5 had=$6
-if [ -e "$aside/{EMPTIED}" ]; then
+if [ -e "$aside/before" ] || [ -e "$aside/{EMPTIED}" ]; then
   to=$aside/after n=1
   while [ -e "$to" ]; do to=$aside/after.$n n=$((n + 1)); done
   [ ! -e "$data" ] || mv -T "$data" "$to"
-  rm "$aside/{EMPTIED}"
+  rm -f "$aside/{EMPTIED}"
 fi
 [ -e "$data" ] || [ ! -e "$aside/before" ] || mv -T "$aside/before" "$data"
 [ "$had" = yes ] && [ -e "$data" ] || exit 0
@@ -160,8 +161,13 @@ def stand_down_commands(part: Part) -> Iterable[str]:
 
 
 def refuse_unless_old_has_no_quorum(part: Part) -> None:
-    """Refuse to stop a member of a cluster that works again; errors as of the function it asks."""
-    if not stood(part).has_former:
+    """Refuse to stop a member of a cluster that works again; errors as of the function it asks.
+
+    One that was emptied here, also of nothing, is none of the old cluster any more: what it has got
+    since it has begun by itself, as at a boot, while the new one serves already.
+    """
+    seen = stood(part)
+    if not (seen.has_former or seen.was_emptied):
         refuse_if_quorum_came_back(part)
 
 

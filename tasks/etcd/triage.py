@@ -8,7 +8,8 @@ from typing import NamedTuple
 from recovery.errors import Refused
 from recovery.steps import probe
 from tasks.etcd.evidence import MemberSeen, MemberState, members_seen
-from tasks.etcd.judging import Cure, Terms, disagree, judge, majority_of
+from tasks.etcd.extent import majority_of
+from tasks.etcd.judging import Cure, Terms, disagree, judge
 from tasks.etcd.space import in_use, is_wasteful
 from tasks.etcd.target import EtcdCluster
 

@@ -62,6 +62,7 @@ def test_two_of_three_without_data_come_back_with_every_key_and_keep_what_was_th
         contents = member.contents()
         assert [key for key in written if key not in contents] == [], member.host
     assert ended.result.now.members == 3
+    assert ended.result.left_to_person == []
     survivor.fill(KEYS + 10)  # it takes writes
     assert others[0].contents()["key/00309"]
     kept = survivor.host.run(f"ls -d {DATA}/recover-*/before {COPIES}/etcd-*/snapshot.db").split()
@@ -178,7 +179,7 @@ def test_an_undo_starts_no_member_that_was_emptied(etcd, runs, monkeypatch, is_c
     before = survivor.host.run(database)
     for member in others:
         member.lose_data()
-        member.host.run(f"install -d -o etcd -g etcd {DATA}/member")
+        member.host.run(f"install -d -o etcd -g etcd {DATA} {DATA}/member")
     if is_cut_off:  # after the others were stood down, before the survivor is
         survivor.host.run("systemctl stop etcd")
         monkeypatch.setattr(placing, "stop_argv", lambda _: ["false"])

@@ -165,7 +165,7 @@ class LabMember:
 
     def lose_data(self):
         """Stop the member for good, and have its disk be empty."""
-        self.host.run(f"systemctl kill -s KILL etcd; systemctl stop etcd; rm -rf {DATA}/member")
+        self.host.run(f"systemctl kill -s KILL etcd; systemctl stop etcd; rm -rf {DATA}")
 
     def damage(self):
         """Overwrite pages in the middle of its database while it is stopped."""

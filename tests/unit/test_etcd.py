@@ -17,7 +17,7 @@ from recovery.errors import (
 )
 from tasks.etcd import etcdctl, evidence, joining, placing, quorum_loss
 from tasks.etcd.defragmenting import judge_space, refuse_unless_room_was_made
-from tasks.etcd.etcdctl import Listed, Status
+from tasks.etcd.etcdctl import Listed
 from tasks.etcd.evidence import MemberSeen, MemberState, parse_on_disk
 from tasks.etcd.given import given_file, refuse_unless_hash_is_there
 from tasks.etcd.joining import Agreed
@@ -29,6 +29,21 @@ from tasks.etcd.settings import Settings, settings_of
 from tasks.etcd.target import EtcdCluster
 from tasks.etcd.triage import finding_of
 from tasks.etcd.wal import LogEnd, parse_segment
+from tests.unit.etcd_seen import (
+    AWAY,
+    FIVE,
+    LEARNER,
+    NO_DATA,
+    SILENT,
+    STOPPED,
+    TWO_URLS,
+    WELL,
+    member,
+    of_another_cluster,
+    of_five,
+    settings,
+    well,
+)
 
 STATUS = (  # etcdctl 3.4.23, a member without quorum
     '[{"Endpoint":"https://10.204.179.11:2379","Status":{"header":{"cluster_id":'
@@ -177,41 +192,6 @@ def test_what_is_no_segment_of_a_log_is_no_log():
         parse_segment(NAME, b"")
 
 
-def settings(number, *, of=3, **more):
-    peers = tuple((f"h{n}", f"https://h{n}:2380") for n in range(1, of + 1))
-    return Settings(
-        f"h{number}", "/d", f"https://h{number}:2380", f"https://h{number}:2379",
-        peers=peers, file="/etc/default/etcd", **more,
-    )  # fmt: skip
-
-
-def member(number, what=MemberState.SERVING, **more):
-    said = None
-    if what is MemberState.SERVING:
-        leader, revision = more.pop("leader", 0), more.pop("revision", 10)
-        errors, size = more.pop("errors", ()), more.pop("db_bytes", 0)
-        said = Status("3.4.23", 1, number, leader, revision, revision, 2, size, 0, False, errors)  # noqa: FBT003 (as the parser makes it)
-    if what in {MemberState.AWAY, MemberState.NO_UNIT}:
-        return MemberSeen(f"h{number}", what)
-    given = {"settings": settings(number), "version": "3.4.23", "tool": "etcdctl", "hash": 7}
-    return MemberSeen(f"h{number}", what, status=said, **(given | more))
-
-
-def of_five(number, what=MemberState.SERVING, **more):
-    return member(number, what, **{"settings": settings(number, of=5)} | more)
-
-
-def of_another_cluster(number):
-    seen = member(number, leader=number, is_healthy=True)
-    return replace(seen, status=replace(seen.status, cluster_id=9))
-
-
-WELL = {"leader": 1, "is_healthy": True}
-NO_DATA, STOPPED, AWAY, SILENT = (
-    MemberState.NO_DATA, MemberState.STOPPED, MemberState.AWAY, MemberState.SILENT,
-)  # fmt: skip
-
-
 def test_a_cluster_that_is_well_is_left_alone():
     assert judge("etcd", [member(n, **WELL) for n in (1, 2, 3)], Terms()).cure is Cure.NOTHING
 
@@ -240,6 +220,16 @@ def test_the_member_whose_log_is_committed_furthest_survives():
     assert (loss.cure, loss.survivor) == (Cure.REBUILD, "h2")
     assert loss.rejoins == ("h1", "h3", "h4", "h5")
     assert loss.may_be_lost == 3
+
+
+def test_what_another_log_holds_beyond_the_survivor_may_be_lost_as_well():
+    five = [of_five(1, SILENT, log=LogEnd(99, 99)), of_five(2, SILENT, log=LogEnd(100, 99))]
+    five += [of_five(n, NO_DATA) for n in (3, 4, 5)]
+
+    loss = judge("etcd", five, Terms())
+
+    assert (loss.survivor, loss.may_be_lost) == ("h1", 1)
+    assert judge("etcd", five, Terms(survivor="h2")).may_be_lost == 1
 
 
 def test_a_person_may_choose_the_survivor_and_give_others_up():
@@ -311,6 +301,29 @@ def test_a_person_may_choose_the_survivor_and_give_others_up():
             ],
             Terms(),
             "told of its cluster by initial-cluster",
+        ),
+        (
+            [
+                member(1),
+                member(2, NO_DATA, settings=replace(settings(2), peer_url="http://localhost:2380")),
+                member(3, NO_DATA),
+            ],
+            Terms(),
+            "ETCD_INITIAL_ADVERTISE_PEER_URLS is not set on h2",
+        ),
+        (
+            [
+                member(1),
+                member(2, NO_DATA),
+                member(3, NO_DATA, settings=replace(settings(3), peer_url="https://h2:2380")),
+            ],
+            Terms(),
+            "h2 and h3 are set up with one peer address",
+        ),
+        (  # it began anew by itself, and runs
+            [member(1), member(2, NO_DATA), of_another_cluster(3)],
+            Terms(lost=("h3",)),
+            "Where h3 began a cluster of its own, stop its etcd there first",
         ),
         (
             [member(n, AWAY) for n in (1, 2, 3)],
@@ -450,9 +463,41 @@ def test_a_survivor_that_was_written_to_meanwhile_is_not_stopped(monkeypatch, be
 
     with pytest.raises(Refused, match=why):
         quorum_loss.refuse_if_quorum_came_back(part)
-    for same in (before, member(1, NO_DATA)):  # or moved aside, by a step that was cut off
-        found["now"] = same
-        quorum_loss.refuse_if_quorum_came_back(part)
+    found["now"] = before
+    quorum_loss.refuse_if_quorum_came_back(part)
+
+
+class Holding:
+    """A host on which this recovery has moved data aside, or has not."""
+
+    def __init__(self, exit_code):
+        self.exit_code = exit_code
+
+    def read(self, argv, **_):
+        return Answer("test", "h1", self.exit_code, "", "")
+
+
+@pytest.mark.parametrize(
+    ("now", "why"),
+    [
+        (member(1, AWAY), "gave no answer"),
+        (member(1, STOPPED), "log cannot be read"),
+        (member(1, NO_DATA), "its data is gone"),
+    ],
+)
+def test_a_survivor_that_tells_nothing_of_itself_is_not_taken_for_unchanged(monkeypatch, now, why):
+    monkeypatch.setattr(Part, "aside", "/d/recover-1")
+    monkeypatch.setattr(quorum_loss, "members_now", lambda _: [now, member(2, NO_DATA)])
+    monkeypatch.setattr(quorum_loss, "with_log", lambda _, seen: seen)
+    first = Part(CLUSTER, Holding(1), member(1, STOPPED, log=LogEnd(15, 12)), "")
+    other = Part(CLUSTER, None, member(2, NO_DATA), "", first)
+
+    for part in (first, other):
+        with pytest.raises((Refused, Unreachable), match=why):
+            quorum_loss.refuse_if_quorum_came_back(part)
+    if now.is_on_host:  # or moved aside by this recovery, in a step that was cut off
+        moved = replace(first, host=Holding(0))
+        quorum_loss.refuse_if_quorum_came_back(moved)
 
 
 class Printing:
@@ -488,26 +533,6 @@ def test_a_revision_is_put_past_all_that_were_seen_also_after_an_earlier_recover
 
 def test_the_survivor_is_asked_for_immediately_before_it_is_put_back():
     assert quorum_loss.refuse_if_quorum_came_back in placing.put_in_place.terms.refuse_if
-
-
-FIVE = tuple(
-    Listed(n, f"h{n}", f"https://h{n}:2380", f"https://h{n}:2379", is_learner=False)
-    for n in (1, 2, 3, 4, 5)
-)
-
-
-LEARNER = Listed(9, "", "https://h9:2380", "", is_learner=True)
-TWO_URLS = Listed(
-    4, "h4", "https://h4:2380", "https://h4:2379", is_learner=False, has_several_urls=True
-)
-
-
-def well(number, **more):
-    listed = tuple(
-        Listed(n, f"h{n}", f"https://h{n}:2380", f"https://h{n}:2379", is_learner=False)
-        for n in (1, 2, 3)
-    )
-    return member(number, **{"leader": 1, "is_healthy": True, "listed": listed} | more)
 
 
 @pytest.mark.parametrize(

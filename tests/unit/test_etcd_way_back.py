@@ -5,9 +5,11 @@ import subprocess
 
 import pytest
 
+from recovery.errors import Refused
+from tasks.etcd import standing_down
 from tasks.etcd.evidence import MemberSeen, MemberState
 from tasks.etcd.parts import Part
-from tasks.etcd.standing_down import GO_BACK, MOVE, SET, wanted_settings
+from tasks.etcd.standing_down import GO_BACK, MOVE, SET, Stood, wanted_settings
 from tasks.etcd.target import EtcdCluster
 
 TELL = '#!/bin/sh\necho "$@" >>"${0%/*}/told"\n'
@@ -69,6 +71,20 @@ def test_a_member_that_had_data_is_started_on_it_with_its_settings(place):
     assert "start --no-block -- etcd" in told
 
 
+def test_what_a_boot_has_begun_before_the_mark_was_set_is_not_taken_for_the_data(place):
+    (place / "aside" / "before").mkdir(parents=True)
+    (place / "aside" / "before" / "db").write_text("of before")
+    (place / "member").mkdir()
+    (place / "member" / "db").write_text("begun at a boot")
+
+    for _ in range(2):
+        go_back(place, "yes")
+
+        assert (place / "member" / "db").read_text() == "of before"
+    assert (place / "aside" / "after" / "db").read_text() == "begun at a boot"
+    assert not (place / "aside" / "after.1").exists()
+
+
 def test_the_members_are_written_without_quotes_which_docker_would_keep(tmp_path):
     file = tmp_path / "etcd.env"
     file.write_text("# of kubespray\nETCD_INITIAL_CLUSTER=a=https://h1:2380\nETCD_NAME=a\n")
@@ -84,3 +100,32 @@ def test_the_members_are_written_without_quotes_which_docker_would_keep(tmp_path
         "ETCD_NAME=a",
         "ETCD_INITIAL_CLUSTER_STATE=existing",
     ]
+
+
+@pytest.mark.parametrize(
+    ("has_former", "was_emptied", "is_asked"),
+    [(False, False, True), (True, True, False), (True, False, False), (False, True, False)],
+)
+def test_one_that_was_emptied_of_nothing_is_emptied_again_though_the_new_cluster_serves(
+    monkeypatch, has_former, was_emptied, is_asked
+):
+    begun = Stood(
+        is_at_rest=False,
+        has_data=True,
+        has_former=has_former,
+        was_emptied=was_emptied,
+        is_set=True,
+    )
+    monkeypatch.setattr(standing_down, "stood", lambda _: begun)
+
+    def works(_):
+        raise Refused("etcd", "it has quorum again", "")
+
+    monkeypatch.setattr(standing_down, "refuse_if_quorum_came_back", works)
+    part = Part(EtcdCluster("etcd", ()), None, MemberSeen("h2", MemberState.NO_DATA), "")
+
+    if is_asked:
+        with pytest.raises(Refused):
+            standing_down.refuse_unless_old_has_no_quorum(part)
+    else:
+        standing_down.refuse_unless_old_has_no_quorum(part)
