@@ -97,6 +97,40 @@ def test_with_quorum_lost_it_goes_on_from_the_survivor(recover, cluster):
 
 
 @whole
+def test_a_given_snapshot_is_not_restored_a_second_time(recover, cluster, tmp_path):
+    """The role failed behind its restore, with a member added that does not start."""
+    one, two, three, _ = cluster.hosts
+    three.run("ETCDCTL_API=3 etcdctl snapshot save /root/given.db")  # where the stand-in has it
+    given = tmp_path / "given.db"
+    given.touch()
+    for host in (one, two):
+        host.run("systemctl disable -q --now etcd; rm -rf /var/lib/etcd /etc/etcd.env")
+        host.run("chmod a-x /usr/bin/etcd")
+    parameters = cluster.parameters(
+        hosts=urls([three]),
+        broken=["node1", "node2"],
+        comes_back=True,
+        etcd_retries=2,
+        etcd_snapshot=str(given),
+    )
+
+    failed = recover.run("recover-control-plane", parameters, break_glass="a test")
+    runs = cluster.runs()
+    again = recover.run(
+        "recover-control-plane", parameters, resume=failed.recovery_id, break_glass="a test"
+    )
+
+    for host in (one, two):
+        host.run("chmod a+x /usr/bin/etcd")
+    assert failed.state is RecoveryState.FAILED, failed.error
+    assert again.state is RecoveryState.REFUSED, again.error
+    assert "given-snapshot" in str(again.error)
+    assert cluster.runs() == runs
+    kept = "ETCDCTL_API=3 etcdctl get key/ --prefix --keys-only --consistency=s | grep -c key/"
+    assert three.run(kept).strip() == str(KEYS)
+
+
+@whole
 def test_the_first_host_is_replaced_while_it_lives(recover, cluster):
     one, two, three, four = cluster.hosts
     parameters = cluster.parameters(
