@@ -118,7 +118,12 @@ def refuse_if_changed(part: Part, file: GivenFile) -> None:
         )
 
 
-@act(commands=send_commands, done_when=is_sent, refuse_if=(refuse_if_changed,))
+@act(
+    commands=send_commands,
+    done_when=is_sent,
+    refuse_if=(refuse_if_changed,),
+    lasts_until="put_in_place",
+)
 def send_snapshot(part: Part, file: GivenFile) -> None:
     """Put a copy of the given snapshot on the host; the file on the worker stays as it is.
 

@@ -74,7 +74,7 @@ def is_copied(part: Part) -> bool:
         return False
 
 
-@act(commands=copy_commands, done_when=is_copied)
+@act(commands=copy_commands, done_when=is_copied, lasts_until="put_in_place")
 def copy_snapshot_off_host(part: Part, key: BackupKey) -> None:
     """Copy the snapshot to the worker, encrypted, and prove it by decrypting and comparing it.
 

@@ -24,7 +24,7 @@ from tasks.etcd.standing_down import (
     stand_up,
     stop_argv,
 )
-from tasks.services import unit_status
+from tasks.services import UnitState, unit_status
 
 SERVES_SECONDS = 120.0
 SETTLES_SECONDS = 5.0  # what is damaged has failed by then
@@ -242,19 +242,25 @@ def start_stopped(part: Part) -> None:
     begin(part)
     ends = time.monotonic() + SETTLES_SECONDS
     while not is_up(part) and time.monotonic() < ends:
-        refuse_if_it_fails(part)
+        refuse_if_it_fails(part, is_queued=True)
         time.sleep(PAUSE_SECONDS)
 
 
-def refuse_if_it_fails(part: Part) -> None:
+def refuse_if_it_fails(part: Part, *, is_queued: bool = False) -> None:
     """Refuse to wait for a member that has failed, or fails again and again.
+
+    Args:
+        part: the member.
+        is_queued: whether its start may still be waiting for other units, and it is inactive so
+            long.
 
     Raises:
         Refused: it does; carries what it logged, and says how to go on without it.
         Unreachable: no answer.
     """
     status = unit_status(part.host, part.cluster.unit)
-    if not status.is_at_rest and status.restarts < RESTARTS_MAX:
+    is_waiting = is_queued and status.state is UnitState.INACTIVE
+    if (not status.is_at_rest or is_waiting) and status.restarts < RESTARTS_MAX:
         return
     argv = ["sh", "-c", LOGGED, "logged", part.cluster.unit]
     logged = part.host.read(argv, as_root=True).stdout.strip()

@@ -146,7 +146,12 @@ def refuse_if_disk_is_full(part: Part) -> None:
             )
 
 
-@act(commands=take_commands, done_when=is_taken, refuse_if=(refuse_if_disk_is_full,))
+@act(
+    commands=take_commands,
+    done_when=is_taken,
+    refuse_if=(refuse_if_disk_is_full,),
+    lasts_until="put_in_place",
+)
 def take_snapshot(part: Part) -> None:
     """Take a snapshot of the survivor, as it is; nothing of etcd is changed or stopped.
 

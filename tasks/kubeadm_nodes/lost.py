@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recovery.errors import Refused
+from recovery.errors import Refused, Unreachable
 from recovery.steps import decision
 from tasks.certificates.quorum import Member, members_of
 from tasks.kubeadm_nodes.cluster import Cluster, Taint
@@ -41,7 +41,7 @@ def lost_node(cluster: Cluster, replacement: Replacement) -> Lost:
     Raises:
         Refused: neither node nor member is known by that name.
         UnreadableOutput: a list of members cannot be read.
-        Unreachable: a host gave no answer.
+        Unreachable: a host gave no answer, or none of them lists the members just then.
 
     Runbook: docs/runbooks/kubeadm-nodes.md, step 3.
     """
@@ -49,6 +49,8 @@ def lost_node(cluster: Cluster, replacement: Replacement) -> Lost:
     members: Sequence[Member] = ()
     if replacement.is_control_plane:
         members = members_of(replacement.survivors)
+        if not any(one.id for one in members):
+            raise Unreachable(replacement.label, "list members of etcd", "no survivor lists them")
     member = next((one for one in members if one.name == replacement.node), None)
     if node is None and member is None:
         raise Refused(

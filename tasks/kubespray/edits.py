@@ -25,8 +25,10 @@ MASKED_WORD = r"(?:pass|secret|token|(?:certificate|private|encrypt\w*|vault|api
 SECRET_NAME = re.compile(rf"(?i){MASKED_WORD}")
 SECRET_VALUE = re.compile(
     rf"(?i)\b([a-z0-9_]*{MASKED_WORD}\w*(?<!_file)[\"']?\s*[=:]\s*)"
-    r"(\"[^\"]*\"|'[^']*'|\S+)"
+    # Of several words all, up to a comment or the `name=` of the next one.
+    r"(\"[^\"]*\"|'[^']*'|\S+(?:[ \t]+(?!#|[\w.]+=)\S+)*)"
 )
+SECRET_IN_URL = re.compile(r"(://)[^/@\s\"']*@")
 # A value that goes on in the lines below, as `key: |` and `key: !vault |`.
 SECRET_BLOCK = re.compile(
     rf"(?i)\s*(?:- +)?[\"']?[a-z0-9_]*{MASKED_WORD}\w*(?<!_file)[\"']?\s*:"
@@ -115,7 +117,7 @@ def masked_lines(text: str) -> list[str]:
 
 def masked(line: str) -> str:
     """A line of an inventory without the values that look like secrets."""
-    return SECRET_VALUE.sub(rf"\g<1>{MASK}", line)
+    return SECRET_IN_URL.sub(rf"\g<1>{MASK}@", SECRET_VALUE.sub(rf"\g<1>{MASK}", line))
 
 
 def recovery_edit(
@@ -182,11 +184,15 @@ def _workers(
 def pins(layout: Layout, new: Sequence[NewHost]) -> tuple[tuple[str, str], ...]:
     """A name for every host of etcd: those that have one keep it, the others get a free one."""
     names = member_names(layout)
-    taken = {*names.values(), *(dict(host.variables).get(MEMBER_NAME, "") for host in new)}
+    own = {host.name: dict(host.variables).get(MEMBER_NAME, "") for host in new}
+    taken = {*names.values(), *own.values()}
     pinned = list(names.items())
     number = 1
     for host in new:
-        if host.name in names or dict(host.variables).get(MEMBER_NAME):
+        if host.name in names:
+            continue
+        if own[host.name]:
+            pinned.append((host.name, own[host.name]))
             continue
         while f"etcd{number}" in taken:
             number += 1

@@ -349,6 +349,13 @@ def test_a_node_that_nobody_knows_is_refused(monkeypatch):
         lost.lost_node.fn(replace(CLUSTER, nodes=()), LIVING)
 
 
+def test_a_list_of_members_that_nobody_gives_just_then_is_asked_for_again(monkeypatch):
+    monkeypatch.setattr(lost, "members_of", lambda _: [Member("root@cp1", "", "")])
+
+    with pytest.raises(Unreachable, match="no survivor lists them"):
+        lost.lost_node.fn(CLUSTER, LIVING)
+
+
 def test_without_an_api_server_nothing_is_asked():
     silent = node_of(seen_host(api=ApiState.SILENT))
 

@@ -388,3 +388,25 @@ def test_a_file_of_variables_is_no_inventory(name):
         judged(real(name), name)
 
     assert refused.value.remedy
+
+
+def test_a_password_of_several_words_and_one_in_a_url_are_masked_whole():
+    assert edits.masked("ansible_become_password: correct horse battery # of h1") == (
+        "ansible_become_password: ••• # of h1"
+    )
+    assert edits.masked("h1 ansible_password=a b ansible_host=10.0.0.1") == (
+        "h1 ansible_password=••• ansible_host=10.0.0.1"
+    )
+    assert edits.masked('http_proxy: "http://ada:s3cret@proxy:3128"') == (
+        'http_proxy: "http://•••@proxy:3128"'
+    )
+
+
+@pytest.mark.parametrize(
+    "host", [NEW, NewHost.of("node5", [("ansible_host", "10.0.0.5"), ("etcd_member_name", "mine")])]
+)
+def test_every_new_host_of_etcd_has_a_name_also_one_that_brings_its_own(host):
+    names = dict(edits.pins(layout_of(INI, "inventory.ini"), (host,)))
+
+    assert names[host.name] == dict(host.variables).get("etcd_member_name", names[host.name])
+    assert len({*names.values()}) == len(names)
