@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import zlib
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from recovery.evidence.status import verify_journal
 from recovery.journal.sqlite_store import SqliteJournal
+from tests.faults.fork_server import STRUCK
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
@@ -47,7 +49,7 @@ class Runs:
     scratch: Path
     numbers: itertools.count = field(default_factory=itertools.count)
 
-    def run(self, world, *, kill=None, stops=None, meanwhile=None, **options):
+    def run(self, world, *, kill=None, strikes=None, meanwhile=None, **options):
         """Run, or resume, the recovery of a world.
 
         Args:
@@ -55,8 +57,8 @@ class Runs:
             kill: `(n, side)`: SIGKILL `before` or `after` the n-th event of the journal, or
                 `stop`: SIGSTOP before it. In place of `n`, `(kind, step, is_change, n)` is the
                 n-th of that kind.
-            stops: how often to SIGSTOP before each kind of event: a counter of `(kind, step,
-                is_change)`.
+            strikes: the same at every such event in turn, so many times: a counter of `(kind,
+                step, is_change, side)`.
             meanwhile: what happens to the world whenever the worker stands still; the worker then
                 goes on. Without, it stays stopped.
             options: those of every recovery.
@@ -72,7 +74,7 @@ class Runs:
                 "environment": world.environment,
                 "retry_delays": getattr(world, "retry_delays", RETRY_DELAYS_SECONDS),
                 "kill": kill,
-                "stops": [[*point, times] for point, times in (stops or {}).items()],
+                "strikes": [[*point, times] for point, times in (strikes or {}).items()],
                 "events": str(events),
                 "answer": str(answer),
             }
@@ -139,6 +141,30 @@ def kill_points(events):
         if kind not in {"command", "saw"}:
             points.append((n, "after"))
     return points
+
+
+def strike_one_after_the_other(run, points, events, *, ends=("recovered",)):
+    """In one recovery, strike at each of the points that it comes to; return those it did not.
+
+    A resume does not come again to what is done, and to some of it by another way.
+
+    Args:
+        run: runs or resumes it once, with `strikes`.
+        points: `(n, side)` each, of the events of one that was not struck.
+        events: those.
+        ends: in which states nothing is left to resume.
+    """
+    kinds = {(n, side): (*events[n - 1][:3], side) for n, side in points}
+    left = Counter(kinds.values())
+    for _ in range(len(points) + TIMES_RESUMED):
+        ended = run(strikes=left)
+        left -= Counter(
+            (kind, step, is_change, side)
+            for struck, step, is_change, (kind, side) in (e for e in ended.events if e[0] == STRUCK)
+        )
+        if ended.answer.get("state") in ends:
+            return [point for point, kind in kinds.items() if left[kind] > 0]
+    return pytest.fail(f"it has not come to an end: {ended.answer}, left: {left}")
 
 
 def shards(count, in_a_sample):

@@ -1,13 +1,14 @@
 """Recoveries run in children of one process that has imported everything: a kill costs no import.
 
 Started as `python -m tests.faults.fork_server`; each line on standard input is one order in JSON:
-`{"module", "flow", "parameters", "options", "environment", "retry_delays", "kill", "stops",
+`{"module", "flow", "parameters", "options", "environment", "retry_delays", "kill", "strikes",
 "events", "answer"}`. `kill` is `[n, "before"|"after"]`: SIGKILL at the n-th event written to the
 journal, or `[n, "stop"]`: SIGSTOP before it, and the answer is the id of the process that stopped;
 `[kind, step, is_change, n]` in place of `n` is the n-th of that kind.
-`stops` are further events to stop before: `[kind, step, is_change, times]` each. `events` is a file
-that gets a line for each event written, and for each of those stops, `answer` one that gets how the
-run ended. The order `{"go_on": pid}` lets a stopped process go on and waits for its end.
+`strikes` are further ones, `[kind, step, is_change, side, times]` each: so often at such an event.
+`events` is a file that gets a line for each event written, and for each strike, `answer` one that
+gets how the run ended. The order `{"go_on": pid}` lets a stopped process go on and waits for its
+end.
 """
 
 import importlib
@@ -28,7 +29,8 @@ from recovery.run import Options
 from recovery.secrecy.log_redaction import install_log_redaction
 from recovery.stage import PlainStage
 
-STOPPED = "stopped"  # instead of the kind of an event, which comes last in that line
+STRUCK = "struck"  # instead of the kind of an event, which comes last in that line, with the side
+SIGNALS = {"before": signal.SIGKILL, "stop": signal.SIGSTOP, "after": signal.SIGKILL}
 
 
 class KillingJournal(sqlite_store.SqliteJournal):
@@ -36,7 +38,7 @@ class KillingJournal(sqlite_store.SqliteJournal):
 
     kill_at: ClassVar[int | list] = 0
     side = "before"
-    stops: ClassVar[Counter] = Counter()
+    strikes: ClassVar[Counter] = Counter()
     told_to = Path(os.devnull)
     written = 0
     met: ClassVar[Counter] = Counter()
@@ -48,19 +50,22 @@ class KillingJournal(sqlite_store.SqliteJournal):
             point = str(kind), step, bool(body.get("is_change"))
             cls.met[point] += 1
             is_it = cls.kill_at in (cls.written, [*point, cls.met[point]])
-            if is_it and cls.side == "before":
-                os.kill(os.getpid(), signal.SIGKILL)
-            if is_it and cls.side == "stop":
-                os.kill(os.getpid(), signal.SIGSTOP)
-            if cls.stops[point] > 0:
-                cls.stops[point] -= 1
-                cls.tell(STOPPED, *point[1:], point[0])
-                os.kill(os.getpid(), signal.SIGSTOP)
+            for side in ("before", "stop"):
+                cls.strike(point, side, is_it=is_it)
             event = super().append(recovery_id, kind, body, step=step, **rest)
             cls.tell(*point, str(body.get("command", "")))
-            if is_it and cls.side == "after":
-                os.kill(os.getpid(), signal.SIGKILL)
+            cls.strike(point, "after", is_it=is_it)
         return event
+
+    @classmethod
+    def strike(cls, point, side, *, is_it):
+        """Send this process the signal of that side, if its time has come."""
+        is_due = cls.strikes[*point, side] > 0
+        if is_due:
+            cls.strikes[*point, side] -= 1
+            cls.tell(STRUCK, *point[1:], [point[0], side])
+        if is_due or (is_it and cls.side == side):
+            os.kill(os.getpid(), SIGNALS[side])
 
     @classmethod
     def tell(cls, *event):
@@ -73,7 +78,7 @@ def run(order):
     """Do one order in this process, a child."""
     os.environ.update(order["environment"])
     KillingJournal.kill_at, KillingJournal.side = order.get("kill") or (0, "before")
-    KillingJournal.stops = Counter({tuple(point): n for *point, n in order.get("stops") or ()})
+    KillingJournal.strikes = Counter({tuple(point): n for *point, n in order.get("strikes") or ()})
     KillingJournal.told_to = Path(order["events"])
     opening.SqliteJournal = KillingJournal
     declared = RECOVERIES[order["flow"]]

@@ -6,14 +6,18 @@ comes second.
 
 import secrets
 import threading
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import IS_WHOLE, flaws_of, sampled, the_recovery
-from tests.faults.fork_server import STOPPED
+from tests.faults.conftest import (
+    IS_WHOLE,
+    flaws_of,
+    sampled,
+    strike_one_after_the_other,
+    the_recovery,
+)
 from tests.lab.control_plane import control_planes
 from tests.lab.served import PORTS, serial_of, served_by
 from tests.lab.session import started_or_skipped
@@ -70,13 +74,17 @@ class World:
             "RECOVER_LEASE_SECONDS": "30",  # it may stand still until the host is back
         }
 
+    def run(self, runs, **given):
+        """Run it, or resume it where it has begun."""
+        recovery_id = the_recovery(self)
+        resume = {"resume": recovery_id} if recovery_id else {}
+        return runs.run(self, break_glass="fault test", **resume, **given)
+
     def resume(self, runs):
         """Resume until it has recovered, a few times at most; return how the last one ended."""
         resumed = None
         for _ in range(TIMES_RESUMED):
-            recovery_id = the_recovery(self)
-            options = {"resume": recovery_id} if recovery_id else {}
-            resumed = runs.run(self, break_glass="fault test", **options)
+            resumed = self.run(runs)
             if resumed.answer.get("state") == "recovered":
                 break
         return resumed
@@ -160,28 +168,6 @@ class Disturbance:
             self.cluster.hosts[0].wait_until_up(60)
 
 
-def lose_one_after_the_other(world, runs, disturbance, events):
-    """In one recovery, lose the host at each of its step points; return those it did not come to.
-
-    A resume does not come again to what is done, and to some of it by another way.
-    """
-    points = {n: tuple(events[n - 1][:3]) for n in step_points(events)}
-    left = Counter(points.values())
-    for _ in points:
-        recovery_id = the_recovery(world)
-        options = {"resume": recovery_id} if recovery_id else {}
-        ended = runs.run(
-            world, stops=left, meanwhile=disturbance.begin, break_glass="fault test", **options
-        )
-        disturbance.end()
-        left -= Counter((e[3], e[1], e[2]) for e in ended.events if e[0] == STOPPED)
-        if ended.answer.get("state") == "recovered":
-            break
-    else:
-        pytest.fail(f"not recovered: {ended.answer}, {left}")
-    return [n for n, point in points.items() if left[point] > 0]
-
-
 EVERY_WAY = [(disturb, way) for disturb in (cut_network, cut_power, freeze) for way in WAYS]
 IN_A_SAMPLE = [(cut_network, "pods"), (cut_power, "reboot"), (freeze, "pods")]
 
@@ -202,22 +188,28 @@ def test_a_host_that_goes_away_at_any_step_ends_with_new_certificates(
     was_cut = disturb is cut_power
     disturbance = Disturbance(cluster, disturb)
     undisturbed = make_world(reboot=reboot)
-    whole = runs.run(undisturbed, break_glass="fault test")
+    whole = undisturbed.run(runs)
     assert whole.answer["state"] == "recovered", whole.answer
     undisturbed.assert_renewed("undisturbed")
-    points = sampled(step_points(whole.events), POINTS, f"{disturb.__name__}{reboot}")
+    points = [(n, "stop") for n in step_points(whole.events)]
+    points = sampled(points, POINTS, f"{disturb.__name__}{reboot}")
     if IS_WHOLE:
         world = make_world(reboot=reboot)
-        points = lose_one_after_the_other(world, runs, disturbance, whole.events)
+
+        def run(**given):
+            try:
+                return world.run(runs, meanwhile=disturbance.begin, **given)
+            finally:
+                disturbance.end()
+
+        points = strike_one_after_the_other(run, points, whole.events)
         cluster.wait_until_ready()
         world.assert_renewed("one after the other", was_cut=was_cut)
 
-    for n in points:
+    for point in points:
         world = make_world(reboot=reboot)
-        disturbed = runs.run(
-            world, kill=(n, "stop"), meanwhile=disturbance.begin, break_glass="fault test"
-        )
-        at = (n, whole.events[n - 1], disturbed.answer)
+        disturbed = world.run(runs, kill=point, meanwhile=disturbance.begin)
+        at = (point, whole.events[point[0] - 1], disturbed.answer)
         disturbance.end()
         if disturbed.answer.get("state") != "recovered":
             resumed = world.resume(runs)

@@ -19,6 +19,7 @@ from tests.faults.conftest import (
     kill_points,
     sampled,
     shards,
+    strike_one_after_the_other,
     the_recovery,
     told_events,
 )
@@ -39,7 +40,6 @@ from tests.lab.processes import wait_until
 from tests.lab.session import started_or_skipped
 
 SHARDS = shards(8, in_a_sample=1)
-UNDO_SHARDS = shards(2, in_a_sample=1)
 POINTS = 2  # of each shard in an ordinary run; all of them with FAULTS=all
 TIMEOUT_SECONDS = 7200 if IS_WHOLE else 1800
 WAYS = {
@@ -153,6 +153,20 @@ def kill_and_resume(runs, world, point, whole):
     world.assert_nothing_done_twice(resumed.answer["id"], at)
 
 
+def kill_at_every_event(runs, world, whole):
+    """Kill one renewal at each event that it comes to; return the points it did not come to."""
+
+    def run(strikes):
+        recovery_id = the_recovery(world)
+        resume = {"resume": recovery_id} if recovery_id else {}
+        return runs.run(world, strikes=strikes, break_glass="fault test", **resume)
+
+    rest = strike_one_after_the_other(run, kill_points(whole.events), whole.events)
+    world.assert_renewed("at every event")
+    world.assert_nothing_done_twice(the_recovery(world), "at every event")
+    return rest
+
+
 @pytest.mark.timeout(TIMEOUT_SECONDS)
 @pytest.mark.parametrize("shard", SHARDS)
 def test_a_renewal_killed_at_any_event_ends_with_every_certificate_new(
@@ -178,7 +192,8 @@ def test_a_renewal_killed_at_any_event_ends_with_every_certificate_new(
 def test_every_way_to_renew_survives_a_kill_at_any_event(one, make_world, runs, way):
     """Goal: what was expired, is regenerated, or is rebooted survives what a plain renewal does.
 
-    With FAULTS=all, at every event of the steps that a plain renewal does not have.
+    With FAULTS=all, at every event of one recovery in turn, then singly at those of the steps that
+    a plain renewal does not have, where that one did not come to them.
     """
     age, more = WAYS[way]
     world = make_world(one, age, **more)
@@ -188,8 +203,8 @@ def test_every_way_to_renew_survives_a_kill_at_any_event(one, make_world, runs, 
     if IS_WHOLE:
         plain = runs.run(make_world(one), break_glass="fault test")
         known = {step for _, step, _, _ in plain.events}
-        points = [point for point in points if whole.events[point[0] - 1][1] not in known]
-        assert points
+        rest = kill_at_every_event(runs, make_world(one, age, **more), whole)
+        points = [point for point in rest if whole.events[point[0] - 1][1] not in known]
 
     for point in sampled(points, 1, way):
         world = make_world(one, age, **more)
@@ -203,23 +218,19 @@ def test_every_way_to_renew_survives_a_kill_at_any_event(one, make_world, runs, 
 def test_three_hosts_survive_a_kill_at_any_event(three, make_world, runs):
     """Goal: a worker killed between two hosts leaves neither of them behind.
 
-    After every act: what is within an act concerns one host alone.
+    At every event of one recovery in turn, then singly after those acts that this did not come to:
+    what is within an act concerns one host alone.
     """
     whole = runs.run(make_world(three), break_glass="fault test")
     assert whole.answer["state"] == "recovered", whole.answer
-    after_acts = [
-        (n, side)
-        for n, side in kill_points(whole.events)
-        if side == "after" and whole.events[n - 1][0] == "done"
-    ]
+    rest = kill_at_every_event(runs, make_world(three), whole)
 
-    for point in after_acts:
+    for point in (p for p in rest if p[1] == "after" and whole.events[p[0] - 1][0] == "done"):
         kill_and_resume(runs, make_world(three), point, whole)
 
 
 @pytest.mark.timeout(TIMEOUT_SECONDS)
-@pytest.mark.parametrize("shard", UNDO_SHARDS)
-def test_an_undo_killed_at_any_event_ends_with_what_was_there(one, make_world, runs, shard):
+def test_an_undo_killed_at_any_event_ends_with_what_was_there(one, make_world, runs):
     """Goal: the way back survives what the way there survives.
 
     Method: renew, begin to undo, kill before or after an event, undo again, and compare every file
@@ -232,7 +243,19 @@ def test_an_undo_killed_at_any_event_ends_with_what_was_there(one, make_world, r
     assert whole.answer["state"] == "undone", whole.answer
     assert_put_back(first, "undisturbed")
 
-    for point in sampled(kill_points(whole.events)[shard :: len(UNDO_SHARDS)], 1, f"undo {shard}"):
+    points = kill_points(whole.events)
+    if IS_WHOLE:
+        world = make_world(one)
+        recovery_id = runs.run(world, break_glass="fault test").answer["id"]
+        points = strike_one_after_the_other(
+            lambda strikes: runs.run(world, strikes=strikes, resume=recovery_id, **back),
+            points,
+            whole.events,
+            ends=("undone",),
+        )
+        assert_put_back(world, "at every event")
+
+    for point in sampled(points, 1, "undo"):
         world = make_world(one)
         renewed = runs.run(world, break_glass="fault test")
         killed = runs.run(world, kill=point, resume=renewed.answer["id"], **back)
