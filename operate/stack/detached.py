@@ -65,7 +65,8 @@ def bring_up_detached(place: Place, note: Callable[[str], None]) -> dict[str, An
         if running.poll() is not None:
             lines = [line for line in log.read_text(errors="replace").splitlines() if line]
             seen = next((line for line in reversed(lines) if "next:" not in line), "nothing")
-            raise NotVerified("the stack", "it to be up", seen, f"See {log}")
+            seen = seen.removeprefix("failed: ").rstrip(".")
+            raise NotVerified("the stack", "it to be up", seen, f"See also {log}")
         for line in lines:
             note(line)
         time.sleep(POLL_SECONDS)

@@ -23,8 +23,10 @@ from operate.stack.place import ALERTS_PORT, LOOPBACK, PORT, Place
 from operate.stack.processes import Process, ours, processes
 from recovery.errors import BadInput, NotVerified
 
-UP_WITHIN_SECONDS = 120.0
+UP_WITHIN_SECONDS = 300.0  # what ends meanwhile is told at once
 REGISTERED_WITHIN_SECONDS = 300.0
+TELLS_OF_WAITING_EVERY_SECONDS = 20.0
+LISTENER_ANSWERS_WITHIN_SECONDS = 10.0  # a Prefect server may be busy
 STOPS_WITHIN_SECONDS = 15.0
 LOOKS_EVERY_SECONDS, ASKS_EVERY_SECONDS = 0.25, 5.0
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -137,14 +139,18 @@ class Stack:
         self._tell()
 
     def _wait(self, look: Callable[[], bool], awaited: Child, within_seconds: float) -> None:
-        deadline = time.monotonic() + within_seconds
+        began = told_at = time.monotonic()
         while not look():
             for child in self.children:
                 child.look()
                 if child.health in {Health.WAITS, Health.GIVEN_UP}:
                     raise _not_up(child, child.said.partition(";")[0])
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > began + within_seconds:
                 raise _not_up(awaited, f"not within {within_seconds:g} s")
+            if now > told_at + TELLS_OF_WAITING_EVERY_SECONDS:
+                told_at = now
+                self.note(f"still waiting for {awaited.process.name}: {now - began:.0f} s", "dim")
             self._tell()
             if self._stop.wait(LOOKS_EVERY_SECONDS):
                 raise Stopped
@@ -282,7 +288,8 @@ def free_port() -> int:
 
 def _who_listens(port: int) -> str:
     try:
-        answer = httpx.get(f"http://{LOOPBACK}:{port}/api/admin/version", timeout=2)
+        url = f"http://{LOOPBACK}:{port}/api/admin/version"
+        answer = httpx.get(url, timeout=LISTENER_ANSWERS_WITHIN_SECONDS)
         return f"a Prefect server {answer.json()} listens there" if answer.is_success else ""
     except (httpx.HTTPError, ValueError):
         return ""
