@@ -170,7 +170,9 @@ def template(user: str) -> Path:
                 check=False,
             )
             if result.returncode != 0:
-                raise LabError(f"mariadb-install-db failed:\n{result.stdout}{result.stderr}")
+                said = f"{result.stderr}{result.stdout}".strip() or "nothing"
+                about = f"in {scratch}, as {user}" if user else f"in {scratch}"
+                raise LabError(f"mariadb-install-db failed {about}; it said: {said}")
             with contextlib.suppress(OSError):  # another process was first
                 made.rename(ready)
     if ready.stat().st_uid != account_ids(user)[0]:

@@ -166,6 +166,7 @@ class NodeReporter:
         self._name = kubelet.settings.node_name
         self._started_at = now_text()
         self._address = own_address(client.api.server)
+        self._is_registered = False
 
     def run(self) -> None:
         """Report again and again; what the API refuses is said and tried again."""
@@ -209,18 +210,22 @@ class NodeReporter:
         self._register(node)
 
     def _register(self, node: dict[str, Any]) -> None:
-        """Make the Node where it is missing; else tell of itself, and leave what others gave it."""
+        """Make the Node where it is missing; else tell of itself, and leave what others gave it.
+
+        As the real one, once in its life: a Node that is deleted afterwards stays away.
+        """
         path = f"/api/v1/nodes/{self._name}"
         try:
             self._client.api.ask("PATCH", path, {"status": node["status"]})
         except AnswerNo as error:
-            if error.code != HTTPStatus.NOT_FOUND:
+            if error.code != HTTPStatus.NOT_FOUND or self._is_registered:
                 raise
             manifests = self._kubelet.settings.manifests
             if not (manifests / "kube-apiserver.yaml").exists():
                 del node["metadata"]["labels"]["node-role.kubernetes.io/control-plane"]
             node["spec"] = {"taints": parse_taints(self._kubelet.settings.taints)}
             self._client.api.ask("POST", "/api/v1/nodes", node)
+        self._is_registered = True
 
     def _report_pods(self) -> None:
         known = self._kubelet.ask("list")
