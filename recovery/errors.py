@@ -131,7 +131,8 @@ class Refused(RecoveryError):
 class TargetTaken(Refused):
     """Another recovery holds the lease. Fields as of Refused, and the holder's recovery id.
 
-    Of a mere part, it is no use to order a take-over: none takes a part from another recovery.
+    Of a mere part, it is no use to order a take-over: none takes a part from another recovery. The
+    holder may be an attempt of this very recovery (`is_own`) that is alive.
     """
 
     def __init__(
@@ -140,18 +141,22 @@ class TargetTaken(Refused):
         holder: str,
         seconds_left: float,
         is_part: bool = False,  # noqa: FBT001, FBT002
+        is_own: bool = False,  # noqa: FBT001, FBT002
     ) -> None:
-        RecoveryError.__init__(self, target, holder, seconds_left, is_part)
+        RecoveryError.__init__(self, target, holder, seconds_left, is_part, is_own)
         self.target, self.holder, self.seconds_left = target, holder, seconds_left
-        self.reason = (
-            f"recovery {holder} holds it (lease for another {max(0.0, seconds_left):.0f} s)"
-        )
-        self.remedy = f"See `recover status {holder}`; " + (
-            "wait for its end, or stop it: a take-over takes no part from another recovery"
-            if is_part
-            else "resume that one, or order a take-over with --take-over --by NAME once its "
-            "worker is known to be gone"
-        )
+        self.is_own = is_own
+        who = "a living attempt of this recovery" if is_own else f"recovery {holder}"
+        self.reason = f"{who} holds it (lease for another {max(0.0, seconds_left):.0f} s)"
+        if is_own:
+            remedy = "wait for its end; only where its worker is known to be gone, and the lease "
+            remedy += "does not run out, order a take-over with --take-over --by NAME"
+        elif is_part:
+            remedy = "wait for its end, or stop it: a take-over takes no part from another recovery"
+        else:
+            remedy = "resume that one, or order a take-over with --take-over --by NAME once its "
+            remedy += "worker is known to be gone"
+        self.remedy = f"See `recover status {holder}`; {remedy}"
 
 
 class NotVerified(RecoveryError):
@@ -210,8 +215,8 @@ class Fenced(BaseException):
         self.target, self.epoch, self.why = target, epoch, why
 
     def __str__(self) -> str:
-        """Which lease was lost and why."""
-        return (
-            f"lost the lease on {self.target} (epoch {self.epoch}): {self.why}; "
-            "nothing more is done."
-        )
+        """Which lease was lost, or never held (epoch 0), and why."""
+        what = f"lost the lease on {self.target} (epoch {self.epoch})"
+        if not self.epoch:
+            what = f"has no lease on {self.target}"
+        return f"{what}: {self.why}; nothing more is done."

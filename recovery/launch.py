@@ -131,7 +131,13 @@ def _plan(run: Run) -> Ended:
 
 
 def _under_lease(run: Run, recovery_id: str) -> Ended:
-    keeper = _take_leases(run, recovery_id)
+    try:
+        keeper = _take_leases(run, recovery_id)
+    except TargetTaken as taken:
+        if taken.is_own and _is_at_work(run, recovery_id):
+            why = "another process of this flow run is at work on it, and tells how it ends"
+            raise Fenced(taken.target, 0, why) from taken
+        raise
     lease = keeper.lease
     try:
         history = _history_of(run, lease, recovery_id)
@@ -152,6 +158,18 @@ def _under_lease(run: Run, recovery_id: str) -> Ended:
         raise
     keeper.release()
     return ended
+
+
+def _is_at_work(run: Run, recovery_id: str) -> bool:
+    """Whether the latest attempt is of this very flow run, which Prefect has started twice.
+
+    A worker that reports a crash a second time takes the retry for crashed that came in between;
+    retried once more, two processes have one run.
+    """
+    history = read_history(run.journal.events(recovery_id))
+    if history is None or not history.attempts:
+        return False
+    return history.attempts[-1].flow_run_id == run.flow_run_id
 
 
 def _take_leases(run: Run, recovery_id: str) -> LeaseKeeper:

@@ -53,7 +53,7 @@ def take_lease(  # noqa: PLR0913 (the three of a lease, and how to wait)
             waiting(answer)
         is_renewed = boot_clock() + answer.seconds_left > deadline + slack
         if is_renewed or answer.epoch != first_seen.epoch:
-            raise TargetTaken(target, answer.recovery_id, answer.seconds_left, is_part)
+            raise TargetTaken(target, recovery_id, answer.seconds_left, is_part, is_own=True)
         threading.Event().wait(min(POLL_SECONDS, max(0.01, answer.seconds_left)))
 
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -13,7 +14,7 @@ TRIED_FOR_SECONDS = 3600.0
 
 
 @dataclass(kw_only=True, eq=False)
-class Try:
+class Try(ABC):
     """Something that is sent, once or more often.
 
     Attributes:
@@ -30,13 +31,13 @@ class Try:
     is_over: bool = False
     is_left: bool = False
 
+    @abstractmethod
     def send(self) -> bool:
         """Send it; return whether it arrived. Must not raise."""
-        raise NotImplementedError
 
+    @abstractmethod
     def give_up(self, why: str) -> None:
         """Take note that it is not tried again."""
-        raise NotImplementedError
 
 
 Sent = TypeVar("Sent", bound=Try)

@@ -128,3 +128,30 @@ def test_the_fence_at_a_host_has_the_epoch_of_its_own_lease(lab):
     assert (fences[0].target, fences[0].epoch) == ("prod", 1)
     assert (fences[0].at("cp2").target, fences[0].at("cp2").epoch) == ("cp2", 2)
     assert fences[0].at("elsewhere") == fences[0]
+
+
+def test_a_second_process_of_a_run_that_acts_leaves_without_a_word_about_it(lab):
+    seen = []
+
+    def start_again():
+        with pytest.raises(Fenced, match="another process of this flow run is at work") as left:
+            repair("prod")
+        seen.append(str(left.value))
+
+    first = repair("prod", meanwhile=start_again)
+
+    assert first.state == "recovered"
+    assert len(seen) == 1
+    assert seen[0].startswith("has no lease on prod: ")
+
+
+def test_a_resume_by_another_run_of_what_is_at_work_says_to_wait_for_it(lab):
+    ended = []
+
+    def resume():
+        ended.append(repair("prod", n=2, resume="000000000001"))
+
+    assert repair("prod", meanwhile=resume).state == "recovered"
+    assert isinstance(ended[0].error, TargetTaken)
+    assert "a living attempt of this recovery holds it" in str(ended[0].error)
+    assert "wait for its end" in str(ended[0].error)
