@@ -19,7 +19,7 @@ CREATE = (
     "row_count bigint NOT NULL, session_id bigint NOT NULL) "
     "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
 )
-END_SESSION = "KILL %s"
+END_SESSION = "KILL %s /* a session of an earlier attempt, noted in recover_fence */"
 RAISE = "REPLACE INTO `recover_fence` VALUES ('fence', %s, %s, '', 0, 0)"
 NOTE_SESSION = "REPLACE INTO `recover_fence` VALUES ('session', %s, %s, '', 0, %s)"
 NOTE_TABLE = "REPLACE INTO `recover_fence` VALUES (%s, %s, %s, %s, %s, 0)"
