@@ -12,7 +12,7 @@ from recovery.run import Options
 from tasks.postgres_server.process import OTHER_PROCESS, bound
 from tasks.registry_database import forcing, restarting
 from tasks.registry_database.causes import Cause, Finding, Reason
-from tests.integration.test_recover_registry_database import (
+from tests.integration.registry_runs import (
     FORCE,
     cluster_of,
     has_decided,
@@ -24,16 +24,16 @@ from tests.integration.test_recover_registry_database import (
     shutting_down,
     starting_order,
 )
-from tests.integration.test_recover_registry_database import (
+from tests.integration.registry_runs import (
     _quick as _quick,  # noqa: PLC0414 (the fixtures)
 )
-from tests.integration.test_recover_registry_database import (
+from tests.integration.registry_runs import (
     prepared as prepared,  # noqa: PLC0414
 )
-from tests.integration.test_recover_registry_database import (
+from tests.integration.registry_runs import (
     running as running,  # noqa: PLC0414
 )
-from tests.integration.test_recover_registry_database import (
+from tests.integration.registry_runs import (
     stopped as stopped,  # noqa: PLC0414
 )
 from tests.lab.processes import wait_until

@@ -2,9 +2,13 @@
 
 from dataclasses import replace
 
+from blocks.ssh.command import Answer
 from tasks.etcd.etcdctl import Listed, Status
 from tasks.etcd.evidence import MemberSeen, MemberState
 from tasks.etcd.settings import Settings
+from tasks.etcd.target import EtcdCluster
+
+CLUSTER = EtcdCluster("etcd", ())
 
 
 def settings(number, *, of=3, **more):
@@ -60,3 +64,12 @@ def well(number, **more):
         for n in (1, 2, 3)
     )
     return member(number, **{"leader": 1, "is_healthy": True, "listed": listed} | more)
+
+
+class Printing:
+    """A host that prints the proof of a snapshot."""
+
+    label = "h1"
+
+    def read(self, argv, **_):
+        return Answer("cat", self.label, 0, '{"revision":10}', "")

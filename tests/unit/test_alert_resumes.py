@@ -13,15 +13,8 @@ from recovery.journal.events import Kind
 from recovery.journal.opening import open_journal
 from recovery.journal.store import Lease
 from recovery.run import recovery_id_of
-from tests.lab.alert_desk import Desk, routes
-
-
-@pytest.fixture
-def desk(tmp_path, monkeypatch):
-    monkeypatch.setenv("RECOVER_JOURNAL", str(tmp_path / "journal.sqlite"))
-    made = Desk(tmp_path)
-    yield made
-    made.store.close()
+from tests.lab.alert_desk import routes
+from tests.unit.alert_desks import desk as desk  # noqa: PLC0414 (the fixture)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tasks.api_proxy.restarting import judge_restarted
 from tasks.certificates.seen import ApiState, Runtime, RuntimeKind
 from tests.lab.api_proxy import conf
 from tests.unit.certificates_seen import CRI, NoHost
-from tests.unit.test_certificates_acts import Told
+from tests.unit.certificates_told import Told
 
 WELL = Proxy(
     "w1",

@@ -7,8 +7,8 @@ import pytest
 from recovery.errors import BadInput, CommandFailed, NeedsPerson, Refused, Unreachable
 from recovery.fan_out import FanOut, TargetsFailed
 from recovery.steps import verify
-from tests.unit.test_engine import lab as lab  # noqa: PLC0414 (the fixture)
-from tests.unit.test_engine import taken_back
+from tests.unit.engine_lab import lab as lab  # noqa: PLC0414 (the fixture)
+from tests.unit.engine_lab import taken_back
 
 
 def sizes(count, serial):

@@ -7,9 +7,9 @@ import pytest
 from recovery import launch
 from recovery.journal.opening import open_journal
 from recovery.steps import decision
+from tests.unit.engine_lab import down
+from tests.unit.engine_lab import lab as lab  # noqa: PLC0414 (the fixture)
 from tests.unit.test_consent import CutJournal, Killed
-from tests.unit.test_engine import down
-from tests.unit.test_engine import lab as lab  # noqa: PLC0414 (the fixture)
 
 RUN = "00000000-0000-7000-8000-0000000f0000"
 ID = "0000000f0000"

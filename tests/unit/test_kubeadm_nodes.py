@@ -41,7 +41,7 @@ from tasks.kubeadm_nodes.newcomer import (
 from tasks.kubeadm_nodes.order import Replacement, replacement_of
 from tasks.kubeadm_nodes.removal import missing_in, patch_of
 from tests.unit.certificates_seen import CRI, NoHost, node_of, seen_host
-from tests.unit.test_certificates_acts import Told
+from tests.unit.certificates_told import Told
 from tests.unit.test_certificates_look import encoded
 
 UP, DOWN, UNKNOWN = Health.HEALTHY, Health.UNHEALTHY, Health.UNKNOWN

@@ -30,7 +30,7 @@ from tests.unit.certificates_seen import (
     node_of,
     seen_host,
 )
-from tests.unit.test_certificates_acts import Told
+from tests.unit.certificates_told import Told
 from tests.unit.test_certificates_look import encoded
 
 SCHEDULER = Component.SCHEDULER

@@ -11,8 +11,8 @@ from recovery.run import Options, Recovery
 from recovery.steps import act
 from recovery.verdict import Danger
 from recovery.walk import current_fence
-from tests.unit.test_engine import NO_DELAY
-from tests.unit.test_engine import lab as lab  # noqa: PLC0414 (the fixture)
+from tests.unit.engine_lab import NO_DELAY
+from tests.unit.engine_lab import lab as lab  # noqa: PLC0414 (the fixture)
 
 
 @act(commands=lambda meanwhile: [], without_probe="nothing to see", redo_in_doubt=True)

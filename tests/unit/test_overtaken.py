@@ -7,8 +7,8 @@ import pytest
 from recovery.errors import NeedsPerson
 from recovery.journal.opening import open_journal
 from recovery.steps import decision
-from tests.unit.test_engine import down, taken_back
-from tests.unit.test_engine import lab as lab  # noqa: PLC0414 (the fixture)
+from tests.unit.engine_lab import down, taken_back
+from tests.unit.engine_lab import lab as lab  # noqa: PLC0414 (the fixture)
 
 A_RUN = "00000000-0000-7000-8000-00000000aaaa"
 A = "00000000aaaa"

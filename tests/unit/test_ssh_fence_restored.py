@@ -13,7 +13,7 @@ from blocks.ssh.deadline import Deadline
 from recovery.errors import Fenced, Refused
 from recovery.journal.opening import open_journal
 from recovery.walk import Fence, current_fence
-from tests.unit.test_engine import lab as lab  # noqa: PLC0414 (the fixture)
+from tests.unit.engine_lab import lab as lab  # noqa: PLC0414 (the fixture)
 
 
 class Host:
