@@ -8,6 +8,8 @@ from pathlib import Path
 from unittest import mock
 from uuid import uuid4
 
+import pytest
+
 import flows.etcd  # noqa: F401 (declares the recoveries)
 from recovery.declare import OPTION_NAMES, RECOVERIES
 from recovery.journal.sqlite_store import SqliteJournal
@@ -76,6 +78,19 @@ class EtcdRuns:
         finally:
             journal.close()
         return [e.body["command"] for e in events if e.kind == "command" and e.body["is_change"]]
+
+
+@pytest.fixture
+def etcd(lab, request):
+    """The lab of a module anew, with as many `KEYS` as the module says."""
+    lab.begin_anew()
+    lab.members[0].fill(request.module.KEYS)
+    return lab
+
+
+@pytest.fixture
+def runs(etcd, tmp_path):
+    return EtcdRuns(etcd, tmp_path)
 
 
 @contextlib.contextmanager

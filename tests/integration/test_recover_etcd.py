@@ -6,7 +6,9 @@ import pytest
 
 from recovery.run import RecoveryState
 from tasks.etcd import placing
-from tests.integration.etcd_runs import EtcdRuns, assert_moves_to_a_spare, copies_watched
+from tests.integration.etcd_runs import assert_moves_to_a_spare, copies_watched
+from tests.integration.etcd_runs import etcd as etcd  # noqa: PLC0414 (the fixture)
+from tests.integration.etcd_runs import runs as runs  # noqa: PLC0414 (the fixture)
 from tests.lab.etcd_hosts import COPIES, DATA, FILE, etcd_lab
 from tests.lab.processes import wait_until
 from tests.lab.session import started_or_skipped
@@ -20,18 +22,6 @@ IS_WHOLE = os.environ.get("FAULTS") == "all"
 def lab(tmp_path_factory):
     with started_or_skipped(etcd_lab(tmp_path_factory.mktemp("etcd"), spares=1)) as etcd:
         yield etcd
-
-
-@pytest.fixture
-def etcd(lab):
-    lab.begin_anew()
-    lab.members[0].fill(KEYS)
-    return lab
-
-
-@pytest.fixture
-def runs(etcd, tmp_path):
-    return EtcdRuns(etcd, tmp_path)
 
 
 def assert_whole(etcd, ended, before):

@@ -10,7 +10,9 @@ import re
 
 import pytest
 
-from tests.integration.etcd_runs import EtcdRuns, assert_moves_to_a_spare, copies_watched
+from tests.integration.etcd_runs import assert_moves_to_a_spare, copies_watched
+from tests.integration.etcd_runs import etcd as etcd  # noqa: PLC0414 (the fixture)
+from tests.integration.etcd_runs import runs as runs  # noqa: PLC0414 (the fixture)
 from tests.lab.etcd_hosts import COPIES, DATA, etcd_lab
 from tests.lab.processes import LabError, wait_until
 from tests.lab.session import started_or_skipped
@@ -26,18 +28,6 @@ def lab(tmp_path_factory):
     newer = etcd_lab(directory, spares=1 if IS_WHOLE else 0, is_newer=True)
     with started_or_skipped(newer, is_optional=True) as etcd:
         yield etcd
-
-
-@pytest.fixture
-def etcd(lab):
-    lab.begin_anew()
-    lab.members[0].fill(KEYS)
-    return lab
-
-
-@pytest.fixture
-def runs(etcd, tmp_path):
-    return EtcdRuns(etcd, tmp_path)
 
 
 def assert_whole(members, ended, before):

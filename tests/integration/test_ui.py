@@ -4,39 +4,28 @@ Skipped where Chromium is not installed, also in CI: it is for no recovery, and 
 than all else that the suite needs. `RECOVER_PICTURES=FOLDER` takes the pictures of the docs anew.
 """
 
-import os
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from tests.integration.stack_runs import running_stack
-from tests.lab.browser import prefect_page
+from tests.integration.ui_runs import page as page  # noqa: PLC0414 (the fixture)
+from tests.integration.ui_runs import stack_with, take
 from tests.lab.cells import compare
 from tests.lab.grafana_database import make_grafana_database, make_grafana_mysql_schema
 from tests.lab.processes import write_secret
-from tests.lab.session import started_or_skipped
 
 pytestmark = pytest.mark.timeout(900)
 
 FRACTIONS = "truncated-fraction:*"
 MOVED = ("dashboard", "data_source", "user", "org", "alert_rule")
+RULES = "approvers: {Ada: {}}\nrules: [{danger: destructive}]\n"
 PASSWORD = "only-of-this-test"  # noqa: S105 (it is)
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("stack")
-    rules = folder / "approvers.yaml"
-    rules.write_text("approvers: {Ada: {}}\nrules: [{danger: destructive}]\n")
-    with running_stack(folder, RECOVER_APPROVERS=str(rules)) as stack:
+    with stack_with(RULES, tmp_path_factory.mktemp("stack")) as stack:
         yield stack
-
-
-@pytest.fixture
-def page(stack):
-    with started_or_skipped(prefect_page(stack.ui), is_optional=True) as page:
-        yield page
 
 
 @pytest.fixture
@@ -116,9 +105,3 @@ def plan_hash(stack, run_id):
     body = {"artifacts": {"flow_run_id": {"any_": [run_id]}}}
     (artifact,) = stack.ask("POST", "/artifacts/filter", body).json()
     return artifact["key"].removeprefix("plan-")
-
-
-def take(page, name, **height):
-    """Take a picture where the docs are to be illustrated anew."""
-    if folder := os.environ.get("RECOVER_PICTURES"):
-        page.picture(Path(folder) / f"{name}.png", **height)

@@ -15,9 +15,8 @@ from recovery.run import recovery_id_of
 from tests.faults.conftest import IS_WHOLE
 from tests.integration.certificate_renewal import assert_renewed, serials
 from tests.integration.pods_runs import MongodbInPods
-from tests.integration.stack_runs import running_stack
-from tests.integration.test_ui import take
-from tests.lab.browser import prefect_page
+from tests.integration.ui_runs import page as page  # noqa: PLC0414 (the fixture)
+from tests.integration.ui_runs import stack_with, take
 from tests.lab.control_plane import control_planes
 from tests.lab.hosts import lab_hosts
 from tests.lab.kubespray_cluster import FILES, KEYS, UNITS, KubesprayCluster
@@ -33,18 +32,9 @@ RULES = "approvers: {Ada: {}, Grace: {}}\nrules: [{danger: destructive}]\n"
 
 @pytest.fixture(scope="module")
 def stack():
-    with tempfile.TemporaryDirectory(prefix="ui-", ignore_cleanup_errors=True) as home:
-        folder = Path(home)  # short: it holds sockets of ssh
-        rules = folder / "approvers.yaml"
-        rules.write_text(RULES)
-        with running_stack(folder, RECOVER_APPROVERS=str(rules)) as stack:
-            yield stack
-
-
-@pytest.fixture
-def page(stack):
-    with started_or_skipped(prefect_page(stack.ui), is_optional=True) as page:
-        yield page
+    folder = tempfile.TemporaryDirectory(prefix="ui-", ignore_cleanup_errors=True)
+    with folder as home, stack_with(RULES, Path(home)) as stack:  # short: it holds sockets of ssh
+        yield stack
 
 
 @pytest.fixture

@@ -9,14 +9,7 @@ from operate.alerts.routes import Limits
 from operate.alerts.serving import standing
 from recovery.errors import BadInput
 from tests.lab.alert_desk import Desk, routes
-
-
-@pytest.fixture
-def desk(tmp_path, monkeypatch):
-    monkeypatch.setenv("RECOVER_JOURNAL", str(tmp_path / "journal.sqlite"))
-    made = Desk(tmp_path)
-    yield made
-    made.store.close()
+from tests.unit.alert_desks import desk as desk  # noqa: PLC0414 (the fixture)
 
 
 def failing_for(desk, instance, error):

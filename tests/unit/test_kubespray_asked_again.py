@@ -25,27 +25,9 @@ from tasks.kubespray import (
 )
 from tasks.kubespray.reading import Found
 from tasks.kubespray.target import Kubespray
+from tests.unit.kubespray_inventory import PATH, inventory
 
-PATH = "/srv/kubespray/inventory/inventory.ini"
-TEXT = """\
-node1 ansible_host=10.0.0.1
-node2 ansible_host=10.0.0.2
-node3 ansible_host=10.0.0.3
-node9 ansible_host=10.0.0.9
-
-[kube_control_plane]
-node1
-node2
-node3
-
-[etcd]
-node1
-node2
-node3
-
-[kube_node]
-node9
-"""
+TEXT = inventory(9)
 NEW = ["node4 ansible_host=10.0.0.4", "node5 ansible_host=10.0.0.5"]
 
 

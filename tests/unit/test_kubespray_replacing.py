@@ -11,29 +11,10 @@ from tasks.kubespray.layout import CONTROL_PLANE, ETCD, WORKERS
 from tasks.kubespray.reading import Found
 from tasks.kubespray.recovering import Finding
 from tasks.kubespray.target import Kubespray
+from tests.unit.kubespray_inventory import PATH, inventory
 
-PATH = "/srv/kubespray/inventory/inventory.ini"
 NEW = "node9 ansible_host=10.0.0.9"
-TEXT = """\
-node1 ansible_host=10.0.0.1
-node2 ansible_host=10.0.0.2
-node3 ansible_host=10.0.0.3
-node4 ansible_host=10.0.0.4
-
-[kube_control_plane]
-node1
-node2
-node3
-
-[etcd]
-node1
-node2
-node3
-
-[kube_node]
-node3
-node4
-"""
+TEXT = inventory(3, 4)
 
 
 @dataclass
