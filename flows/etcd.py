@@ -46,8 +46,8 @@ class QuorumRecovered:
         found: every member, as it was.
         cure: what was done about it.
         now: what its members hold in common; `None` where it was only started.
-        uncommitted: entries at the end of the longest log that nobody knew to be committed, and
-            that are in no log any more; a leader that was lost may have acknowledged them.
+        uncommitted: entries at the end of a longer log than the survivor's, or left out by order,
+            that nobody knew to be committed; a leader that was lost may have acknowledged them.
         left_out: hosts that were away, for `replace-etcd-member` once they are back.
         kept: folders with the data of before, on their hosts, to be removed by hand.
         left_to_person: units that do not start at boot.
@@ -89,10 +89,10 @@ def recover_etcd_quorum(  # noqa: PLR0913, PLR0917 (each is a field of the form)
     Args:
         hosts: Those of all members, also of members that are gone: inventory, file, or ssh:// URLs.
         backup_key_file: File on the worker with 64 hex digits, to encrypt the snapshot with.
-        survivor: Host whose data is to be used; empty: the one with the highest revision.
+        survivor: Host whose data is to be used; empty: the one that would be elected.
         lost: Hosts whose members are given up, though something is left of them.
         accept: Names of what to accept, as the refusal prints them: off:HOST, revisions:NUMBER,
-            no-hash.
+            no-hash, uncommitted:NUMBER.
         snapshot_file: Path on the worker of a snapshot to recover from, where no member has data.
         unit: The systemd unit of etcd on the hosts.
         off_host_copy: False leaves the snapshot on the host alone.

@@ -101,7 +101,9 @@ class MemberSeen:
 
     def __str__(self) -> str:
         """As an operator would say it."""
-        log = f", {self.uncommitted} entries not known to be committed" if self.uncommitted else ""
+        entries = "entry" if self.uncommitted == 1 else "entries"
+        beyond = f", {self.uncommitted} {entries} not known to be committed"
+        log = beyond if self.uncommitted else ""
         failure = f", etcdctl: {self.failure}" if self.failure else ""
         if self.status is None:
             at = f" with its log committed to {self.log.committed}" if self.log else ""
@@ -122,9 +124,19 @@ class MemberSeen:
         return max(self.status.raft_index if self.status else 0, on_disk)
 
     @property
+    def reaches(self) -> int:
+        """The last entry of its log, as far as that is known."""
+        return max(self.committed, self.log.last if self.log else 0)
+
+    @property
     def uncommitted(self) -> int:
-        """Entries beyond: a leader that is lost may have acknowledged them."""
-        return max(0, self.log.last - self.committed) if self.log else 0
+        """Entries beyond what it knows: a leader that is lost may have acknowledged them."""
+        return self.reaches - self.committed
+
+    @property
+    def tail_name(self) -> str:
+        """By which name a person accepts to let go of those."""
+        return f"uncommitted:{self.uncommitted}"
 
     @property
     def has_data(self) -> bool:

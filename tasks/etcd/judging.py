@@ -25,7 +25,7 @@ class Terms:
     """What a person has said about it.
 
     Attributes:
-        survivor: host whose data is to be used; empty: the highest revision.
+        survivor: host whose data is to be used; empty: that which would be elected.
         lost: hosts whose members are given up though something is left of them.
         accept: names of what is accepted, as refusals print them.
         snapshot: a file is used instead of a member's data.
@@ -50,6 +50,8 @@ class Loss:
         rejoins: hosts whose members join anew, in this order.
         away: hosts that gave no answer; they are left out.
         reaches: the last entry of the longest log among those that have data.
+        lets_go_of_tail: whether entries that the survivor does not know to be committed are left
+            out, by order.
     """
 
     cure: Cure
@@ -60,6 +62,7 @@ class Loss:
     rejoins: tuple[str, ...] = ()
     away: tuple[str, ...] = ()
     reaches: int = 0
+    lets_go_of_tail: bool = False
 
     @property
     def highest(self) -> int:
@@ -69,7 +72,11 @@ class Loss:
     @property
     def may_be_lost(self) -> int:
         """Entries of any log that a lost leader may have acknowledged, and the survivor has not."""
-        return max(0, self.reaches - self.of(self.survivor).committed) if self.survivor else 0
+        if not self.survivor:
+            return 0
+        survivor = self.of(self.survivor)
+        kept = survivor.committed if self.lets_go_of_tail else survivor.reaches
+        return max(0, self.reaches - kept)
 
     def of(self, host: str) -> MemberSeen:
         """The member on a host."""
@@ -117,6 +124,7 @@ def judge(target: str, members: Sequence[MemberSeen], terms: Terms) -> Loss:
         rejoins=tuple(member.host for member in rest),
         away=tuple(m.host for m in members if not m.is_on_host),
         reaches=max((m.log.last for m in able if m.log is not None), default=0),
+        lets_go_of_tail=survivor.tail_name in terms.accept,
     )
 
 
@@ -267,13 +275,38 @@ def _survivor(
             f"how far the log of {', '.join(unread)} reaches could not be read: {told(able)}",
             "Run it again; or name the one to use in survivor, or give those up in lost",
         )
-    return max(able, key=_ahead)
+    return _furthest(target, able)
 
 
-def _ahead(member: MemberSeen) -> tuple[int, int, bool]:
+def _furthest(target: str, able: Sequence[MemberSeen]) -> MemberSeen:
+    """The member that the others would elect: whose log ends in the latest term, or is longest.
+
+    Each entry that a leader has acknowledged is in the logs of a majority before, so that this one
+    has most of them. Of equals, one that serves; where a log is not read, what is known of each.
+
+    Raises:
+        Refused: another one knows more to be committed than that one has.
+    """
+    logs = {member.host: member.log for member in able if member.log is not None}
+    if len(logs) < len(able) or not all(log.term for log in logs.values()):
+        return max(able, key=_ahead)
+    first = max(able, key=lambda one: (logs[one.host].term, logs[one.host].last, *_ahead(one)))
+    other = max(able, key=_ahead)
+    if other.committed > logs[first.host].last:
+        raise Refused(
+            target,
+            f"{first.host} would be elected, and {other.host} knows more to be committed than that "
+            f"one has, which cannot be: {told(able)}",
+            "One of them was copied, or put back from an older disk: find out which, and give it "
+            "up by name in lost",
+        )
+    return first
+
+
+def _ahead(member: MemberSeen) -> tuple[int, int, int, bool]:
     """Entries of the log are numbered alike on all members, and each revision is one of them."""
     revision = member.status.revision if member.status is not None else 0
-    return (member.committed, revision, member.status is not None)
+    return (member.committed, member.reaches, revision, member.status is not None)
 
 
 def disagree(one: MemberSeen, other: MemberSeen) -> bool:

@@ -14,8 +14,8 @@ from recovery.steps import act, probe
 from recovery.walk import current_fence
 from tasks.certificates import sealed
 from tasks.certificates.off_host import BackupKey
+from tasks.etcd.from_files import FILE, SUMS
 from tasks.etcd.parts import Part
-from tasks.etcd.snapshot import FILE, SUMS
 
 COPY_SECONDS = 3600.0
 

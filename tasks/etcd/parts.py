@@ -23,6 +23,7 @@ class Part:
         former_id: of the member that it takes the place of, at the same address or another.
         is_rebuilt: whether the cluster is begun anew; else it goes on.
         highest: the highest revision that any member was seen at; no client has seen a later one.
+        lets_go_of_tail: whether entries that it does not know to be committed are left out.
     """
 
     cluster: EtcdCluster
@@ -33,6 +34,17 @@ class Part:
     former_id: int = 0
     is_rebuilt: bool = True
     highest: int = 0
+    lets_go_of_tail: bool = False
+
+    @property
+    def is_read_from_files(self) -> bool:
+        """Whether its snapshot is made of its files: it serves nobody, or not all that it has."""
+        has_more = bool(self.member.uncommitted) and not self.lets_go_of_tail
+        return self.member.status is None or has_more
+
+    def kept_of(self, seen: MemberSeen) -> int:
+        """Up to which entry of its log a snapshot of it has them."""
+        return seen.committed if self.lets_go_of_tail else seen.reaches
 
     @property
     def label(self) -> str:
@@ -64,7 +76,14 @@ def survivor_of(cluster: EtcdCluster, loss: Loss) -> Part:
     """The member that the new cluster begins with."""
     member = loss.of(loss.survivor)
     host = cluster.host(loss.survivor)
-    return Part(cluster, host, member, _entry(member), highest=loss.highest)
+    return Part(
+        cluster,
+        host,
+        member,
+        _entry(member),
+        highest=loss.highest,
+        lets_go_of_tail=loss.lets_go_of_tail,
+    )
 
 
 def rejoining(cluster: EtcdCluster, loss: Loss) -> list[Part]:

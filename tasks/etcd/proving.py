@@ -15,9 +15,10 @@ from recovery.verdict import Verdict
 from recovery.walk import current_fence
 from tasks.etcd import etcdctl
 from tasks.etcd.data_home import MAKE_HOME
+from tasks.etcd.from_files import FILE, SUMS
 from tasks.etcd.judging import Terms
 from tasks.etcd.parts import Part
-from tasks.etcd.snapshot import FILE, SUMS, run_or_refuse
+from tasks.etcd.snapshot import run_or_refuse
 
 PROVE_SECONDS = 1800.0
 PROOF = "proof.json"

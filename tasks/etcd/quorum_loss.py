@@ -54,7 +54,7 @@ def refuse_if_quorum_came_back(part: Part) -> None:
     if now.status is not None and before.status is not None:
         at = ("revision", before.status.revision, now.status.revision)
     elif before.committed:
-        at = ("entry", before.committed, max(before.committed, committed_now(first, now)))
+        at = ("entry", first.kept_of(before), max(first.kept_of(before), kept_now(first, now)))
     if at is not None and at[1] != at[2]:
         raise Refused(
             part.cluster.label,
@@ -63,8 +63,8 @@ def refuse_if_quorum_came_back(part: Part) -> None:
         )
 
 
-def committed_now(first: Part, now: MemberSeen) -> int:
-    """Up to which entry the survivor has its log by now; 0 where this recovery has moved it aside.
+def kept_now(first: Part, now: MemberSeen) -> int:
+    """Up to which entry a snapshot would have its log; 0 where this recovery has moved it aside.
 
     Raises:
         Refused: nothing tells: its data is gone otherwise, or its log cannot be read.
@@ -72,7 +72,7 @@ def committed_now(first: Part, now: MemberSeen) -> int:
     """
     read = with_log(first.host, now)
     if read.status is not None or read.log is not None:
-        return read.committed
+        return first.kept_of(read)
     argv = ["test", "-e", f"{first.aside}/before"]
     if first.host.read(argv, accept=(0, 1), as_root=True).exit_code == 0:
         return 0

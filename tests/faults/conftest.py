@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import zlib
@@ -209,6 +210,48 @@ class JournaledWorld:
             if resumed.answer.get("state") in self.ends:
                 break
         return resumed
+
+    def killed_and_resumed(self, runs, point, look=None, **options):
+        """Kill or disturb the recovery at a point and resume it to its end; return where that was.
+
+        Args:
+            runs: those of the test.
+            point: `kill` of `Runs.run`.
+            look: called with what was killed, and where, before it is resumed.
+            options: those of `Runs.run`, and of the recovery.
+        """
+        killed = self.run(runs, kill=point, **options)
+        at = (point, killed.events[-1:])
+        # It may have waited less often than the one whose events were counted, and be past that.
+        is_past = killed.exit_code == 0 and isinstance(point[0], int)
+        assert is_past or killed.exit_code == -signal.SIGKILL, (at, killed)
+        if look:
+            look(killed, at)
+        is_over = killed.answer.get("state") in self.ends
+        resumed = killed if is_over else self.resume(runs, **options)
+        assert resumed.answer.get("state") in self.ends, (at, resumed.answer)
+        return at
+
+    def killed_in_turn(self, runs, points, events, look=None, **options):
+        """Kill or disturb it at each of the points in turn; return those it did not come to.
+
+        Args:
+            runs: those of the test.
+            points: `(n, side)` each, of the events of one that was left alone.
+            events: those.
+            look: called with each that was killed, and where, before it is resumed.
+            options: those of `Runs.run`, and of the recovery.
+        """
+
+        def run(strikes):
+            recovery_id = the_recovery(self)
+            resume = {"resume": recovery_id} if recovery_id else {}
+            ended = self.run(runs, strikes=strikes, **{**resume, **options})
+            if look:
+                look(ended, ("in turn", ended.events[-1:]))
+            return ended
+
+        return strike_one_after_the_other(run, points, events, ends=self.ends)
 
 
 def the_recovery(world):

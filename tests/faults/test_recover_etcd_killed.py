@@ -5,7 +5,6 @@ comes second.
 """
 
 import secrets
-import signal
 
 import pytest
 
@@ -15,18 +14,17 @@ from tests.faults.conftest import (
     flaws_of,
     kill_points,
     sampled,
-    shards,
+    the_recovery,
 )
 from tests.lab.etcd_hosts import COPIES, DATA, etcd_lab
 from tests.lab.processes import wait_until
 from tests.lab.session import started_or_skipped
 
 KEYS = 120
-SHARDS = shards(10, in_a_sample=1)
-POINTS = 1  # of each shard in an ordinary run; all of them with FAULTS=all
+POINTS = 1  # of an ordinary run; all of them with FAULTS=all
+TIMEOUT_SECONDS = 7200 if IS_WHOLE else 900
 STOPS = {"stand_down", "put_in_place"}
-REPLACE_SHARDS = shards(4, in_a_sample=1)
-UNDO_SHARDS = shards(6, in_a_sample=1)
+REASON = "fault test"
 
 
 class World(JournaledWorld):
@@ -39,6 +37,7 @@ class World(JournaledWorld):
 
     def __init__(self, etcd, folder, *, is_silent):
         self.etcd, self.folder = etcd, folder
+        self.begun = []  # the acts, in every process
         folder.mkdir()
         key = folder / "key"
         key.write_text(secrets.token_hex(32))
@@ -62,9 +61,11 @@ class World(JournaledWorld):
             member.lose_data()
 
     def run(self, runs, **options):
-        return runs.run(self, break_glass="fault test", **options)
+        ended = runs.run(self, break_glass=REASON, **options)
+        self.begun += [step for kind, step, *_ in ended.events if kind == "intended"]
+        return ended
 
-    def assert_copies(self, at, events):
+    def assert_copies(self, _ended, at):
         """The survivor's data is in place or beside it; once anything was stopped, also elsewhere.
 
         Asked when the worker is dead: nothing moves then.
@@ -72,7 +73,7 @@ class World(JournaledWorld):
         places = f"{DATA}/member/snap/db {DATA}/recover-*/before/snap/db"
         found = self.survivor.host.run(f"stat -c %i {places} 2>/dev/null || true").split()
         assert self.inode in found, (at, found)
-        if any(step.partition("[")[0] in STOPS for kind, step, *_ in events if kind == "intended"):
+        if any(step.partition("[")[0] in STOPS for step in self.begun):
             self.survivor.host.run(f"cd {COPIES}/etcd-* && sha256sum --quiet -c SHA256SUMS")
             assert list((self.folder / "work").glob("*/*.sealed")), at
 
@@ -92,6 +93,8 @@ class UndoneWorld(World):
     Of the two that were given up, one was stopped and has data, the other has none.
     """
 
+    ends = ("undone",)
+
     def __init__(self, etcd, folder):
         super().__init__(etcd, folder, is_silent=False)
         self.stopped, self.emptied = self.others
@@ -104,12 +107,11 @@ class UndoneWorld(World):
         self.parameters["lost"] = [member.host.address for member in self.others]
 
     def recover(self, runs):
-        ended = self.run(runs)
+        ended = super().run(runs)
         assert ended.answer["state"] == "recovered", ended.answer
-        return ended
 
-    def undo(self, runs, recovered, **options):
-        return self.run(runs, resume=recovered.answer["id"], undo_by="fault test", **options)
+    def run(self, runs, **options):
+        return super().run(runs, **{**options, "resume": the_recovery(self), "undo_by": REASON})
 
     def assert_undone(self, at):
         for member in (self.survivor, self.stopped):
@@ -148,9 +150,9 @@ class ReplaceWorld(JournaledWorld):
         }
 
     def run(self, runs, **options):
-        return runs.run(self, break_glass="fault test", **options)
+        return runs.run(self, break_glass=REASON, **options)
 
-    def assert_quorum(self, at):
+    def assert_quorum(self, _ended, at):
         """The members that are left serve reads and writes, whatever has become of the third."""
         for member in self.rest:
             member.ctl("put", "while/it/lasts", "1")
@@ -173,95 +175,84 @@ def lab(tmp_path_factory):
         yield etcd
 
 
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("shard", SHARDS)
-def test_a_worker_killed_at_any_event_loses_no_key_and_no_copy(lab, tmp_path, runs, shard):
+@pytest.mark.timeout(TIMEOUT_SECONDS)
+@pytest.mark.parametrize("is_silent", [True, *([False] if IS_WHOLE else [])])
+def test_a_worker_killed_at_any_event_loses_no_key_and_no_copy(lab, tmp_path, runs, is_silent):
     """Goal: no instruction is a point of no return, and no copy of the data is ever the only one.
 
     Method: kill -9 the worker before and after an event of the journal (hence before, inside and
-    after every step and every command), look at the disks, resume, and read every key back.
+    after every step and every command), look at the disks, resume, and read every key back. With
+    FAULTS=all, at every event of one recovery in turn, then singly where that one did not come to.
     """
-    is_silent = shard % 2 == 0
     undisturbed = World(lab, tmp_path / "undisturbed", is_silent=is_silent)
     whole = undisturbed.run(runs)
     assert whole.answer["state"] == "recovered", whole.answer
     undisturbed.assert_whole("undisturbed")
-    undisturbed.assert_copies("undisturbed", whole.events)
-    points = kill_points(whole.events)[shard :: len(SHARDS)]
-    assert points
+    undisturbed.assert_copies(whole, "undisturbed")
 
-    for number, point in enumerate(sampled(points, POINTS, f"etcd {shard}")):
-        world = World(lab, tmp_path / str(number), is_silent=is_silent)
-        killed = world.run(runs, kill=point)
-        at = (point, whole.events[point[0] - 1])
-        is_past = killed.exit_code == 0  # it waited less often this time, and ended before that
-        assert is_past or killed.exit_code == -signal.SIGKILL, (at, killed)
-        world.assert_copies(at, killed.events)
-        resumed = killed if is_past else world.resume(runs)
+    points = kill_points(whole.events)
+    if IS_WHOLE:
+        world = World(lab, tmp_path / "in-turn", is_silent=is_silent)
+        points = world.killed_in_turn(runs, points, whole.events, world.assert_copies)
+        world.assert_whole("in turn")
 
-        assert resumed.answer["state"] == "recovered", (at, resumed.answer)
+    for point in sampled(points, POINTS, "etcd"):
+        world = World(lab, tmp_path / f"{point[0]}-{point[1]}", is_silent=is_silent)
+        at = world.killed_and_resumed(runs, point, world.assert_copies)
         world.assert_whole(at)
-        world.assert_copies(at, killed.events)
+        world.assert_copies(None, at)
 
 
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("shard", REPLACE_SHARDS)
-def test_a_worker_killed_while_a_member_is_replaced_costs_no_quorum(lab, tmp_path, runs, shard):
+@pytest.mark.timeout(TIMEOUT_SECONDS)
+def test_a_worker_killed_while_a_member_is_replaced_costs_no_quorum(lab, tmp_path, runs):
     """Goal: whenever the worker is lost, the members that are left go on, and a resume ends it.
 
     Method: kill -9 the worker before and after an event of the journal, write to the members that
-    are left, resume, and read every key of every member.
+    are left, resume, and read every key of every member. With FAULTS=all as above.
     """
     undisturbed = ReplaceWorld(lab, tmp_path / "undisturbed")
     whole = undisturbed.run(runs)
     assert whole.answer["state"] == "recovered", whole.answer
     undisturbed.assert_whole("undisturbed")
-    points = kill_points(whole.events)[shard :: len(REPLACE_SHARDS)]
-    assert points
 
-    for number, point in enumerate(sampled(points, POINTS, f"replace {shard}")):
-        world = ReplaceWorld(lab, tmp_path / str(number))
-        killed = world.run(runs, kill=point)
-        at = (point, whole.events[point[0] - 1])
-        is_past = killed.exit_code == 0
-        assert is_past or killed.exit_code == -signal.SIGKILL, (at, killed)
-        world.assert_quorum(at)
-        resumed = killed if is_past else world.resume(runs)
+    points = kill_points(whole.events)
+    if IS_WHOLE:
+        world = ReplaceWorld(lab, tmp_path / "in-turn")
+        points = world.killed_in_turn(runs, points, whole.events, world.assert_quorum)
+        world.assert_whole("in turn")
 
-        assert resumed.answer["state"] == "recovered", (at, resumed.answer)
-        world.assert_whole(at)
+    for point in sampled(points, POINTS, "replace"):
+        world = ReplaceWorld(lab, tmp_path / f"{point[0]}-{point[1]}")
+        world.assert_whole(world.killed_and_resumed(runs, point, world.assert_quorum))
 
 
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(TIMEOUT_SECONDS)
 @pytest.mark.skipif(not IS_WHOLE, reason="FAULTS=all")
-@pytest.mark.parametrize("shard", UNDO_SHARDS)
-def test_an_undo_killed_at_any_event_ends_with_the_old_cluster_as_it_was(
-    lab, tmp_path, runs, shard
-):
+def test_an_undo_killed_at_any_event_ends_with_the_old_cluster_as_it_was(lab, tmp_path, runs):
     """Goal: the way back has no point of no return either, and loses no copy.
 
     Method: recover, begin to undo, kill -9 the worker before or after an event, look at the disks,
-    undo again, and read every key of the members that had data.
+    undo again, and read every key of the members that had data; first at every event of one undo
+    in turn, then singly where that one did not come to.
     """
-    undisturbed = UndoneWorld(lab, tmp_path / "undisturbed")
-    whole = undisturbed.undo(runs, undisturbed.recover(runs))
+
+    def recovered(name):
+        world = UndoneWorld(lab, tmp_path / name)
+        world.recover(runs)
+        return world
+
+    undisturbed = recovered("undisturbed")
+    whole = undisturbed.run(runs)
     assert whole.answer["state"] == "undone", whole.answer
     undisturbed.assert_undone("undisturbed")
-    points = kill_points(whole.events)[shard :: len(UNDO_SHARDS)]
-    assert points
 
-    for number, point in enumerate(points):
-        world = UndoneWorld(lab, tmp_path / str(number))
-        recovered = world.recover(runs)
-        killed = world.undo(runs, recovered, kill=point)
-        at = (point, whole.events[point[0] - 1])
-        is_past = killed.exit_code == 0
-        assert is_past or killed.exit_code == -signal.SIGKILL, (at, killed)
-        world.assert_copies(at, recovered.events)
-        again = killed if is_past else world.undo(runs, recovered)
-
-        assert again.answer["state"] == "undone", (at, again.answer)
-        world.assert_undone(at)
+    world = recovered("in-turn")
+    points = kill_points(whole.events)
+    rest = world.killed_in_turn(runs, points, whole.events, world.assert_copies)
+    world.assert_undone("in turn")
+    for point in rest:
+        world = recovered(f"{point[0]}-{point[1]}")
+        world.assert_undone(world.killed_and_resumed(runs, point, world.assert_copies))
 
 
 def step_points(events):
@@ -273,32 +264,33 @@ def step_points(events):
     ]
 
 
-@pytest.mark.timeout(5400)
+@pytest.mark.timeout(TIMEOUT_SECONDS)
 @pytest.mark.skipif(not IS_WHOLE, reason="FAULTS=all")
-@pytest.mark.parametrize("shard", SHARDS)
-def test_a_survivor_that_loses_its_power_at_any_step_loses_no_key(lab, tmp_path, runs, shard):
+def test_a_survivor_that_loses_its_power_at_any_step_loses_no_key(lab, tmp_path, runs):
     """Goal: wherever the survivor's host goes down, it comes back with its data or the new one.
 
     Method: stop the worker at an event, cut the power of the survivor and give it back, let the
-    worker go on, resume, and read every key of every member. Its etcd starts at boot.
+    worker go on, resume, and read every key of every member; at every step of one recovery in turn,
+    then singly where that one did not come to. Its etcd starts at boot.
     """
-    undisturbed = World(lab, tmp_path / "undisturbed", is_silent=False)
-    whole = undisturbed.run(runs)
+
+    def make(name):
+        world = World(lab, tmp_path / name, is_silent=False)
+        world.lease_seconds = 30  # the worker stands still while the host boots
+        return world
+
+    def cut():
+        survivor = lab.members[0]
+        survivor.host.power_cut()
+        survivor.power_on()
+
+    whole = make("undisturbed").run(runs)
     assert whole.answer["state"] == "recovered", whole.answer
 
-    points = step_points(whole.events)[shard :: len(SHARDS)]
-    for number, n in enumerate(sampled(points, POINTS, f"power {shard}")):
-        world = World(lab, tmp_path / str(number), is_silent=False)
-        world.lease_seconds = 30  # the worker stands still while the host boots
-
-        def cut(member=world.survivor):
-            member.host.power_cut()
-            member.power_on()
-
-        disturbed = world.run(runs, kill=(n, "stop"), meanwhile=cut)
-        at = (n, whole.events[n - 1], disturbed.answer)
-        if disturbed.answer.get("state") != "recovered":
-            resumed = world.resume(runs)
-            assert resumed.answer["state"] == "recovered", (at, resumed.answer)
-
-        world.assert_whole(at)
+    world = make("in-turn")
+    points = [(n, "stop") for n in step_points(whole.events)]
+    rest = world.killed_in_turn(runs, points, whole.events, meanwhile=cut)
+    world.assert_whole("in turn")
+    for point in rest:
+        world = make(f"{point[0]}")
+        world.assert_whole(world.killed_and_resumed(runs, point, meanwhile=cut))

@@ -6,6 +6,7 @@ import pytest
 
 from recovery.run import RecoveryState
 from tasks.etcd import placing
+from tasks.etcd.parts import Part
 from tests.integration.etcd_runs import assert_moves_to_a_spare, copies_watched
 from tests.integration.etcd_runs import etcd as etcd  # noqa: PLC0414 (the fixture)
 from tests.integration.etcd_runs import runs as runs  # noqa: PLC0414 (the fixture)
@@ -75,6 +76,41 @@ def test_members_that_are_only_stopped_are_started_and_nothing_is_rebuilt(etcd, 
     assert_whole(etcd, ended, before)
     assert ended.result.cure == "start"
     assert etcd.members[1].status()["header"]["cluster_id"] == cluster
+
+
+def test_what_was_acknowledged_last_is_in_what_is_rebuilt(etcd, runs):
+    """A member notes that a majority has an entry with the next one, and is lost before that."""
+    survivor, *others = etcd.members
+    for n in range(KEYS, KEYS + 5):
+        survivor.fill(n)
+        before = survivor.contents()
+        survivor.host.run("systemctl kill -s KILL etcd; systemctl stop etcd")
+        if survivor.log_end().uncommitted:
+            break
+        survivor.host.run("systemctl start etcd")  # an election came in between, which notes it
+    for member in others:
+        member.lose_data()
+
+    ended = runs.run()
+
+    assert_whole(etcd, ended, before)
+    assert "1 entry not known to be committed" in ended.result.found
+    assert ended.result.uncommitted == 0
+
+
+@pytest.mark.skipif(not IS_WHOLE, reason="FAULTS=all")
+def test_the_files_of_a_member_that_serves_are_copied_while_it_does(etcd, runs, monkeypatch):
+    survivor, *others = etcd.members
+    before = survivor.contents()
+    for member in others:
+        member.lose_data()
+    monkeypatch.setattr(Part, "is_read_from_files", True)
+
+    with copies_watched(survivor):
+        ended = runs.run()
+
+    assert_whole(etcd, ended, before)
+    assert any("etcd-copy" in command for command in runs.changes(ended.recovery_id))
 
 
 @pytest.mark.skipif(not IS_WHOLE, reason="FAULTS=all")

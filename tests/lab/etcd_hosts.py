@@ -14,6 +14,7 @@ import subprocess
 from datetime import timedelta
 from pathlib import Path
 
+from tasks.etcd.wal import parse_segment
 from tests.lab.control_plane_host import binary
 from tests.lab.hosts import lab_hosts
 from tests.lab.pki import CLIENT, SERVER, Validity, Wanted, authority, new_key
@@ -105,6 +106,11 @@ class LabMember:
     def revision(self):
         """At which revision it is; each write of a client is one."""
         return self.status()["header"]["revision"]
+
+    def log_end(self):
+        """Where its log ends, as it lies on the disk."""
+        *_, last = sorted(self.host.run(f"ls {DATA}/member/wal/*.wal").split())
+        return parse_segment(Path(last).name, self.host.read_file(last))
 
     def is_healthy(self):
         with contextlib.suppress(LabError):

@@ -12,7 +12,7 @@ from recovery.errors import (
     Refused,
     Unreachable,
 )
-from tasks.etcd import etcdctl, placing, quorum_loss
+from tasks.etcd import etcdctl, parts, placing, quorum_loss
 from tasks.etcd.defragmenting import judge_space, refuse_unless_room_was_made
 from tasks.etcd.evidence import MemberState
 from tasks.etcd.judging import Cure, Terms, judge
@@ -59,26 +59,66 @@ def test_two_of_three_with_their_data_are_started_however_many_spares_are_named(
     assert (loss.cure, loss.starts) == (Cure.START, ("h1", "h2"))
 
 
-def test_the_member_whose_log_is_committed_furthest_survives():
-    behind = of_five(1, revision=10)
-    ahead = of_five(2, STOPPED, log=LogEnd(15, 12))
-    five = [behind, ahead, *(of_five(n, NO_DATA) for n in (3, 4, 5))]
-
-    loss = judge("etcd", five, Terms())
-
-    assert (loss.cure, loss.survivor) == (Cure.REBUILD, "h2")
-    assert loss.rejoins == ("h1", "h3", "h4", "h5")
-    assert loss.may_be_lost == 3
-
-
-def test_what_another_log_holds_beyond_the_survivor_may_be_lost_as_well():
-    five = [of_five(1, SILENT, log=LogEnd(99, 99)), of_five(2, SILENT, log=LogEnd(100, 99))]
+@pytest.mark.parametrize(
+    ("logs", "survivor"),
+    [
+        ((LogEnd(10, 10, 2), LogEnd(15, 12, 2)), "h2"),
+        ((LogEnd(12, 12, 3), LogEnd(15, 11, 2)), "h1"),  # the others of h2 were never a majority's
+        ((LogEnd(15, 10, 2), LogEnd(15, 12, 2)), "h2"),
+        ((LogEnd(12, 12, 0), LogEnd(15, 11, 2)), "h1"),  # in which term its log ends is not known
+    ],
+)
+def test_the_member_that_would_be_elected_survives_with_all_of_its_log(logs, survivor):
+    five = [of_five(n, STOPPED, log=log) for n, log in enumerate(logs, 1)]
     five += [of_five(n, NO_DATA) for n in (3, 4, 5)]
 
     loss = judge("etcd", five, Terms())
 
+    assert (loss.cure, loss.survivor) == (Cure.REBUILD, survivor)
+    assert loss.rejoins == tuple(f"h{n}" for n in range(1, 6) if f"h{n}" != survivor)
+    assert loss.may_be_lost == max(log.last for log in logs) - loss.of(survivor).log.last
+
+
+def test_a_member_that_would_be_elected_without_what_is_committed_is_not_chosen():
+    five = [of_five(1, STOPPED, log=LogEnd(9, 9, 3)), of_five(2, STOPPED, log=LogEnd(15, 12, 2))]
+    five += [of_five(n, NO_DATA) for n in (3, 4, 5)]
+
+    with pytest.raises(Refused, match="h1 would be elected, and h2 knows more"):
+        judge("etcd", five, Terms())
+    assert judge("etcd", five, Terms(lost=("h1",))).survivor == "h2"
+
+
+def test_what_another_log_holds_beyond_the_survivor_may_be_lost():
+    five = [of_five(1, SILENT, log=LogEnd(99, 99, 2)), of_five(2, SILENT, log=LogEnd(100, 99, 2))]
+    five += [of_five(n, NO_DATA) for n in (3, 4, 5)]
+
+    loss = judge("etcd", five, Terms(survivor="h1"))
+
     assert (loss.survivor, loss.may_be_lost) == ("h1", 1)
-    assert judge("etcd", five, Terms(survivor="h2")).may_be_lost == 1
+    assert judge("etcd", five, Terms()).may_be_lost == 0
+    let_go = judge("etcd", five, Terms(accept=("uncommitted:1",)))
+    assert (let_go.survivor, let_go.may_be_lost, let_go.lets_go_of_tail) == ("h2", 1, True)
+
+
+@pytest.mark.parametrize(
+    ("seen", "accept", "is_read"),
+    [
+        (member(1, SILENT), (), True),
+        (member(1, log=LogEnd(10, 10, 2)), (), False),
+        (member(1, log=LogEnd(12, 10, 2)), (), True),
+        (member(1, log=LogEnd(12, 10, 2)), ("uncommitted:2",), False),
+        (member(1, log=LogEnd(12, 10, 2)), ("uncommitted:1",), True),
+    ],
+)
+def test_what_serves_and_has_more_in_its_log_is_read_from_its_files(
+    monkeypatch, seen, accept, is_read
+):
+    three = [seen, member(2, NO_DATA), member(3, NO_DATA)]
+    monkeypatch.setattr(EtcdCluster, "host", lambda _, place: place)
+
+    part = parts.survivor_of(CLUSTER, judge("etcd", three, Terms(accept=accept)))
+
+    assert part.is_read_from_files == is_read
 
 
 def test_a_person_may_choose_the_survivor_and_give_others_up():
@@ -239,9 +279,9 @@ def test_where_no_data_is_left_a_snapshot_begins_the_cluster_on_the_first_host()
 @pytest.mark.parametrize(
     ("before", "now", "why"),
     [
-        (member(1, STOPPED, log=LogEnd(15, 12)), member(1, STOPPED, log=LogEnd(15, 14)), "at 14"),
-        (member(1, SILENT, log=LogEnd(15, 12)), member(1, STOPPED, log=LogEnd(15, 14)), "at 14"),
-        (member(1), member(1, STOPPED, log=LogEnd(15, 14)), "at 14"),
+        (member(1, STOPPED, log=LogEnd(15, 12)), member(1, STOPPED, log=LogEnd(16, 12)), "at 16"),
+        (member(1, SILENT, log=LogEnd(15, 12)), member(1, STOPPED, log=LogEnd(17, 17)), "at 17"),
+        (member(1), member(1, STOPPED, log=LogEnd(14, 14)), "at 14"),
         (member(1), member(1, revision=11), "at 11"),
     ],
 )

@@ -1,7 +1,5 @@
 """What is read of etcd, its unit and its disk, and how it is asked."""
 
-import struct
-
 import pytest
 
 from blocks.ssh.command import Answer
@@ -22,7 +20,6 @@ from tasks.etcd.judging import Terms
 from tasks.etcd.parts import Part
 from tasks.etcd.proving import parse_proof
 from tasks.etcd.settings import Settings, settings_of
-from tasks.etcd.wal import LogEnd, parse_segment
 from tests.unit.etcd_seen import (
     CLUSTER,
     SILENT,
@@ -138,44 +135,6 @@ def test_settings_that_are_not_known_here_are_refused(line, why):
 def test_lines_that_no_shell_could_read_are_carried_in_the_error():
     with pytest.raises(UnreadableOutput):
         settings_of("h1", SHOWN, 'file /etc/default/etcd\nETCD_NAME="open\n')
-
-
-def framed(kind, data):
-    """A record of etcd's log; as etcd writes it, padded to 8 bytes."""
-    message = bytes([0x08, kind, 0x10, 0, 0x1A, len(data)]) + data
-    padding = -len(message) % 8
-    header = len(message) | ((0x80 | padding) << 56 if padding else 0)
-    return struct.pack("<Q", header) + message + bytes(padding)
-
-
-def entry(index):
-    return framed(2, bytes([0x08, 0, 0x10, 2, 0x18, index, 0x22, 1, 65]))
-
-
-def state(committed):
-    return framed(3, bytes([0x08, 2, 0x10, 1, 0x18, committed]))
-
-
-NAME = "0000000000000001-0000000000000005.wal"
-
-
-@pytest.mark.parametrize(
-    ("content", "last", "committed"),
-    [
-        (state(3), 4, 3),
-        (state(4) + entry(5) + entry(6) + state(5), 6, 5),
-        (state(4) + entry(5) + entry(6) + state(6) + bytes(4096), 6, 6),
-        (state(4) + entry(5) + entry(6)[:-9], 5, 4),  # torn by a power cut
-        (state(4) + entry(6) + entry(5), 5, 4),  # a new leader has written over it
-    ],
-)
-def test_the_end_of_a_log_is_read_from_its_last_segment(content, last, committed):
-    assert parse_segment(NAME, content) == LogEnd(last, committed)
-
-
-def test_what_is_no_segment_of_a_log_is_no_log():
-    with pytest.raises(ValueError, match="no state"):
-        parse_segment(NAME, b"")
 
 
 class Running:

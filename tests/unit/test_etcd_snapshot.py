@@ -7,9 +7,9 @@ import pytest
 from blocks.ssh.command import Answer
 from recovery.errors import CommandFailed, Refused
 from tasks.etcd import snapshot
+from tasks.etcd.from_files import CHANGING, COPY, NO_PROGRAM
 from tasks.etcd.joining import left_to_person
 from tasks.etcd.parts import Part
-from tasks.etcd.snapshot import CHANGING, NO_PROGRAM, TAKE_FROM_FILES
 from tasks.etcd.target import EtcdCluster
 from tests.unit.etcd_seen import STOPPED, member
 
@@ -34,9 +34,9 @@ def test_a_copy_is_not_run_by_what_starts_etcd_in_a_container(tmp_path):
     wrapper, to = tmp_path / "etcd", tmp_path / "copies"
     wrapper.write_text("#!/bin/sh\nexec docker run etcd\n")
     wrapper.chmod(0o755)
-    argv = ["sh", "-c", TAKE_FROM_FILES, "take", str(to), str(tmp_path / "data"), str(wrapper)]
+    argv = ["sh", "-c", COPY, "copy", str(to), str(tmp_path / "data"), str(wrapper)]
 
-    ended = subprocess.run([*argv, "h1"], capture_output=True, text=True, check=False)
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False)
 
     assert ended.returncode == NO_PROGRAM, ended.stderr
     assert "not the program of etcd" in ended.stderr
