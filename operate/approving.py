@@ -39,6 +39,8 @@ def question_of(journal: Journal, recovery_id: str) -> dict[str, Any]:
     plan = (asked.plan if asked is not None else {}) or history.plans.get(plan_hash, {})
     count = count_of(history, asked, plan_hash)
     why, following = "nothing is asked now", ""
+    if history.called_off:
+        why, following = f"it was called off: {history.called_off}", _resumed(history, asked)
     if asked is not None and is_open:
         why, following = asked.why, f"`recover approve {recovery_id} --plan {plan_hash} --by NAME`"
         if not count.missing:
@@ -57,7 +59,7 @@ def question_of(journal: Journal, recovery_id: str) -> dict[str, Any]:
         "of": list(asked.of) if asked is not None else [],
         "given": list(count.persons),
         "missing": count.missing if is_open else 0,
-        "until": asked.until if asked is not None else "",
+        "until": asked.until if asked is not None and is_open else "",
         "plan": plan,
         "next": following,
     }
@@ -186,6 +188,12 @@ def _refuse_unless_asked(history: History, asked: Asked | None, plan_hash: str) 
             "--plan",
             f"recovery {history.recovery_id} has no plan {plan_hash!r}",
             f"Look at what is asked: `recover approve {history.recovery_id}`",
+        )
+    if history.called_off:
+        raise Refused(
+            history.target,
+            f"recovery {history.recovery_id} was called off: {history.called_off}",
+            f"Nothing waits for an answer; {_resumed(history, asked)} asks anew",
         )
     last = history.attempts[-1].ended_as if history.attempts else ""
     goes_back = asked is not None and asked.goes_back and asked.plan_hash == plan_hash

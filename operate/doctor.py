@@ -114,7 +114,7 @@ def _patience() -> Finding:
         delays = retry_delays_seconds()
     except RecoveryError as error:
         return bad("RECOVER_PATIENCE_SECONDS", error)
-    told = f"{sum(delays):g} s, asking {len(delays)} times more"
+    told = f"asks {len(delays)} times more, the last one {sum(delays):g} s after the first"
     return Finding("RECOVER_PATIENCE_SECONDS", Health.OK, told)
 
 

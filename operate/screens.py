@@ -24,6 +24,7 @@ STATES = {
     "done": "green",
     "already-so": "green",
     "undone": "green",
+    "called-off": "dim",
     "intended": "cyan",
     "failed": "bold red",
     "refused": "bold red",
@@ -143,6 +144,7 @@ def show_status(console: Console, status: Plain) -> None:
     if status["attempts"]:
         console.print(attempts)
     _show_steps(console, status["steps"])
+    _show_reasons(console, status)
     _show_found(console, status["found"])
     _show_end(console, status)
 
@@ -191,6 +193,16 @@ def _show_steps(console: Console, rows: Sequence[Plain]) -> None:
         )
     if rows:
         console.print(steps)
+
+
+def _show_reasons(console: Console, status: Plain) -> None:
+    """Show why steps failed, but for what the error of the recovery says."""
+    told = " ".join(str(status.get("error") or "").split())
+    for step in status["steps"]:
+        why = " ".join(step["error"].split())
+        if step["state"] not in DONE and why and why not in told:
+            line = Text.assemble((f"  {step['key']}  ", "dim"), (why, "red"))
+            console.print(line, soft_wrap=True)
 
 
 def _show_found(console: Console, rows: Sequence[Plain], most: int = WIDTH_UNBROKEN) -> None:

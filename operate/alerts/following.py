@@ -95,7 +95,8 @@ class Following:
         outcome = standing.name if standing.is_final else ""
         self.store.note_run(kept.flow_run_id, standing.type, outcome, self.clock())
         if outcome and outcome not in (*WELL, *NEITHER):
-            text = f"flow run {run.flow_run_id} ended as {outcome}; `recover status` says more"
+            more = f"`recover status {recovery_id_of(kept.flow_run_id)}` says more"
+            text = f"flow run {run.flow_run_id} ended as {outcome}; {more}"
             self._tell(kept, f"{kept.work}: {outcome}", text, run.flow_run_id)
         elif standing.type == "PAUSED" and kept.run_state != "PAUSED":
             text = (

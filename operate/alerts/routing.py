@@ -94,7 +94,7 @@ def _on_route(route: Route, alert: Alert, reasons: list[str], now: datetime) -> 
         parameters["plan_only"] = True
         reasons.append(f"triage: {route.flow} is walked, and changes nothing")
     else:
-        reasons.append(f"{route.flow} is started, with no consent to a plan")
+        reasons.append(f"{route.flow} is started; what it destroys waits for a person's consent")
     return Decision(Kind.RUN, reasons, route, target, parameters)
 
 

@@ -44,8 +44,8 @@ def show_alerts(console: Console, rows: Sequence[Mapping[str, Any]], state: str 
 
 def show_status(console: Console, told: Mapping[str, Any]) -> None:
     """Show how many alerts stand where."""
-    for name in ("store", "routes"):
-        console.print(Text(f"{name}: {told[name]}"))
+    console.print(Text(f"store: {told['store']}"))
+    console.print(Text(f"routes: {told['routes']}, as named here; a receiver may have others"))
     counts = ", ".join(f"{n} {state}" for state, n in sorted(told["alerts"].items()))
     console.print(Text(f"alerts: {counts or 'none was heard of'}"))
     asking = f"; {told['asking']} more wait for a person" * bool(told["asking"])

@@ -83,15 +83,20 @@ def up(  # noqa: PLR0913 (one parameter for each option)
 
 
 def down(*, home: Home = None, as_json: Json = False, debug: Debug = False) -> None:
-    """Stop what `recover up` started on this machine, and wait for its end."""
+    """Stop what `recover up` started on this machine, and wait for its end.
+
+    Where nothing runs, that is said, and the exit code is 0.
+    """
     from operate.endings import answering
 
     with answering(as_json=as_json, debug=debug, next_command="recover down --help") as answer:
         from operate.stack.detached import take_down
 
-        told = take_down(_place(home, 0, None))
-        plain = {"stopped": True, "pid": told["pid"], "home": told["home"]}
-        answer.give(plain, lambda console: console.print(f"stopped: {told['ui']}"))
+        place = _place(home, 0, None)
+        told = take_down(place)
+        plain = {"stopped": bool(told), "pid": told.get("pid"), "home": str(place.home)}
+        line = f"stopped: {told['ui']}" if told else f"nothing runs in {place.home}"
+        answer.give(plain, lambda console: console.print(line, markup=False, soft_wrap=True))
 
 
 def _place(home: Path | None, port: int, deployments: Path | None, alerts_port: int = 0) -> "Place":

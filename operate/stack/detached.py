@@ -12,7 +12,7 @@ from typing import Any
 
 from operate.stack.claim import is_claimed, read_told
 from operate.stack.place import Place
-from recovery.errors import BadInput, NotVerified
+from recovery.errors import NotVerified
 
 UP_WITHIN_SECONDS = 600.0
 DOWN_WITHIN_SECONDS = 120.0
@@ -74,15 +74,14 @@ def bring_up_detached(place: Place, note: Callable[[str], None]) -> dict[str, An
 
 
 def take_down(place: Place) -> dict[str, Any]:
-    """Stop the stack of a folder and wait for its end; return what it was.
+    """Stop the stack of a folder and wait for its end; return what it was, nothing if none ran.
 
     Raises:
-        BadInput: none runs there.
         NotVerified: it does not end.
     """
     told = read_told(place.home)
     if not is_claimed(place.home) or not told:
-        raise BadInput("--home", f"no stack runs in {place.home}", "Nothing is to be stopped")
+        return {}
     os.kill(int(told["pid"]), signal.SIGTERM)
     deadline = time.monotonic() + DOWN_WITHIN_SECONDS
     while is_claimed(place.home):

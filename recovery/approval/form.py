@@ -4,8 +4,10 @@ Prefect keeps no approver and replays what was answered before. So each question
 own, an answer is read once and journaled, and what was journaled is not read again.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from httpx import HTTPError
@@ -23,6 +25,7 @@ from recovery.journal.consents import Asked
 from recovery.walk import step_logger
 
 TEXT_CHARS_MAX = 2000
+SPECIAL = re.compile(r"[\[\].^$*+?(){}|\\/]")
 
 
 class _Typed(RunInput):
@@ -111,10 +114,13 @@ class PrefectForm:
 
 
 def _form_of(question: Question) -> type[RunInput]:
-    """The form, with the plan above its fields; nothing that counts has an answer filled in."""
+    """The form, with the plan above its fields; nothing that counts has an answer filled in.
+
+    All of it is typed, and the server refuses what it does not offer: a list to choose from would
+    be closed again in the UI as soon as somebody clicks on it, for its dialog takes the focus back.
+    """
     asked = question.asked
-    # No Literal: of one name it would be a constant, which the UI shows as a field nobody can fill.
-    persons: Any = {"enum": list(asked.of)} if asked.of else None
+    persons = f"One of {', '.join(asked.of)}. " if asked.of else ""
     fields: dict[str, Any] = {
         "plan_hash": (
             str,
@@ -125,18 +131,20 @@ def _form_of(question: Question) -> type[RunInput]:
             ),
         ),
         "decision": (
-            Literal[tuple(map(str, Decision))],
+            str,
             Field(
                 title="Decision",
-                description="look-again is for consent that was given by `recover approve`.",
+                pattern=_one_of(tuple(Decision)),
+                description="Type approve or reject; or look-again, where somebody has consented "
+                "by `recover approve`.",
             ),
         ),
         "approver": (
             str,
             Field(
                 title="Your name",
-                description="It is kept in the journal.",
-                json_schema_extra=persons,
+                pattern=_one_of(asked.of) if asked.of else None,
+                description=f"{persons}It is kept in the journal.",
             ),
         ),
         "confirm": (
@@ -161,3 +169,12 @@ def _form_of(question: Question) -> type[RunInput]:
     form: type[RunInput] = create_model("Approval", __base__=RunInput, **fields)
     form._description = question_markdown(question)  # noqa: SLF001 (where Prefect looks for it)
     return form
+
+
+def _one_of(words: Sequence[str]) -> str:
+    """A pattern that these words match, in Python and in a browser."""
+    return f"^({'|'.join(SPECIAL.sub(_escaped, word) for word in words)})$"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\{found[0]}"

@@ -55,12 +55,15 @@ def _plan(question: Question, chars_max: int) -> str:
     """The acts with all of their commands, then what was found, whole pieces up to the limit."""
     pieces = ["### What it would do\n"]
     steps = question.planned["steps"]
-    for step in (one for one in steps if one["kind"] == "act"):
-        note = "already so, nothing to do" if step["is_already_so"] else step["danger"]
+    acts = [one for one in steps if one["kind"] == "act"]
+    for step in (one for one in acts if not one["is_already_so"]):
         commands = "\n".join(step["commands"])
         shown = f"\n{fenced(commands, len(commands))}\n" if commands else ""
         # As code, since an account on a host would else be shown as somebody to write a mail to.
-        pieces.append(f"**{code(step['key'])}** on {code(step['target'])} ({note})\n{shown}")
+        about = f"on {code(step['target'])} ({step['danger']})"
+        pieces.append(f"**{code(step['key'])}** {about}\n{shown}")
+    done = [code(one["key"]) for one in acts if one["is_already_so"]]
+    pieces += [f"Already so, nothing to do ({len(done)}): {', '.join(done)}\n"] if done else []
     looks = [one for one in steps if one["kind"] not in {"act", "verify"}]
     pieces += ["### What was found\n"] if looks else []
     for look in looks:

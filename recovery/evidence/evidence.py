@@ -252,6 +252,8 @@ class Evidence:
                 f"Attempt {last.n} was lost: it was last heard of at {clock(last.ended)} "
                 "and nobody works on it now."
             )
+        if state == "called-off":
+            return f"It was called off after attempt {last.n}, before anything was changed."
         if state == "running":
             return f"Attempt {last.n} is at work since {clock(last.started)}."
         words = {

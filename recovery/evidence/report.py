@@ -82,7 +82,7 @@ def html_of(evidence: Evidence, trend: str = "") -> str:
         .render(
             evidence=evidence,
             status=evidence.status,
-            tone=tones.get(state, "" if state == "running" else "bad"),
+            tone=tones.get(state, "" if state in {"running", "called-off"} else "bad"),
             timeline=Markup(timeline_svg(evidence)),  # noqa: S704 (it was escaped as it was made)
             trend=Markup(trend),  # noqa: S704 (likewise)
             looks=LOOKS,

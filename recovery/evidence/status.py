@@ -163,6 +163,7 @@ def as_status(reading: Reading) -> dict[str, Any]:
     history = reading.history
     how = _how_done(reading.events)
     last = history.attempts[-1] if history.attempts else None
+    error = last.error if last and reading.state is not RecoveryState.CALLED_OFF else ""
     status: dict[str, Any] = {
         "id": history.recovery_id,
         "flow": history.flow,
@@ -176,7 +177,7 @@ def as_status(reading: Reading) -> dict[str, Any]:
         "ended_at": _ended_at(reading),
         "found": found_in(readable_events(reading)),
         "result": _result_of(reading),
-        "error": last.error if last else "",
+        "error": error,
         "next": next_for(reading),
         "danger": history.danger,
         "release": history.release,
@@ -261,7 +262,7 @@ def next_for(reading: Reading) -> str:
             f"{history.abandoned_by} has abandoned it: go back with "
             f"`recover undo {recovery_id} --by NAME`, or start a new one"
         )
-    if history.called_off:
+    if reading.state is RecoveryState.CALLED_OFF:
         return (
             f"nothing: it was called off before it changed anything ({history.called_off}); "
             f"*Retry* of its run, or `recover resume {recovery_id}`, asks anew"

@@ -37,6 +37,7 @@ class RecoveryState(StrEnum):
     NEEDS_PERSON = "needs-person"
     REFUSED = "refused"
     UNDONE = "undone"
+    CALLED_OFF = "called-off"  # before it changed anything: what called for it is over
 
 
 LOST = "lost"
@@ -138,6 +139,8 @@ class History:
         if not self.attempts:
             return RecoveryState.FAILED
         last = self.attempts[-1]
+        if self.called_off and not is_leased:
+            return RecoveryState.CALLED_OFF
         if not last.ended_as:
             return RecoveryState.RUNNING if is_leased else RecoveryState.FAILED
         return RecoveryState(last.ended_as)

@@ -84,8 +84,12 @@ def test_the_only_approver_there_is_consents_in_the_form(stack, page, mariadb, t
     page.shows_state("Suspended")
 
     page.answer(
-        {"Decision": "approve", "Your name": "Ada"},
-        {"Confirm": f"mysql://{mariadb.host}:{mariadb.port}/ui", "Reason": "a rehearsal"},
+        {
+            "Decision": "approve",
+            "Your name": "Ada",
+            "Confirm": f"mysql://{mariadb.host}:{mariadb.port}/ui",
+            "Reason": "a rehearsal",
+        }
     )
 
     page.shows_state("Recovered")

@@ -85,7 +85,7 @@ def test_a_key_that_is_missing_is_made_and_the_renewal_goes_on_in_a_run_that_res
     page.fill("Resume: id of the recovery", recovery_id_of(refused))
     page.submit()
     page.shows_state("Suspended", ENDS_WITHIN_SECONDS)
-    page.fill_answer({"Decision": "approve", "Your name": "Ada"}, {"Reason": "they end soon"})
+    page.fill_answer({"Decision": "approve", "Your name": "Ada", "Reason": "they end soon"})
     take(page, "certificates-approval", height=1200)
     page.send_answer()
     page.shows_state("Recovered", ENDS_WITHIN_SECONDS)
@@ -118,7 +118,7 @@ def test_a_new_host_that_is_off_is_switched_on_and_a_retry_puts_it_in_the_place_
 
     run = page.submit()
     page.shows_state("Suspended", ENDS_WITHIN_SECONDS)
-    page.answer({"Decision": "approve", "Your name": "Ada"}, {"Reason": "its disk fails"})
+    page.answer({"Decision": "approve", "Your name": "Ada", "Reason": "its disk fails"})
     page.shows_state("Failed", ENDS_WITHIN_SECONDS)
     why = page.says_why()
     four.power_on()
@@ -156,7 +156,7 @@ def test_a_backup_that_was_not_there_is_put_there_and_a_fork_restores_from_it(pa
 
     def approve():
         page.shows_state("Suspended", ENDS_WITHIN_SECONDS)
-        page.answer({"Decision": "approve", "Your name": "Grace"}, {"Reason": "it reads nonsense"})
+        page.answer({"Decision": "approve", "Your name": "Grace", "Reason": "it reads nonsense"})
 
     order()
     failed = page.submit()

@@ -135,29 +135,24 @@ class PrefectPage:
 
     def choose(self, title: str, choice: str) -> None:
         """Choose one of the values that a field offers."""
-        self._choose_in(self.field(title), choice)
-
-    def _choose_in(self, field: Any, choice: str) -> None:
-        field.locator("button.p-select-button__control").focus()
+        self.field(title).locator("button.p-select-button__control").focus()
         self.page.keyboard.press("ArrowDown")
         self.page.get_by_role("option", name=choice, exact=True).click()
 
-    def answer(self, choices: dict[str, str], texts: dict[str, str]) -> None:
+    def answer(self, texts: dict[str, str]) -> None:
         """Fill the form of a suspended run and send it.
 
         Raises:
             LabError: the server did not take it.
         """
-        self.fill_answer(choices, texts)
+        self.fill_answer(texts)
         self.send_answer()
 
-    def fill_answer(self, choices: dict[str, str], texts: dict[str, str]) -> None:
+    def fill_answer(self, texts: dict[str, str]) -> None:
         """Fill the form of a suspended run, and confirm what it wants confirmed."""
         self.page.get_by_role("button", name="Resume").first.click()
         form = self.page.locator("[role=dialog], .p-modal").first
         form.get_by_text("Your name").first.wait_for()
-        for title, choice in choices.items():
-            self._choose_in(self.field_in(form, title), choice)
         wanted = WANTED.search(form.inner_text())
         for title, text in {"Confirm": wanted[1].strip() if wanted else "", **texts}.items():
             self.field_in(form, title).locator("textarea, input").last.fill(text)

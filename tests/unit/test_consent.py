@@ -442,3 +442,17 @@ def test_the_question_shows_commands_whole_and_leaves_nothing_to_markdown(wiped)
     assert whole.index("What it would do") < whole.index("What was found")
     assert question.asked.plan_hash in cut
     assert "more steps are not shown here" in cut
+
+
+def test_what_is_already_so_stands_in_one_line_behind_what_is_to_be_done(wiped):
+    wiped.there = {"a", "b", "c"}
+    question = wiped.run().question
+    first, *others = [one for one in question.planned["steps"] if one["kind"] == "act"]
+    for one in others:
+        one["is_already_so"] = True
+
+    told = question_markdown(question)
+
+    assert told.startswith("**Acts to be done: 1, 1 of them destructive**")
+    line = f"Already so, nothing to do (2): `{others[0]['key']}`, `{others[1]['key']}`"
+    assert told.index(first["commands"][0]) < told.index(line) < told.index("What was found")

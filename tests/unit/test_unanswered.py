@@ -7,10 +7,11 @@ import pytest
 
 from operate.alerts.calling_off import is_called_off
 from operate.alerts.prefect_runs import Standing
-from operate.approving import question_of
+from operate.approving import Consent, question_of, say
 from operate.orphans.attempts import AttemptReader
 from operate.orphans.command import exit_code_of
 from operate.orphans.watch import Watch
+from recovery.errors import Refused
 from recovery.evidence.status import status_of
 from recovery.evidence.telling import read_evidence
 from recovery.journal.consents import Asked
@@ -161,7 +162,12 @@ def test_the_question_of_a_run_that_was_called_off_is_taken_back(journal):
     told = status_of(journal, RECOVERY)["next"]
     assert told.startswith("nothing: it was called off before it changed anything (its alert was")
     assert "--approve" not in told
-    assert not question_of(journal, RECOVERY)["is_asked"]
+    assert status_of(journal, RECOVERY)["state"] == "called-off"
+    shown = question_of(journal, RECOVERY)
+    assert (shown["is_asked"], shown["until"]) == (False, "")
+    assert shown["why"].startswith("it was called off: its alert was resolved")
+    with pytest.raises(Refused, match="was called off"):
+        say(journal, RECOVERY, Consent("ab12", "Ada"))
 
 
 def test_one_that_was_called_off_is_to_be_answered_again_after_a_retry(journal):
