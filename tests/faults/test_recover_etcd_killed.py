@@ -4,7 +4,9 @@ What counts is what the members hold and what lies on the disks; what the recove
 comes second.
 """
 
+import contextlib
 import secrets
+from functools import partial
 
 import pytest
 
@@ -17,7 +19,7 @@ from tests.faults.conftest import (
     the_recovery,
 )
 from tests.lab.etcd_hosts import COPIES, DATA, etcd_lab
-from tests.lab.processes import wait_until
+from tests.lab.processes import LabError, wait_until
 from tests.lab.session import started_or_skipped
 
 KEYS = 120
@@ -153,9 +155,12 @@ class ReplaceWorld(JournaledWorld):
         return runs.run(self, break_glass=REASON, **options)
 
     def assert_quorum(self, _ended, at):
-        """The members that are left serve reads and writes, whatever has become of the third."""
+        """The members that are left serve reads and writes, whatever has become of the third.
+
+        They elect a leader first, where it was the one that is lost.
+        """
         for member in self.rest:
-            member.ctl("put", "while/it/lasts", "1")
+            wait_until(partial(takes_writes, member), f"{member.host} to write", within_seconds=60)
         self.before["while/it/lasts"] = "1"
         assert len(self.rest[0].ctl("member", "list").splitlines()) in {2, 3}, at
 
@@ -167,6 +172,13 @@ class ReplaceWorld(JournaledWorld):
         assert len(listed) == len(self.etcd.members), (at, listed)
         assert all(line.endswith("false") for line in listed), (at, listed)
         assert flaws_of(self) == [], at
+
+
+def takes_writes(member):
+    with contextlib.suppress(LabError):
+        member.ctl("put", "while/it/lasts", "1")
+        return True
+    return False
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,9 @@ pytestmark = pytest.mark.timeout(600)
 IS_WHOLE = os.environ.get("FAULTS") == "all"
 KEYS = 150
 # How the last survivors are found: serving what needs no quorum, started anew and silent, stopped,
-# or with a database that is damaged.
-SURVIVORS = ("serving", "silent", "stopped", "damaged")
+# stopped before the others were lost, as where the power of all goes at once, or with a database
+# that is damaged.
+SURVIVORS = ("serving", "silent", "stopped", "stopped-first", "damaged")
 LOST = ("no-data", "off")
 
 
@@ -52,16 +53,23 @@ def five(tmp_path_factory):
 def lose(etcd, lost, how, left):
     """Bring the members into a pattern; return those that are left."""
     gone, rest = etcd.members[-lost:], etcd.members[:-lost]
+    if left == "stopped-first":
+        stop(rest)
     for member in gone:
         member.lose_data() if how == "no-data" else member.host.power_cut()
+    if left in {"silent", "stopped"}:
+        stop(rest)
     for member in rest if left != "damaged" else rest[:1]:
         if left == "damaged":
             member.damage()
-        elif left != "serving":
-            member.host.run("systemctl kill -s KILL etcd; systemctl stop etcd")
         if left == "silent":
             member.host.run("systemctl start --no-block etcd")
     return rest
+
+
+def stop(members):
+    for member in members:
+        member.host.run("systemctl kill -s KILL etcd; systemctl stop etcd")
 
 
 def recover_from(etcd, tmp_path, lost, how, left):
@@ -87,7 +95,9 @@ def is_recovered(count, lost, left):
     """Whether a pattern is to be recovered from; else there is a reason against it."""
     has_quorum = count - lost > count // 2
     if has_quorum:
-        return left == "stopped"  # they are started; what serves, or is silent, is not rebuilt
+        return left.startswith(
+            "stopped"
+        )  # they are started; what serves or is silent is not rebuilt
     return left != "damaged"
 
 
