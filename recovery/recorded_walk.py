@@ -145,7 +145,7 @@ class RecordedWalk(Walk):
         kept = any(seq > self.begun_at(act.key) for act in down for seq in still_there)
         return down if kept else []
 
-    def refuse_if_nothing_to_undo(self, backs: Sequence[StepCall], left: Sequence[str]) -> None:
+    def refuse_if_nothing_to_undo(self, backs: Sequence[object], left: Sequence[str]) -> None:
         """Refuse to go back where nothing was done that could be taken back.
 
         Raises:
