@@ -97,14 +97,17 @@ def notes_on_way_back(plan: Mapping[str, Any]) -> list[str]:
     """
     recovery_id, cut_short = plan["recovery"], plan["cut_short"]
     whys = {
-        Why.NO_WAY_BACK: "it has no way back",
-        Why.NOT_COME_TO: "the flow does not come to it on the way back"
+        Why.NO_WAY_BACK: "no way back",
+        Why.NOT_COME_TO: "the flow does not come there on the way back"
         + (f" ({cut_short})" if cut_short else ""),
-        Why.KEPT_DOWN: "it is left down, since what was changed behind it stays",
+        Why.KEPT_DOWN: "left down, since what was changed behind it stays",
     }
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for act in plan["stays"]:
+        alike.setdefault((act["target"], act["state"], act["why"]), []).append(act["key"])
     notes = [
-        f"stays: {act['key']} on {act['target']} ({act['state']}): {whys[Why(act['why'])]}"
-        for act in plan["stays"]
+        f"stays: {', '.join(keys)} on {target} ({state}): {whys[Why(why)]}"
+        for (target, state, why), keys in alike.items()
     ]
     if any(act["why"] != Why.NO_WAY_BACK for act in plan["stays"]):
         notes.append(

@@ -247,8 +247,7 @@ def test_the_plan_of_an_undo_without_anything_to_undo_exits_as_the_undo_does(rec
     undone = recover.json("undo", recovery_id, "--by", "Ada", "--break-glass", "x", exits=5)
 
     assert [act["why"] for act in planned["stays"]] == ["no-way-back"]
-    assert "stays: overwrite[a] on" in stdout
-    assert "it has no way back" in stdout
+    assert f"stays: overwrite[a] on {recover.world} (done): no way back" in stdout
     assert planned["refusals"] == [undone["error"]["message"]]
 
 

@@ -81,18 +81,18 @@ def test_acts_that_share_a_step_back_are_one_step_of_the_plan(lab):
 
 
 def test_an_act_without_a_way_back_is_said_to_stay(lab):
-    one, wipe = taken_back(lab, "one"), lab.make("wipe")
+    one, wipe, erase = taken_back(lab, "one"), lab.make("wipe"), lab.make("erase")
 
     def flow():
-        one(), wipe()
+        one(), wipe(), erase()
 
     first = lab.run(flow)
 
     planned = plan(lab, flow, first.recovery_id).plan
 
     assert keys(planned) == ["undo one"]
-    assert stays(planned) == {"wipe": "no-way-back"}
-    assert "- stays: wipe on lab (done): it has no way back" in as_markdown(planned)
+    assert stays(planned) == {"erase": "no-way-back", "wipe": "no-way-back"}
+    assert "- stays: erase, wipe on lab (done): no way back" in as_markdown(planned)
     assert "a person is needed" not in as_markdown(planned)
 
 
