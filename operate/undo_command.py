@@ -15,7 +15,8 @@ def undo(  # noqa: PLR0913 (one parameter for each option)
     recovery_id: Id,
     *,
     by: Annotated[
-        str, typer.Option(metavar="NAME", help="Who orders it; kept in the journal.")
+        str,
+        typer.Option(metavar="NAME", help="Who orders it; kept in the journal. --plan needs none."),
     ] = "",
     only_plan: Annotated[
         bool,

@@ -270,6 +270,19 @@ def test_a_plan_while_an_attempt_is_at_work_says_that_it_may_change(lab):
     assert "this plan may change" in refusal
 
 
+def test_an_act_that_nobody_knows_the_outcome_of_is_said_to_stay_in_doubt(lab):
+    seen = []
+
+    @act(commands=lambda: ["wipe"], done_when=lambda: bool(seen))
+    def wipe() -> None:
+        (recovery_id,) = lab_ids(lab)
+        seen.append(lab.run(wipe, resume=recovery_id, undo_by="me", plan_only=True))
+
+    lab.run(wipe)
+
+    assert [(one.key, one.state) for one in seen[0].plan.stays] == [("wipe", "in-doubt")]
+
+
 def test_a_plan_says_which_other_recovery_holds_the_target(lab):
     one = taken_back(lab, "one")
     first = lab.run(one)
