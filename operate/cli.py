@@ -33,8 +33,9 @@ from operate.orphans.command import watch
 from operate.schedules.commands import schedules_app
 from operate.settlement import Settlement
 from operate.stack import commands as stack
+from operate.undo_command import undo
 
-FAILED, NEEDS_PERSON, REFUSED, INTERRUPTED = 3, 4, 5, 130
+FAILED, NEEDS_PERSON, INTERRUPTED = 3, 4, 130
 
 
 class OneLineErrors(TyperGroup):
@@ -122,18 +123,9 @@ def plan(  # noqa: PLR0913 (one parameter for each option)
     again = f"mend that, then `recover plan {name}` again"
     with answering(as_json=as_json, debug=debug, again=again) as answer:
         from operate import orders, runs
-        from operate.remedies import without_resume
-        from operate.screens import show_plan
 
         order = orders.order_to_run(name, settings or [], params)
-        ended = runs.plan(order, answer.progress)
-        if ended.plan is None:
-            raise ended.error or AssertionError
-        plain = ended.plan.as_plain()
-        plain["refusals"] = [without_resume(text) for text in plain["refusals"]]
-        answer.give(plain, lambda console: show_plan(console, plain, is_full=full))
-        if plain["refusals"]:
-            raise typer.Exit(REFUSED)
+        answer.end_plan(runs.plan(order, answer.progress), is_full=full)
 
 
 @app.command()
@@ -207,29 +199,7 @@ def resume(  # noqa: PLR0913 (one parameter for each option)
         answer.end(runs.carry_out(order, orders.Place(deployment, worker), answer.progress))
 
 
-@app.command()
-def undo(  # noqa: PLR0913 (one parameter for each option)
-    recovery_id: Id,
-    *,
-    by: Annotated[str, typer.Option(metavar="NAME", help="Who orders it; kept in the journal.")],
-    break_glass: BreakGlass = "",
-    worker: OnWorker = False,
-    deployment: Deployment = "",
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Walk the way back, last step first. What failed is tried again when it is repeated."""
-    from operate.endings import answering
-
-    with answering(as_json=as_json, debug=debug) as answer:
-        from operate import orders, runs
-        from recovery.run import Options
-
-        history = answer.known(recovery_id)
-        answer.goes_back = True
-        options = Options(undo_by=orders.named(by, "an undo"), break_glass=break_glass)
-        order = orders.order_to_resume(history, [], options)
-        answer.end(runs.carry_out(order, orders.Place(deployment, worker), answer.progress))
+app.command()(undo)
 
 
 @app.command()

@@ -106,6 +106,22 @@ class Answer:
         self._tell_status(None)
         raise typer.Exit(0)
 
+    def end_plan(self, ended: "Ended", *, is_full: bool = False) -> None:
+        """End with the plan that was made.
+
+        Raises:
+            typer.Exit: it would be refused.
+        """
+        if ended.plan is None:
+            raise ended.error or AssertionError
+        from operate.screens import show_plan  # noqa: PLC0415 (rich, where it is needed)
+
+        plain = ended.plan.as_plain()
+        plain["refusals"] = [without_resume(text) for text in plain["refusals"]]
+        self.give(plain, lambda console: show_plan(console, plain, is_full=is_full))
+        if plain["refusals"]:
+            raise typer.Exit(REFUSED)
+
     def fail(self, error: BaseException) -> int:
         """Tell of an error in one line, with what to type next; return the exit code."""
         if self.debug and not isinstance(error, KeyboardInterrupt):

@@ -10,7 +10,7 @@ from operate.parameters import typed_parameters
 from recovery.errors import BadInput
 from recovery.inputs import refuse_passwords
 from recovery.journal.history import History
-from recovery.run import Options, Recovery
+from recovery.run import Options, Recovery, this_user
 from recovery.values import to_plain
 
 
@@ -82,6 +82,22 @@ def named(by: str, what: str) -> str:
     if not by.strip():
         raise BadInput("--by", f"{what} is ordered by name, and none is given", "Add --by NAME")
     return by
+
+
+def who_plans(by: str, place: Place) -> str:
+    """Return who asks for the plan of a way back: this account, unless somebody is named.
+
+    Raises:
+        BadInput: a worker is to make it.
+    """
+    if place.is_worker:
+        raise BadInput(
+            "--plan",
+            "the plan of a way back is made in this process, not on a worker",
+            "Leave --worker and --deployment out, or run the deployment from the UI with *Plan "
+            "only*, the id to resume and your name for the undo",
+        )
+    return by.strip() or this_user()
 
 
 def consented(options: Options) -> Options:

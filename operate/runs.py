@@ -24,11 +24,12 @@ from recovery.steps import StepKind
 
 
 def plan(order: Order, progress: Progress) -> Ended:
-    """Walk a recovery without changing anything; needs no server."""
+    """Walk a recovery, or its way back, without changing anything; needs no server."""
     order = replace(order, options=replace(order.options, plan_only=True))
     install_log_redaction()
+    given = {} if order.recorded else order.parameters
     with progress.shown("looking"), redirect_stdout(sys.stderr):
-        return launch(order.recovery, order.parameters, order.options, PlainStage(), str(uuid4()))
+        return launch(order.recovery, given, order.options, PlainStage(), str(uuid4()))
 
 
 def carry_out(order: Order, place: Place, progress: Progress) -> Ended:

@@ -12,6 +12,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from recovery.secrecy.redaction import redact, redact_value
+from recovery.way_back_plan import is_of_way_back, notes_on_way_back
 from recovery.words import field_lines
 
 ODD_MAX, FOUND_MAX = 30, 15
@@ -85,14 +86,7 @@ def show_plan(console: Console, plan: Plain, *, is_full: bool = False) -> None:
         for command in step["commands"]:
             branch.add(_command(command, is_full=is_full))
     console.print(tree, soft_wrap=True)
-    acts = [step for step in plan["steps"] if step["kind"] == "act"]
-    due = [step for step in acts if not step.get("is_already_so")]
-    to_do = [step for step in due if not step.get("only_if")]
-    commands = sum(len(step["commands"]) for step in to_do)
-    held = f", {len(due) - len(to_do)} more only if needed" if len(due) > len(to_do) else ""
-    told = f"{len(to_do)} of {len(acts)} acts to do{held}, {commands} commands; nothing was changed"
-    is_well = not to_do and not plan["refusals"]
-    console.print(Text("it is well: nothing to do", "green") if is_well else told)
+    console.print(_told_of_way_back(plan) if is_of_way_back(plan) else _told_of_acts(plan))
     if not plan["refusals"]:
         console.print(Text(f"plan {plan['hash']}", "bold"))
     for refusal in plan["refusals"]:
@@ -100,6 +94,28 @@ def show_plan(console: Console, plan: Plain, *, is_full: bool = False) -> None:
             refusal.removeprefix("refused ").replace("; [", ";\n  [").replace(": [1]", ":\n  [1]")
         )
         console.print(Text(f"REFUSED {reasons}", "bold red"), soft_wrap=True)
+
+
+def _told_of_acts(plan: Plain) -> Text:
+    """How much there is to do."""
+    acts = [step for step in plan["steps"] if step["kind"] == "act"]
+    due = [step for step in acts if not step.get("is_already_so")]
+    to_do = [step for step in due if not step.get("only_if")]
+    if not to_do and not plan["refusals"]:
+        return Text("it is well: nothing to do", "green")
+    commands = sum(len(step["commands"]) for step in to_do)
+    held = f", {len(due) - len(to_do)} more only if needed" if len(due) > len(to_do) else ""
+    return Text(
+        f"{len(to_do)} of {len(acts)} acts to do{held}, {commands} commands; nothing was changed"
+    )
+
+
+def _told_of_way_back(plan: Plain) -> Text:
+    """How many steps back there are, and what there is to know beside them, a line each."""
+    count = len(plan["steps"])
+    steps = f"{count} step{'' if count == 1 else 's'} back" if count else "no step back is left"
+    lines = [f"{steps} to walk; nothing was changed", *notes_on_way_back(plan)]
+    return Text("\n").join(Text(line, "yellow" if i else "") for i, line in enumerate(lines))
 
 
 def _planned_step(step: Plain) -> Text:

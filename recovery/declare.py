@@ -56,7 +56,8 @@ OPTION_HELP = {
     "resume": "Id of the recovery to go on with. Empty begins a new one.",
     "fork": "Begin a new recovery that reuses what the resumed one has done and still fits.",
     "from_step": "Of a fork: the first step not to reuse, as *Task Runs* names it.",
-    "plan_only": "Show what would be done, with exact commands, and change nothing.",
+    "plan_only": "Show what would be done, with exact commands, and change nothing. With the id "
+    "and a name to undo: the steps back.",
     "approve": "Hash of the plan you consent to.",
     "approved_by": "Who consents. Without a hash the run waits and asks: *Resume* has the form.",
     "break_glass": "Reason to go ahead without an approved plan. It is recorded.",

@@ -6,7 +6,7 @@ from typing import Any
 
 from recovery.errors import BadInput, NeedsPerson, Refused
 from recovery.journal.events import flaws
-from recovery.journal.history import History, read_history
+from recovery.journal.history import History, RecoveryState, read_history
 from recovery.overtaken import later_acts
 from recovery.run import Options, Run
 from recovery.secrecy.redaction import contains_secret
@@ -30,7 +30,6 @@ def refuse_odd_options(options: Options) -> None:
         ("from_step", options.from_step and not options.fork, "only a fork begins at a step"),
         ("undo_by", options.undo_by and not options.resume, "it does not say which recovery"),
         ("undo_by", options.undo_by and options.fork, "a fork has done nothing to undo yet"),
-        ("undo_by", options.undo_by and options.plan_only, "there is no plan of the way back"),
         ("if_taken", options.if_taken not in {"", "skip"}, "it is neither empty nor `skip`"),
         ("if_taken", options.if_taken and options.resume, "only a new recovery can be skipped"),
         ("break_glass", options.break_glass and options.approve, "it is for when there is no plan"),
@@ -121,7 +120,7 @@ def refuse_unfit(run: Run, history: History) -> None:
         raise Refused(
             history.target,
             f"recovery {history.recovery_id} is on its way back, and never goes both ways",
-            f"Finish that with `recover undo {history.recovery_id}`, then start a new one",
+            f"Finish that with `recover undo {history.recovery_id} --by NAME`, then start a new one",
         )
     if history.abandoned_by:
         raise Refused(
@@ -153,25 +152,33 @@ def refuse_passwords(plain: Mapping[str, Any]) -> None:
 def refuse_undo_of_what_is_used(run: Run, history: History) -> None:
     """Ask for a reason before a repaired target is put back: people have used it since.
 
+    A form asks for it itself, and a plan tells that it will be asked for.
+
     Raises:
         NeedsPerson: it was recovered, and no reason is given.
     """
-    ended = [attempt for attempt in history.attempts if attempt.ended_as]
-    if not ended or ended[-1].ended_as != "recovered":
-        return
-    if not run.options.break_glass and run.form is None:  # a form asks for the reason itself
-        price = (
-            "destroys what was written to it since"
-            if history.danger == Danger.DESTRUCTIVE
-            else "takes from its users what works now"
-        )
+    price = price_of_undo(history)
+    if price and not (run.options.break_glass or run.options.plan_only or run.form is not None):
         since = "".join(f"; {later}" for later in later_acts(run, history))
         raise NeedsPerson(
             history.target,
-            f"it was recovered at {ended[-1].ended_at}, and going back {price}{since}",
+            f"{price}{since}",
             f"If that is meant: `recover undo {history.recovery_id} --by NAME "
             "--break-glass REASON`",
         )
+
+
+def price_of_undo(history: History) -> str:
+    """What it costs to go back on a recovery that was completed; empty where it was not."""
+    ended = [attempt for attempt in history.attempts if attempt.ended_as]
+    if not ended or ended[-1].ended_as != RecoveryState.RECOVERED:
+        return ""
+    price = (
+        "destroys what was written to it since"
+        if history.danger == Danger.DESTRUCTIVE
+        else "takes from its users what works now"
+    )
+    return f"it was recovered at {ended[-1].ended_at}, and going back {price}"
 
 
 def take_recorded(run: Run, history: History) -> None:

@@ -35,11 +35,13 @@ from recovery.journal.store import (
 )
 from recovery.notices.ending import tell_end
 from recovery.overtaken import refuse_overtaken
+from recovery.plan import Plan
 from recovery.run import Ended, Options, Recovery, Run, recovery_id_of, release
 from recovery.stage import scrubbed
 from recovery.values import to_plain
 from recovery.walk import Stage, StaleSteps, step_logger
 from recovery.way_back import WayBack
+from recovery.way_back_planning import plan_way_back
 
 STARTS_OVER_MAX = 20
 
@@ -121,11 +123,14 @@ def _know_retry(run: Run) -> None:
 
 def _plan(run: Run) -> Ended:
     known = read_history(run.journal.events(run.recovery_id)) if run.recovery_id else None
-    plan, _ = run.make_plan(
-        run.stage,
-        known.identities if known else (),
-        known.decisions if known else {},
-    )
+    if known is not None and run.options.undo_by:
+        plan: Plan = plan_way_back(run, known)
+    else:
+        plan, _ = run.make_plan(
+            run.stage,
+            known.identities if known else (),
+            known.decisions if known else {},
+        )
     message = f"plan {plan.hash}: {len(plan.steps)} steps"
     return Ended(run.recovery_id, None, plan=plan, message=message)
 

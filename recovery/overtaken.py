@@ -53,11 +53,16 @@ def refuse_overtaken(run: Run, lease: Lease, history: History) -> None:
             history.target,
             f"{later}; {history.recovery_id} would go on with what it decided before that"
             if is_forward
-            else f"{later}; going back on {history.recovery_id} puts back what was before both",
+            else why_not_back(later, history),
             f"Start a new one; or, where it is meant, {again}"
             if is_forward
             else f"Where it is meant: {again}",
         )
+
+
+def why_not_back(later: Later, history: History) -> str:
+    """Why going back on a recovery that was overtaken wants a reason."""
+    return f"{later}; going back on {history.recovery_id} puts back what was before both"
 
 
 def later_acts(run: Run, history: History, lease: Lease | None = None) -> list[Later]:

@@ -78,6 +78,16 @@ class Plan:
         return fingerprint([self.flow, self.target, self.parameters, acts])[:16]
 
     @property
+    def title(self) -> str:
+        """What it is a plan of."""
+        return f"Plan {self.hash}: {self.flow} on {self.target}"
+
+    @property
+    def notes(self) -> list[str]:
+        """What there is to know of it beside its steps, in sentences."""
+        return []
+
+    @property
     def is_empty(self) -> bool:
         """Whether it sends no command at all: nothing is to do."""
         return not any(step.commands for step in self.steps)
@@ -113,7 +123,7 @@ def commands_by_key(plan: dict[str, Any]) -> dict[str, list[str]]:
 
 def as_markdown(plan: Plan) -> str:
     """The plan for people: what speaks against it, then every act with its exact commands."""
-    lines = [f"# Plan {plan.hash}: {plan.flow} on {plan.target}", ""]
+    lines = [f"# {plan.title}", ""]
     if plan.refusals:
         lines += ["**It would be refused:**", "", *(f"- {text}" for text in plan.reasons), ""]
     for step in plan.steps:
@@ -126,4 +136,6 @@ def as_markdown(plan: Plan) -> str:
         lines += [f"- **act `{step.key}`** on {step.target} ({note})"]
         if step.commands:
             lines += ["", "  ```", *(f"  {text}" for text in step.commands), "  ```", ""]
+    if plan.notes:
+        lines += ["", *(f"- {text}" for text in plan.notes)]
     return "\n".join(lines) + "\n"

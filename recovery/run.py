@@ -30,7 +30,8 @@ class Options:
         resume: id of the recovery to go on with; empty begins a new one.
         fork: begin a new recovery that reuses what `resume` has done and still fits.
         from_step: with `fork`, the first step not to reuse.
-        plan_only: show what would be done, with exact commands, and change nothing.
+        plan_only: show what would be done, with exact commands, and change nothing; with `undo_by`
+            the steps back.
         approve: hash of the plan that is consented to.
         approved_by: who consents.
         break_glass: reason to go ahead without an approved plan; recorded.

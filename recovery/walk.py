@@ -1,7 +1,8 @@
 """One walk along a flow: every step it comes to is given a key, put on the stage and carried out.
 
-There are three kinds of walks: to find out what would be done (`planning`), to do it (`attempt`),
-and to go back (`way_back`). They differ in what they do with a step; this is what they share.
+There are walks to find out what would be done (`planning`), to do it (`attempt`), to go back
+(`way_back`), and to find out what that would do (`way_back_planning`). They differ in what they do
+with a step; this is what they share.
 """
 
 import contextvars

@@ -16,7 +16,7 @@ from prefect.exceptions import PrefectException
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput, keyset_from_base_key
 from prefect.input.actions import read_flow_run_input
-from pydantic import ConfigDict, Field, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError, create_model, field_validator
 
 from recovery.approval.question import Answer, Decision, Question
 from recovery.approval.question_markdown import question_markdown
@@ -39,6 +39,12 @@ class _Typed(RunInput):
     reason: str = Field(default="", max_length=TEXT_CHARS_MAX)
     confirm: str = Field(default="", max_length=TEXT_CHARS_MAX)
     code: str = Field(default="", max_length=TEXT_CHARS_MAX)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_ends(cls, value: Any) -> Any:
+        """What was typed, without a blank or an end of line around it."""
+        return value.strip() if isinstance(value, str) else value
 
 
 class _SavedBefore(RunInput):
@@ -90,7 +96,7 @@ class PrefectForm:
             typed.plan_hash,
             typed.decision,
             typed.approver,
-            typed.reason.strip(),
+            typed.reason,
             typed.confirm,
             typed.code,
         )
@@ -173,7 +179,7 @@ def _form_of(question: Question) -> type[RunInput]:
 
 def _one_of(words: Sequence[str]) -> str:
     """A pattern that these words match, in Python and in a browser."""
-    return f"^({'|'.join(SPECIAL.sub(_escaped, word) for word in words)})$"
+    return f"^\\s*({'|'.join(SPECIAL.sub(_escaped, word) for word in words)})\\s*$"
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -6,6 +6,7 @@ from recovery.approval.question import Question
 from recovery.evidence.report_markdown import code, fenced, inline
 from recovery.secrecy.redaction import redact
 from recovery.verdict import Danger
+from recovery.way_back_plan import is_of_way_back, notes_on_way_back
 
 FORM_CHARS_MAX = 12_000
 LINE_CHARS_MAX = 1000
@@ -52,7 +53,7 @@ def _acts(question: Question) -> str:
 
 
 def _plan(question: Question, chars_max: int) -> str:
-    """The acts with all of their commands, then what was found, whole pieces up to the limit."""
+    """The acts with all of their commands, what stays, what was found: pieces up to the limit."""
     pieces = ["### What it would do\n"]
     steps = question.planned["steps"]
     acts = [one for one in steps if one["kind"] == "act"]
@@ -64,6 +65,9 @@ def _plan(question: Question, chars_max: int) -> str:
         pieces.append(f"**{code(step['key'])}** {about}\n{shown}")
     done = [code(one["key"]) for one in acts if one["is_already_so"]]
     pieces += [f"Already so, nothing to do ({len(done)}): {', '.join(done)}\n"] if done else []
+    notes = notes_on_way_back(question.planned) if is_of_way_back(question.planned) else []
+    pieces += ["### What it would leave\n"] if notes else []
+    pieces += [f"- {inline(note, LINE_CHARS_MAX)}" for note in notes]
     looks = [one for one in steps if one["kind"] not in {"act", "verify"}]
     pieces += ["### What was found\n"] if looks else []
     for look in looks:

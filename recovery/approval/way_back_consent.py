@@ -1,18 +1,13 @@
 """Consent to going back: ordered by name from a terminal, asked for where a worker is to do it."""
 
-from collections.abc import Sequence
-from typing import Any
-
 from recovery.approval.approvers import ANYONE, Approvers, approvers, asked_under
 from recovery.approval.seeking import Seeking
 from recovery.journal.consents import BREAK_GLASS
-from recovery.journal.history import RecoveryState, StepState
+from recovery.journal.history import RecoveryState
 from recovery.run import Run
-from recovery.values import fingerprint, to_plain
 from recovery.verdict import Danger
-from recovery.walk import StepCall
 from recovery.way_back import WayBack
-from recovery.words import told
+from recovery.way_back_planning import planned_way_back
 
 
 def settle_way_back(run: Run, walk: WayBack) -> None:
@@ -30,7 +25,7 @@ def settle_way_back(run: Run, walk: WayBack) -> None:
     """
     if run.options.break_glass:
         seeking = Seeking(run, walk, Approvers(), ANYONE, goes_back=True)
-        plan_hash = _planned(run, walk)["hash"]
+        plan_hash = planned_way_back(run, walk).hash
         if not any(
             one.how == BREAK_GLASS and one.flow_run_id == run.flow_run_id
             for one in walk.history.consents.standing(plan_hash)
@@ -47,10 +42,10 @@ def settle_way_back(run: Run, walk: WayBack) -> None:
     if rule is None:
         return
     seeking = Seeking(run, walk, policy, rule, goes_back=True)
-    planned = _planned(run, walk)
-    if not planned["steps"]:
+    planned = planned_way_back(run, walk)
+    if not planned.steps:
         return  # the way back itself says so
-    plan_hash = planned["hash"]
+    plan_hash = planned.hash
     if is_asked:
         seeking.hear_answer(plan_hash, "")
     elif not rule.of and rule.needs == 1 and rule.requester_suffices:
@@ -64,7 +59,7 @@ def settle_way_back(run: Run, walk: WayBack) -> None:
         return
     recovery_id = walk.history.recovery_id
     seeking.ask(
-        planned,
+        planned.as_plain(),
         f"{run.options.undo_by} orders the way back{_price(run, walk)}",
         f"`recover approve {recovery_id} --plan {plan_hash} --by NAME`, then "
         f"`recover undo {recovery_id} --by NAME` again",
@@ -76,34 +71,3 @@ def _price(run: Run, walk: WayBack) -> str:
     since = [one.ended_at for one in ended if one.ended_as == RecoveryState.RECOVERED]
     used = f"; it was recovered at {since[-1]} and has been in use since" if since else ""
     return used + (f"; {run.overtaken_by}" if run.overtaken_by else "")
-
-
-def _planned(run: Run, walk: WayBack) -> dict[str, Any]:
-    """The steps back as a plan; its hash is the same however many of them are walked already."""
-    steps = [
-        {
-            "key": f"undo {', '.join(act.key for act in back.undoes)}",
-            "kind": "act",
-            "target": back.target,
-            "danger": str(Danger.DESTRUCTIVE),
-            "commands": [f"{back.step.name}: {told(to_plain(back.arguments))}"],
-            "is_already_so": False,
-        }
-        for back in walk.backs()
-    ]
-    return {
-        "hash": fingerprint([run.recovery.name, run.target, "way back", _begun(walk.acts, walk)])[
-            :16
-        ],
-        "flow": run.recovery.name,
-        "target": run.target,
-        "refusals": [],
-        "steps": steps,
-    }
-
-
-def _begun(acts: Sequence[StepCall], walk: WayBack) -> list[str]:
-    records = (walk.history.steps[act.key] for act in acts)
-    return [
-        one.key for one in records if one.intended_seq and one.state is not StepState.ALREADY_SO
-    ]

@@ -250,7 +250,7 @@ def test_two_persons_consent_one_in_the_form_and_one_by_the_command(started, rul
     run = started(requested_by="Ada")
     asked = run.wait_until_asked()
 
-    run.answer(asked, approver="Ada")
+    run.answer(asked, approver=" Ada\n", decision="approve\n")
     asked = run.wait_until_asked(times=2)
     shown = recover("approve", run.recovery_id)
     unknown = recover("approve", run.recovery_id, "--plan", asked.plan_hash, "--by", "Eve", exits=2)

@@ -189,11 +189,14 @@ def test_a_running_recovery_is_neither_resolved_nor_resumed_nor_its_target_given
     taken = recover.touch(exits=5)
     _, stderr = recover("resolve", recovery_id, "touch[b]", "--as", "done", *by, exits=5)
     recover("resume", recovery_id, exits=5)
+    planned = recover.json("undo", recovery_id, "--plan", exits=5)
     recover.take_away("hold-b")
     process.communicate(timeout=SECONDS)
 
     assert recovery_id in taken["error"]["message"]
     assert "is running" in stderr
+    assert "is at work" in planned["refusals"][0]
+    assert [step["key"] for step in planned["steps"]] == ["undo touch[b]", "undo touch[a]"]
     assert process.returncode == 0
 
 
@@ -209,6 +212,53 @@ def test_an_undo_goes_back_by_name_and_a_second_one_has_nothing_to_do(recover):
     assert json.loads(stdout)["state"] == "undone"
     assert [line.split()[0] for line in stderr.splitlines()] == ["Undone"] * 3
     assert recover.made() == []
+
+
+def test_the_plan_of_an_undo_is_what_the_undo_then_does_and_writes_nothing(recover):
+    recovery_id = recover.touch()["id"]
+    before = recover.events(recovery_id)
+
+    stdout, _ = recover("undo", recovery_id, "--plan")
+    planned = recover.json("undo", recovery_id, "--plan")
+
+    assert recover.events(recovery_id) == before
+    assert recover.made() == ["a", "b", "c"]
+    steps = [step["key"] for step in planned["steps"]]
+    assert [line.split()[3] for line in stdout.splitlines() if " act undo " in line] == [
+        key.split()[1] for key in steps
+    ]
+    assert f"remove: folder: {recover.world}, name: c" in stdout
+    assert "3 steps back to walk; nothing was changed" in stdout
+    assert "it wants a reason (--break-glass REASON): it was recovered at" in stdout
+    assert f"plan {planned['hash']}" in stdout
+    _, stderr = recover("undo", recovery_id, "--by", "Ada", "--break-glass", "the wrong folder")
+    assert [line.partition(" s  ")[2] for line in stderr.splitlines()] == steps
+    again, _ = recover("undo", recovery_id, "--plan")
+    assert "no step back is left to walk; nothing was changed" in again
+    assert "undone already: touch[c], touch[b], touch[a]" in again
+
+
+def test_the_plan_of_an_undo_without_anything_to_undo_exits_as_the_undo_does(recover):
+    wanted = ("--set", f"folder={recover.world}", "--break-glass", "a test", "--by", "Ada")
+    recovery_id = recover.json("run", "overwrite-files", *wanted)["id"]
+
+    stdout, _ = recover("undo", recovery_id, "--plan", exits=5)
+    planned = recover.json("undo", recovery_id, "--plan", exits=5)
+    undone = recover.json("undo", recovery_id, "--by", "Ada", "--break-glass", "x", exits=5)
+
+    assert [act["why"] for act in planned["stays"]] == ["no-way-back"]
+    assert f"stays: overwrite[a] on {recover.world} (done): no way back" in stdout
+    assert planned["refusals"] == [undone["error"]["message"]]
+
+
+def test_the_plan_of_an_undo_is_made_here_and_of_a_recovery_that_is_known(recover):
+    recovery_id = recover.touch()["id"]
+
+    _, on_worker = recover("undo", recovery_id, "--plan", "--worker", exits=2)
+    _, unknown = recover("undo", "abc123", "--plan", exits=2)
+
+    assert "--plan: the plan of a way back is made in this process" in on_worker
+    assert "no recovery" in unknown
 
 
 def test_a_fork_prints_what_is_reused_redone_and_changed(recover):

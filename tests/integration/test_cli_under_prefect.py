@@ -9,6 +9,7 @@ import pytest
 
 from tests.integration import toy_recoveries
 from tests.integration.toy_recoveries import ROOT, SECONDS, Command
+from tests.lab.processes import wait_until
 
 pytestmark = pytest.mark.timeout(180)  # each call is a process that talks to a server
 
@@ -80,6 +81,37 @@ def test_a_worker_carries_it_out_and_is_followed_to_the_end(recover, deployment)
     assert status["state"] == "recovered"
     assert "waiting for a worker" in stderr
     assert "Restored" in stderr
+    assert recover.made() == ["a", "b", "c"]
+
+
+def test_a_run_on_a_worker_shows_the_plan_of_the_way_back_and_waits_for_nobody(
+    recover, deployment, prefect_server
+):
+    recovery_id = recover.touch()["id"]
+    before = recover.events(recovery_id)
+    found = prefect_server.request("GET", f"/deployments/name/{deployment}")
+    wanted = {"folder": str(recover.world), "resume": recovery_id, "undo_by": "Ada"}
+    body = {"parameters": {**wanted, "plan_only": True}}
+
+    run = prefect_server.request("POST", f"/deployments/{found['id']}/create_flow_run", body)
+    wait_until(
+        lambda: (
+            prefect_server.request("GET", f"/flow_runs/{run['id']}")["state"]["name"] == "Planned"
+        ),
+        "the plan",
+        within_seconds=SECONDS,
+    )
+
+    planned = recover.json("undo", recovery_id, "--plan")
+    mine = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
+    (artifact,) = prefect_server.request("POST", "/artifacts/filter", mine)
+    assert artifact["key"] == f"plan-{planned['hash']}"
+    assert f"# Way back {planned['hash']} of recovery {recovery_id}" in artifact["data"]
+    shown = [artifact["data"].index(f"**act `{step['key']}`**") for step in planned["steps"]]
+    assert shown == sorted(shown)
+    assert len(shown) == 3
+    assert "it wants a reason" in artifact["data"]
+    assert recover.events(recovery_id) == before
     assert recover.made() == ["a", "b", "c"]
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -330,6 +331,38 @@ def test_going_back_on_a_worker_wants_consent_with_a_reason_and_on_a_terminal_an
     assert "gave no reason" in str(without.error)
     assert ended.state is RecoveryState.UNDONE, ended.error
     assert wiped.there == {"a"}
+
+
+def test_the_plan_of_a_way_back_has_the_hash_that_is_asked_about_and_asks_nobody(wiped):
+    wiped.run(break_glass="a drill", approved_by="Ada")
+    back = {"resume": ID, "undo_by": "Ada", "run_id": RUN[:-1] + "e"}
+
+    planned = wiped.run(**back, plan_only=True)
+
+    assert planned.question is None
+    assert wiped.history.consents.asked is None
+    asking = wiped.run(**back)
+    asked = wiped.history.consents.asked
+    assert planned.plan.hash == asked.plan_hash
+    assert planned.plan.as_plain()["steps"] == asked.plan["steps"]
+    assert asking.question.planned["steps"] == asked.plan["steps"]
+    assert wiped.there == set()
+
+
+def test_who_consents_to_a_way_back_is_shown_what_it_would_leave(wiped):
+    wipes, gone = wiped.recovery.fn, set()
+
+    @act(commands=lambda: ["shred"], done_when=lambda: "b" in gone)
+    def shred() -> None:
+        with changing("shred", "lab"):
+            gone.add("b")
+
+    wiped.recovery = replace(wiped.recovery, fn=lambda: (wipes(), shred()))
+    wiped.run(break_glass="a drill", approved_by="Ada")
+
+    ended = wiped.run(resume=ID, undo_by="Ada", run_id=RUN[:-1] + "e")
+
+    assert "- stays: shred on lab" in question_markdown(ended.question)
 
 
 def test_two_persons_are_needed_to_go_back_from_a_terminal_where_the_rule_says_so(wiped, rules):

@@ -1,0 +1,52 @@
+"""Going back on a recovery from the command line, and what that would do.
+
+What is needed is imported when it runs: help is not to wait.
+"""
+# ruff: noqa: PLC0415 (as the docstring says: Prefect alone takes seconds to import)
+
+from typing import Annotated
+
+import typer
+
+from operate.options import BreakGlass, Debug, Deployment, Id, Json, OnWorker
+
+
+def undo(  # noqa: PLR0913 (one parameter for each option)
+    recovery_id: Id,
+    *,
+    by: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Who orders it; kept in the journal. --plan needs none."),
+    ] = "",
+    only_plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="Show what would be undone and what stays; change and write nothing."
+        ),
+    ] = False,
+    break_glass: BreakGlass = "",
+    worker: OnWorker = False,
+    deployment: Deployment = "",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Walk the way back, last step first. What failed is tried again when it is repeated.
+
+    With --plan nobody is asked, and it exits with 5 where nothing could be undone now.
+    """
+    from operate.endings import answering
+
+    with answering(as_json=as_json, debug=debug) as answer:
+        from operate import orders, runs
+        from recovery.run import Options
+
+        history = answer.known(recovery_id)
+        answer.goes_back = True
+        place = orders.Place(deployment, worker)
+        who = orders.who_plans(by, place) if only_plan else orders.named(by, "an undo")
+        options = Options(undo_by=who, break_glass=break_glass)
+        order = orders.order_to_resume(history, [], options)
+        if only_plan:
+            answer.end_plan(runs.plan(order, answer.progress))
+            return
+        answer.end(runs.carry_out(order, place, answer.progress))

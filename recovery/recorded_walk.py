@@ -1,0 +1,161 @@
+"""The flow walked along what the journal remembers of it, up to where it ended.
+
+It finds what was done, with the very arguments that each act had, and the step back of each. It
+changes nothing and writes nothing: the way back begins like this, and its plan is no more.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from recovery.checkpoint import plain_arguments, refuse_changed_arguments
+from recovery.errors import Refused
+from recovery.fan_out import TargetsFailed
+from recovery.journal.history import History, StepState
+from recovery.steps import Step, StepKind, ask
+from recovery.values import fingerprint, from_plain, to_plain
+from recovery.walk import EndOfRecord, Gate, NeverBegan, Outcome, StepCall, Walk, gated
+
+
+@dataclass
+class RecordedWalk(Walk):
+    """Collects the acts that are on record. `cut_short`: why no more were found."""
+
+    history: History = field(kw_only=True)
+    acts: list[StepCall] = field(default_factory=list)
+    cut_short: str = ""
+
+    def collect(self, walked: Callable[[Walk], Any]) -> None:
+        """Go along the flow up to where it ended, as far as targets of a fan-out each came."""
+        try:
+            walked(self)
+        except (EndOfRecord, NeverBegan):
+            pass
+        except TargetsFailed as failed:
+            others = [one for one in failed.errors.values() if not isinstance(one, NeverBegan)]
+            self.cut_short = "; ".join(map(str, others))
+
+    def carry_out(self, call: StepCall) -> Outcome:
+        """Remember the acts on the way; look only where nothing is on record."""
+        match call.step.kind:
+            case StepKind.ACT:
+                return self._collect(call)
+            case StepKind.DECISION:
+                made = self.history.decisions.get(call.key)
+                if made is None:
+                    raise EndOfRecord
+                return Outcome("Restored", "decided", from_plain(call.step.returns, made["value"]))
+            case _ if call.step.is_guard or call.step.kind is StepKind.VERIFY:
+                return Outcome("Passed", "not asked on the way back", call.step.not_asked)
+            case _:
+                return self._look(call)
+
+    def _look(self, call: StepCall) -> Outcome:
+        """What a probe saw on the way there, when the target was not half changed yet."""
+        body = self.history.seen.get(call.key)
+        if body is None or "value" not in body:
+            with gated(Gate(self, call)):
+                return Outcome("Completed", "looked", call.step.fn(**call.arguments))
+        try:
+            return Outcome("Restored", "seen then", from_plain(call.step.returns, body["value"]))
+        except ValidationError:  # it stood for something that is no value, as a connection does
+            with gated(Gate(self, call)):
+                return Outcome("Completed", "looked", call.step.fn(**call.arguments))
+
+    def _collect(self, call: StepCall) -> Outcome:
+        record = self.history.steps.get(call.key)
+        if record is None:
+            raise EndOfRecord
+        arguments, hashed = plain_arguments(call, self.history.identities)
+        made = {"arguments": record.arguments, "arguments_hash": record.arguments_hash}
+        refuse_changed_arguments(call, made, arguments, hashed, self.history)
+        self.acts.append(call)
+        return Outcome("Restored", "recorded", self._result_of(call))
+
+    def _result_of(self, call: StepCall) -> Any:
+        recorded = self.history.steps[call.key].result
+        if recorded is not None:
+            return from_plain(call.step.returns, recorded)
+        expected = call.terms.expected
+        if expected is None:
+            return None
+        with gated(Gate(self, call)):
+            return ask(expected, call.arguments)
+
+    @property
+    def begun(self) -> list[str]:
+        """Keys of the acts that were begun, in that order, whether they are undone by now or not.
+
+        The order is that of the journal: this walk comes to the targets of a step in any order.
+        """
+        records = [self.history.steps[act.key] for act in self.acts]
+        mine = [one for one in records if one.intended_seq]
+        return [
+            one.key
+            for one in sorted(mine, key=lambda one: one.intended_seq)
+            if one.state is not StepState.ALREADY_SO
+        ]
+
+    def backs(self) -> list[StepCall]:
+        """The steps back that are left to walk, in the order they are walked."""
+        calls = {call.key: call for call in self.acts}
+        keys = [key for key in self.history.steps_to_undo() if key in calls]
+        found: dict[str, StepCall] = {}
+        for key in keys:
+            if (back := self._back_of(calls[key])) is not None:
+                same = fingerprint([back.step.name, to_plain(back.arguments)])
+                known = found.setdefault(same, back)
+                known.undoes = (*known.undoes, calls[key])
+        return list(found.values())
+
+    def _back_of(self, act: StepCall) -> StepCall | None:
+        """The step back of an act. Acts whose step back is the very same one share it."""
+        back = act.terms.undo
+        if not isinstance(back, Step):
+            return None
+        result = self._result_of(act)
+        wanted = back.signature.parameters
+        arguments = {**act.arguments, "result": result}
+        arguments = {name: value for name, value in arguments.items() if name in wanted}
+        return StepCall(self, back, f"undo {act.key}", arguments, act.target)
+
+    def not_come_to(self) -> list[str]:
+        """Acts on record that may have a way back, and that this walk did not come to."""
+        known = {act.key for act in self.acts}
+        return [
+            key
+            for key in self.history.steps_to_undo()
+            if key not in known and self.history.steps[key].has_way_back
+        ]
+
+    def begun_at(self, key: str) -> int:
+        """Where in the journal an act was begun; what was begun later is undone earlier."""
+        return self.history.steps[key].intended_seq
+
+    def kept_down(self, back: StepCall, still_there: Collection[int]) -> list[StepCall]:
+        """What a step back must leave down: acts that took down users of what is still there.
+
+        Args:
+            back: the step back.
+            still_there: where in the journal the acts were begun that are not put back.
+        """
+        down = [act for act in back.undoes if act.terms.takes_down]
+        kept = any(seq > self.begun_at(act.key) for act in down for seq in still_there)
+        return down if kept else []
+
+    def refuse_if_nothing_to_undo(self, backs: Sequence[object], left: Sequence[str]) -> None:
+        """Refuse to go back where nothing was done that could be taken back.
+
+        Raises:
+            Refused: there is no step back, none was walked before, and no act was missed.
+        """
+        if backs or left:
+            return
+        if not any(step.state is StepState.UNDONE for step in self.history.steps.values()):
+            raise Refused(
+                self.target,
+                f"recovery {self.history.recovery_id} did nothing that has a way back",
+                "There is nothing to undo; see its report for what it did",
+            )
