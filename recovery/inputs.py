@@ -120,7 +120,7 @@ def refuse_unfit(run: Run, history: History) -> None:
         raise Refused(
             history.target,
             f"recovery {history.recovery_id} is on its way back, and never goes both ways",
-            f"Finish that with `recover undo {history.recovery_id} --by NAME`, then start a new one",
+            f"Finish that with `recover undo {history.recovery_id} --by NAME`, then begin anew",
         )
     if history.abandoned_by:
         raise Refused(
