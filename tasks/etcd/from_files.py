@@ -13,12 +13,11 @@ from tasks.etcd import etcdctl
 from tasks.etcd.parts import Part
 from tasks.etcd.wal import committed_to_its_end
 
-NAME = "etcd-snapshot"
 TAKE_SECONDS = 1800
 FILE = "snapshot.db"
 SUMS = "SHA256SUMS"
 CHANGING, NO_PROGRAM = 75, 78  # exit codes, none of which etcdctl has
-COPY = f"""# copy the data
+COPY = f"""# where it serves nobody, or not all that it has: copy the data
 set -eu
 umask 077
 PATH={etcdctl.PATH}
@@ -103,7 +102,7 @@ def copying(part: Part) -> DetachedCommand:
 def running(part: Part) -> DetachedCommand:
     """What runs the copy and takes a snapshot of it."""
     argv = ("sh", "-c", RUN, "run", part.copies, part.settings.program, part.settings.name)
-    return DetachedCommand(NAME, argv, TAKE_SECONDS + 120.0)
+    return DetachedCommand("etcd-run", argv, TAKE_SECONDS + 120.0)
 
 
 def commands(part: Part) -> Iterable[str]:

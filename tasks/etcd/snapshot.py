@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from blocks.ssh import detached as ssh_detached
-from blocks.ssh.detached import DetachedCommand
-from recovery.errors import CommandFailed, Refused, UnreadableOutput
+from blocks.ssh.detached import DetachedCommand, DetachedState
+from recovery.errors import CommandFailed, Refused, Unreachable, UnreadableOutput
 from recovery.steps import act
 from recovery.verdict import Verdict
 from tasks.etcd import etcdctl, from_files
@@ -42,14 +42,13 @@ def taking(part: Part) -> DetachedCommand:
     """What takes it of a member that serves, on the host, whatever becomes of the connection."""
     save = etcdctl.argv(part.settings, "snapshot", "save", within_seconds=TAKE_SECONDS)
     argv = ("sh", "-c", TAKE, "take", part.copies, *save)
-    return DetachedCommand(from_files.NAME, argv, TAKE_SECONDS + 120.0)
+    return DetachedCommand("etcd-snapshot", argv, TAKE_SECONDS + 120.0)
 
 
 def take_commands(part: Part) -> Iterable[str]:
-    """What takes the snapshot."""
-    if part.is_read_from_files:
-        return from_files.commands(part)
-    return ssh_detached.run_lines(part.host, taking(part))
+    """What takes the snapshot; of the last member that serves also what does once it does not."""
+    by_asking = [] if part.is_read_from_files else ssh_detached.run_lines(part.host, taking(part))
+    return [*by_asking, *(from_files.commands(part) if part.is_rebuilt else [])]
 
 
 def is_taken(part: Part) -> Verdict:
@@ -91,7 +90,8 @@ def take_snapshot(part: Part) -> None:
     """Take a snapshot of the survivor, as it is; nothing of etcd is changed or stopped.
 
     One that serves nobody, or whose log ends with entries that it does not know to be committed, is
-    copied, and its copy is run apart from it. Done twice, the second replaces the first.
+    copied, and its copy is run apart from it; also one that served when it was looked at, and does
+    not any more. Done twice, the second replaces the first.
 
     Raises:
         Refused: there is no room for it.
@@ -100,11 +100,28 @@ def take_snapshot(part: Part) -> None:
 
     Runbook: docs/runbooks/etcd.md, step 4.
     """
-    if part.is_read_from_files:
-        with refusing(part):
+    with refusing(part):
+        if part.is_read_from_files or not _serves(part):
             from_files.take(part)
-    else:
-        run_or_refuse(part, taking(part))
+        else:
+            ssh_detached.run(part.host, taking(part))
+
+
+def _serves(part: Part) -> bool:
+    """Whether a member that served still does: since a boot of its host it would not.
+
+    Raises:
+        Unreachable: it does not, and is no survivor of a cluster that is rebuilt.
+    """
+    if ssh_detached.state(part.host, taking(part)) is DetachedState.RUNNING:
+        return True
+    try:
+        etcdctl.status(part.host, part.settings)
+    except Unreachable:
+        if not part.is_rebuilt:
+            raise
+        return False
+    return True
 
 
 def run_or_refuse(part: Part, command: DetachedCommand) -> None:
