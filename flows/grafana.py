@@ -34,10 +34,11 @@ from tasks.workloads import scaling, waiting
 class Moved:
     """What a move did: tables that were moved, and the cells that were compared and are equal.
 
-    Nothing to move is no table and no cell. The dashboards are those imported from files. What is
-    left to a person is to have Grafana run on MySQL, since nothing here changes what it is
-    configured for, or to see that it does. Tables that are not moved are those that both sides have
-    and that the target keeps as they are, each with the reason.
+    Those without rows on both sides count as moved. Nothing to move is no table and no cell. Tables
+    that are not moved are those that both sides have and that the target keeps as they are, each
+    with the reason. The dashboards are those imported from files. What is left to a person is to
+    have Grafana run on MySQL, since nothing here changes what it is configured for, or to see that
+    it does.
     """
 
     tables_moved: int
