@@ -1,6 +1,6 @@
 """Move a Grafana from SQLite to MySQL."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from blocks.kube.cluster import ClusterParameter
 from blocks.mysql.server import MysqlParameter, MysqlServer
@@ -34,15 +34,18 @@ from tasks.workloads import scaling, waiting
 class Moved:
     """What a move did: tables that were moved, and the cells that were compared and are equal.
 
-    Nothing to move is no table and no cell. The dashboards are those imported from files. What is
-    left to a person is to have Grafana run on MySQL, since nothing here changes what it is
-    configured for, or to see that it does.
+    Those without rows on both sides count as moved. Nothing to move is no table and no cell. Tables
+    that are not moved are those that both sides have and that the target keeps as they are, each
+    with the reason. The dashboards are those imported from files. What is left to a person is to
+    have Grafana run on MySQL, since nothing here changes what it is configured for, or to see that
+    it does.
     """
 
     tables_moved: int
     cells_found_equal: int
     dashboard_files_imported: int
     left_to_person: list[str]
+    tables_not_moved: dict[str, str] = field(default_factory=dict)
 
 
 @recovery(
@@ -74,7 +77,7 @@ def move_grafana_to_mysql(  # noqa: PLR0913, PLR0917 (each is a field of the for
         target: mysql://user@host:port/database?password_file=PATH, or the name of a saved block.
         grafana: Unit to stop and start, systemd+ssh://user@host/UNIT, or a workload of cluster, as
             deployment/grafana; empty if Grafana is stopped.
-        skip_tables: Tables to leave out, besides those that only matter to running servers.
+        skip_tables: Tables to leave out, besides log-ins, locks, caches and migration logs.
         accept: Names of losses to accept, as the refusal prints them.
         dashboards: Folder of dashboard files (JSON) to import at the end; needs grafana_url.
         grafana_url: https://host:port/?token_file=PATH of the moved Grafana.
@@ -93,29 +96,30 @@ def move_grafana_to_mysql(  # noqa: PLR0913, PLR0917 (each is a field of the for
     preflight.refuse_unless_prepared(server)
     tables = preflight.tables_due(copy, server, skip)
     if pods:
-        cells = _moved_in_pods(pods, copy, server) if tables else 0
+        cells = _moved_in_pods(pods, copy, server) if tables else []
     else:
         cells = _moved_on_host(systemd_unit(grafana), copy, server, has_rows=bool(tables))
     for dashboard in wanted:
         import_dashboard(dashboard)
-    return Moved(len(tables), cells, len(wanted), service.left_to_person(grafana))
+    kept = preflight.tables_not_moved(copy, server, skip)
+    return Moved(len(cells), sum(cells), len(wanted), service.left_to_person(grafana), kept)
 
 
 def _moved_on_host(
     unit: SystemdUnit | None, copy: KeptCopy, mysql: MysqlServer, *, has_rows: bool
-) -> int:
-    """Stop the unit, move the rows, and start it; return the cells compared."""
+) -> list[int]:
+    """Stop the unit, move the rows, and start it; return the cells compared in each table."""
     if unit and has_rows:
         service.refuse_unless_unit_exists(unit)
         service.stop_grafana(unit)
-    cells = _move_rows(copy, mysql, copy.skip) if has_rows else 0
+    cells = _move_rows(copy, mysql, copy.skip) if has_rows else []
     if unit:
         service.start_grafana(unit)
         service.grafana_stays_up(unit)
     return cells
 
 
-def _moved_in_pods(pods: GrafanaPods, copy: KeptCopy, mysql: MysqlServer) -> int:
+def _moved_in_pods(pods: GrafanaPods, copy: KeptCopy, mysql: MysqlServer) -> list[int]:
     """Scale Grafana to nothing, read its claim by a pod of our own, and scale it back."""
     found = reader_pod.grafana_found(pods, copy.source.path)
     replicas = scaling.original_replicas(pods.order, found.workload)
@@ -129,8 +133,8 @@ def _moved_in_pods(pods: GrafanaPods, copy: KeptCopy, mysql: MysqlServer) -> int
     return cells
 
 
-def _move_rows(copy: KeptCopy, mysql: MysqlServer, skip: tuple[str, ...]) -> int:
-    """Replace the rows of the target by those of the source; return the cells compared."""
+def _move_rows(copy: KeptCopy, mysql: MysqlServer, skip: tuple[str, ...]) -> list[int]:
+    """Replace the rows of the target by those of the source; return the cells of each table."""
     dump = KeptDump(copy.folder)
     kept_copy.take_copy(copy)
     preflight.refuse_unless_still_fit(copy, mysql, skip, copy.accept)
@@ -143,4 +147,4 @@ def _move_rows(copy: KeptCopy, mysql: MysqlServer, skip: tuple[str, ...]) -> int
     cells = [loading.every_cell_is_equal(mysql, copy, table) for table in tables]
     kept_copy.source_has_not_changed(copy)
     loading.remove_fence(mysql)
-    return sum(sum(each.values()) for each in cells)
+    return [sum(each.values()) for each in cells]

@@ -14,7 +14,7 @@ from recovery.steps import Step, StepKind, ask
 from recovery.values import from_plain
 from recovery.verdict import Danger, Verdict
 from recovery.walk import REMEMBERED, Fence, Gate, Outcome, StepCall, Walk, gated, refuse_empty
-from recovery.words import told
+from recovery.words import FIELD_CHARS_MAX, told
 
 
 @dataclass
@@ -84,12 +84,12 @@ class PlanWalk(Walk):
                 self._list_look(call)
                 self.plan.refusals.append(redact(str(refused)))
                 return Outcome("Refused", str(refused))
-        self._list_look(call, "" if call.step.is_guard else told(seen))
+        self._list_look(call, "" if call.step.is_guard else told(seen, FIELD_CHARS_MAX))
         return Outcome("Completed", "looked", seen)
 
     def _decide(self, call: StepCall) -> Outcome:
         outcome = self._decided(call)
-        self._list_look(call, told(outcome.result))
+        self._list_look(call, told(outcome.result, FIELD_CHARS_MAX))
         return outcome
 
     def _decided(self, call: StepCall) -> Outcome:

@@ -43,6 +43,11 @@ class KnownAttempt:
     ended_at: str = ""
     asks: bool = False
 
+    @property
+    def key(self) -> tuple[str, int]:
+        """What tells it from every other one."""
+        return self.recovery_id, self.n
+
 
 @dataclass(frozen=True, slots=True)
 class Orphan:

@@ -1,7 +1,7 @@
 """The runs of the Prefect server, as far as the watch reads, corrects and starts them."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,11 +17,16 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterFlowRunId,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectException, PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import Crashed
 from prefect.types import DateTime
 
 from operate.orphans.attempts import Orphan
@@ -33,6 +38,7 @@ IDS_AT_ONCE = 100
 RUNS_AT_ONCE = 200  # the server gives no more
 UNFINISHED_MAX = 2000
 UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+TASK_UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
 FINAL = {StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED}
 NO_LONGER_THERE = "Deploy this release of the flow, then resume it by hand"
 
@@ -49,6 +55,7 @@ class SeenRun:
         is_due: whether it was to have begun by now.
         seconds_by_server: how long it has been in its state, by the clocks of server and watch.
         resumes: the recovery and the lost attempt for which a watch has made it.
+        since: when it came into its state, by the clock of the server.
     """
 
     run_id: str
@@ -61,6 +68,7 @@ class SeenRun:
     is_due: bool
     seconds_by_server: float
     resumes: tuple[str, int] | None = None
+    since: datetime | None = None
 
     @property
     def is_begun(self) -> bool:
@@ -120,6 +128,33 @@ class Runs:
     def show(self, run_id: str, state: State[None]) -> None:
         """Show a run as it is, whatever the server holds it for."""
         self._client.set_flow_run_state(UUID(run_id), state, force=True)
+
+    def crash_tasks(self, crashed: Iterable[SeenRun], why: str) -> list[str]:
+        """Show what these runs had begun before they crashed, and not ended, as crashed, too.
+
+        The server itself keeps a task run as it is that has ended meanwhile. Returns their names.
+        """
+        since = {run.run_id: run.since for run in crashed if run.since is not None}
+        left = [task for task in self._unfinished_tasks(since) if _began_before(task, since)]
+        for task in left:
+            self._client.set_task_run_state(task.id, Crashed(message=why))
+        return [task.name for task in left]
+
+    def _unfinished_tasks(self, run_ids: Iterable[str]) -> list[TaskRun]:
+        states = TaskRunFilterState(type=TaskRunFilterStateType(any_=TASK_UNFINISHED))
+        wanted = sorted(run_ids)
+        found: dict[UUID, TaskRun] = {}
+        for start in range(0, len(wanted), IDS_AT_ONCE):
+            ids = [UUID(run_id) for run_id in wanted[start : start + IDS_AT_ONCE]]
+            chosen = TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=ids), state=states)
+            for offset in range(0, UNFINISHED_MAX, RUNS_AT_ONCE):
+                tasks = self._client.read_task_runs(
+                    task_run_filter=chosen, limit=RUNS_AT_ONCE, offset=offset
+                )
+                found |= {task.id: task for task in tasks}
+                if len(tasks) < RUNS_AT_ONCE:
+                    break
+        return list(found.values())
 
     def resume(self, orphan: Orphan, deployment_id: str) -> SeenRun:
         """Start a run that resumes an orphan, once for each orphan, however often it is asked.
@@ -181,6 +216,12 @@ class Server:
         return self._client
 
 
+def _began_before(task: TaskRun, moments: Mapping[str, datetime]) -> bool:
+    """Whether a task run began before the moment that is given for its flow run."""
+    began = task.start_time or task.expected_start_time or task.created
+    return began is not None and began < moments[str(task.flow_run_id)]
+
+
 def _seen(run: FlowRun) -> SeenRun:
     state, now = run.state, datetime.now(UTC)
     made_for = ORPHAN_KEY.fullmatch(run.idempotency_key or "")
@@ -198,4 +239,5 @@ def _seen(run: FlowRun) -> SeenRun:
         if state
         else 0.0,
         resumes=(made_for[1], int(made_for[2])) if made_for else None,
+        since=state.timestamp if state else None,
     )

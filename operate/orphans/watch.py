@@ -21,6 +21,7 @@ from operate.orphans.attempts import (
     newest_by_run,
 )
 from operate.orphans.care import Care, seconds_since
+from operate.orphans.left_tasks import LeftTasks
 from operate.orphans.mending import Shown, due_state
 from operate.orphans.pace import Pace
 from operate.orphans.proof import is_to_be_told_again
@@ -33,6 +34,7 @@ from operate.orphans.wording import prefix_of
 from operate.server import api_url
 from recovery.errors import Unreachable
 from recovery.journal.events import Kind
+from recovery.journal.history import LOST
 from recovery.journal.opening import open_journal
 from recovery.journal.store import Journal, JournalUnavailable
 from recovery.notices.notice import Occasion
@@ -85,6 +87,7 @@ class Watch:
     _server: Server = field(default_factory=Server)
     _attempts: AttemptReader = field(default_factory=AttemptReader)
     _sightings: Sightings = field(default_factory=Sightings)
+    _left_tasks: LeftTasks = field(default_factory=LeftTasks)
     _right: set[tuple[str, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -181,7 +184,10 @@ class Watch:
             run = runs.get(orphan.flow_run_id)
             look.orphans.append(self._care.see_to(journal, orphan, asked, run))
         self._call_off_overtaken(asked, attempts, look)
-        self._see_to_waiting(asked, newest_by_run(attempts), look)
+        newest = newest_by_run(attempts)
+        self._see_to_waiting(asked, newest, look)
+        lost = {n.flow_run_id for n in newest.values() if n.ended_as == LOST or n.key in by_key}
+        self._left_tasks.end(asked, [run for run_id, run in runs.items() if run_id in lost])
 
     def _project(
         self,
@@ -192,15 +198,13 @@ class Watch:
     ) -> dict[str, SeenRun]:
         """Have the server show runs as the journal says they are; return those it has."""
         newest = newest_by_run(attempts)
-        self._right &= {(attempt.recovery_id, attempt.n) for attempt in attempts}
+        self._right &= {attempt.key for attempt in attempts}
         unsettled = {
-            run_id: attempt
-            for run_id, attempt in newest.items()
-            if (attempt.recovery_id, attempt.n) not in self._right
+            run_id: attempt for run_id, attempt in newest.items() if attempt.key not in self._right
         }
         runs = asked.of(unsettled)
         for run_id, attempt in unsettled.items():
-            orphan = orphans.get((attempt.recovery_id, attempt.n))
+            orphan = orphans.get(attempt.key)
             run = runs.get(run_id)
             if run is None:
                 self._settle(attempt)
@@ -217,7 +221,7 @@ class Watch:
 
     def _settle(self, attempt: KnownAttempt) -> None:
         if attempt.ended_as:
-            self._right.add((attempt.recovery_id, attempt.n))
+            self._right.add(attempt.key)
 
     def _note_mended(self, attempt: KnownAttempt, run: SeenRun, name: str, look: Look) -> None:
         row = {
@@ -282,7 +286,7 @@ class Watch:
         seconds = self._seconds_in(run)
         if not has_ended(attempt):
             return seconds
-        since = self._sightings.seconds(("ended", attempt.recovery_id, attempt.n))
+        since = self._sightings.seconds(("ended", *attempt.key))
         if self.is_single:
             since = seconds_since(attempt.ended_at)
         return min(seconds, since)

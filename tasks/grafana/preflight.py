@@ -119,6 +119,21 @@ def tables_to_move(copy: KeptCopy, target: MysqlServer, skip_tables: Sequence[st
     return sorted((pair.name for pair in pairs), key=lambda name: (rank.get(name, 99), name))
 
 
+@probe
+def tables_not_moved(
+    copy: KeptCopy, target: MysqlServer, skip_tables: Sequence[str]
+) -> dict[str, str]:
+    """Tables that both sides have and that stay in the target as they are, each with the reason.
+
+    Raises:
+        BadInput: the target has no schema of Grafana any more.
+        Unreachable: the server gave no answer.
+
+    Runbook: docs/runbooks/grafana-sqlite-to-mysql.md, what is not moved.
+    """
+    return compared(copy.now(), target, skip_tables).kept
+
+
 def look(copy: SourceCopy, target: MysqlServer, skip_tables: Sequence[str]) -> Fitness:
     """What the last look of this attempt found; looks where there was none, as after a resume."""
     known = _looks.get(_about(copy, target, skip_tables))

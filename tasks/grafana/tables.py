@@ -20,8 +20,8 @@ SKIPPED = {
     "session": "log-ins of browsers; people log in again",
     "user_auth_token": "log-ins of browsers; people log in again",
     "login_attempt": "failed log-ins of the last minutes",
-    "cache_data": "a cache",
-    "entity_event": "a queue of search indexing, filled anew",
+    "cache_data": "a cache that is filled anew",
+    "entity_event": "a queue of search indexing that is filled anew",
     "test_data": "left by Grafana's own tests",
     "sqlite_sequence": "SQLite's own; AUTO_INCREMENT takes its place",
 }
@@ -82,6 +82,12 @@ class SchemaComparison:
     migrations_only_in_target: tuple[str, ...]
     hazards: tuple[Hazard, ...]
 
+    @property
+    def kept(self) -> dict[str, str]:
+        """Tables that both sides have and that the target keeps as they are, with the reasons."""
+        missing = set(self.only_in_source)
+        return {table.name: table.reason for table in self.skipped if table.name not in missing}
+
 
 def is_of_unified_storage(table: str) -> bool:
     """Whether newer Grafanas keep their dashboards in it: moved as one set or not at all."""
@@ -92,7 +98,7 @@ def is_of_unified_storage(table: str) -> bool:
 def reason_to_skip(table: str) -> str:
     """Why a table is not moved; empty for one that is."""
     if table.endswith(LOG_SUFFIX):
-        return "tells the migrations of its own side"
+        return "tells how the tables of its own side were made"
     return SKIPPED.get(table, "")
 
 

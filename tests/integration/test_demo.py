@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from recovery.journal.history import read_history
 from recovery.journal.opening import open_journal
 from tests.conftest import PROJECT
 from tests.lab.cells import compare, tick
-from tests.lab.demo_proof import Proof, prove_cells
+from tests.lab.demo_proof import Proof, prove_cells, tables_of_both
 from tests.lab.demo_stack import FRACTIONS, Stack
 from tests.lab.demo_watch import Watch
 from tests.lab.demo_wish import Wish
@@ -132,6 +133,7 @@ def test_it_moves_kills_resumes_and_proves_and_ends_by_ctrl_c_with_nothing_left(
             expect_killed_and_resumed(journal, text)
             expect_awkward_cells(source, target)
             expect_all_cells(source, target, journal, text)
+            expect_tables_that_stay_to_be_told(stack, target, journal, text)
             expect_proof_to_fail_for_one_altered_cell(stack, target, journal)
         expect_papers(text)
         address = told(r"UI:      (http://127\.0\.0\.1:\d+)\n", text)
@@ -204,7 +206,30 @@ def expect_proof_to_fail_for_one_altered_cell(stack, target, journal):
         assert cursor.execute("UPDATE org SET name = CONCAT(name, ' ') WHERE id = 1") == 1
     prove_cells(after, stack, watch)
     assert before.failed == []
-    assert after.failed == ["every cell is the same on both sides"]
+    assert after.failed == ["every cell of what was moved is the same on both sides"]
+
+
+def expect_tables_that_stay_to_be_told(stack, target, journal, text):
+    """What both sides have was moved or is named; the proof fails for one that is not named."""
+    (recovery_id,) = journal.recovery_ids()
+    steps = read_history(journal.events(recovery_id)).steps
+    moved = {key[len(LOAD) : -1] for key in steps if key.startswith(LOAD)}
+    stay = set(tables_of_both(stack, target)) - moved
+    assert set(re.findall(r"not moved: (\w+): \w", text)) == stay
+    assert {"cache_data", "migration_log", "user_auth_token"} <= stay
+    assert f"Moved {len(moved)} of the {len(moved) + len(stay)} tables that both" in text
+    watch = Watch(stack, journal, recovery_id, "")
+    watch.look()
+    untold = [
+        replace(event, body_text=event.body_text.replace('"cache_data":', '"cache_date":'))
+        for event in watch.events
+    ]
+    watch.events = untold
+    proof = Proof()
+    prove_cells(proof, stack, watch)
+    assert proof.failed == [
+        "every table that both sides have was moved, or is named with why it is not"
+    ]
 
 
 def expect_papers(text):

@@ -141,11 +141,18 @@ def test_runs_that_a_schedule_made_ahead_hide_none_that_never_began(server, monk
 def kill_worker_in(stage, flow, world, place, pool):
     """Run a flow on a worker that is killed with its child, the whole of it, in mid-act."""
     worker = stage.worker(pool)
-    (world.folder / "stop-at").write_text(place)
+    (world.folder / "hang-at").write_text(place)
     run_id = stage.start(flow, pool, world=str(world.folder))
     pid = stopped_pid(world)
+    begun = [(place.split()[1], "RUNNING")]
+    wait_until(lambda: left_in(stage, run_id) == begun, "the step to be shown", within_seconds=30)
     kill_with_child(worker, pid)
     return run_id
+
+
+def left_in(stage, run_id):
+    """Task runs of a run that are not shown as completed."""
+    return [task for task in stage.task_runs(run_id).values() if task[1] != "COMPLETED"]
 
 
 def test_two_watches_see_a_killed_worker_and_have_another_one_go_on_once(stage, new_watch, world):
@@ -170,6 +177,7 @@ def test_two_watches_see_a_killed_worker_and_have_another_one_go_on_once(stage, 
     assert (crashed["type"], world.counts()) == ("CRASHED", DONE_ONCE)
     assert crashed["message"].startswith(f"recovery {recovery_id}: the worker of attempt 1")
     assert "It was in stop, which is in doubt" in crashed["message"]
+    assert left_in(stage, run_id) == [("stop", "CRASHED")]
     assert stage.attempts(recovery_id) == ["lost", "recovered"]
     assert [run["id"] for run in runs][:1] == [run_id]
     assert len(runs) == 2, runs
@@ -190,12 +198,23 @@ def test_one_that_is_not_declared_so_is_told_to_cron_and_retried_in_the_ui(stage
     assert f"`recover resume {recovery_id}`" in row["next"]
     assert f"`recover resume {recovery_id}`" in crashed["message"]
     assert (crashed["type"], stage.attempts(recovery_id)) == ("CRASHED", [""])
+    assert left_in(stage, run_id) == [("start", "CRASHED")]
+    of_first = set(stage.task_runs(run_id))
 
     stage.worker("person")
     stage.retry(run_id)
 
     assert stage.end_of(run_id)["name"] == "Recovered"
     assert world.counts() == DONE_ONCE
+    wait_until(
+        lambda: ("wait_until_served", "COMPLETED") in stage.task_runs(run_id).values(),
+        "what was done to be shown",
+        within_seconds=30,
+    )
+    command(sys.executable, "-m", "operate.orphans", "--once", "--json")
+    assert left_in(stage, run_id) == [("start", "CRASHED")]  # and nothing of the new attempt
+    new = [task for task_id, task in stage.task_runs(run_id).items() if task_id not in of_first]
+    assert ("start", "COMPLETED") in new
     assert stage.kinds(recovery_id).count(Kind.ORPHANED) == 1
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Event
 from typing import Any
 from uuid import uuid4
 
@@ -82,14 +83,22 @@ def look(world: str, name: str) -> bool:
 
 
 def reached(world: str, place: str) -> None:
-    """Stop this process here where a test asked for it, until it is continued."""
-    wanted = Path(world) / "stop-at"
-    if wanted.exists() and wanted.read_text() == place:
+    """Stop this process here where a test asked for it, until it is continued.
+
+    Where it asked to hang, this thread goes no further, and the others tell the server where it is.
+    """
+    for name in ("stop-at", "hang-at"):
+        wanted = Path(world) / name
+        if not (wanted.exists() and wanted.read_text() == place):
+            continue
         wanted.unlink()
         draft = Path(world) / "stopping"
         draft.write_text(str(os.getpid()))
         draft.rename(Path(world) / "stopped")
-        os.kill(os.getpid(), signal.SIGSTOP)
+        if name == "stop-at":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        else:
+            Event().wait()
 
 
 @probe

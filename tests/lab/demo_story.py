@@ -58,7 +58,11 @@ def tell(wish: Wish, home: Path) -> None:
         say(f"\nreport: {proof.html}\nbundle: {proof.bundle}\nUI:     {address}")
         if proof.failed:
             raise DemoFailed(f"these did not hold: {'; '.join(proof.failed)}")
-        say(f"Moved, killed, resumed and proven in {time.monotonic() - began:.0f} s.")
+        say(
+            f"Moved {proof.moved} of the {proof.moved + proof.kept} tables that both sides have "
+            f"(the other {proof.kept} are named above), killed, resumed and proven in "
+            f"{time.monotonic() - began:.0f} s."
+        )
         if wish.keep:
             stay_up(stack, watch)
         else:

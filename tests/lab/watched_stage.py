@@ -64,6 +64,12 @@ class WatchedStage:
         """Retry a run with the very call that the UI makes."""
         assert self.set_state(run_id, "SCHEDULED", "AwaitingRetry")["status"] == "ACCEPT"
 
+    def task_runs(self, run_id):
+        """What is shown of each task run: its name and the type of its state, by id."""
+        body = {"task_runs": {"flow_run_id": {"any_": [run_id]}}}
+        found = self.server.request("POST", "/task_runs/filter", body)
+        return {task["id"]: (task["name"], task["state_type"]) for task in found}
+
     def end_of(self, run_id):
         wait_until(
             lambda: self.state(run_id)["type"] in ENDED, f"run {run_id} to end", within_seconds=90

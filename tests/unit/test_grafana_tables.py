@@ -63,6 +63,18 @@ def test_what_belongs_to_one_side_is_skipped_with_the_reason(table):
     assert found.skipped[0].reason
 
 
+def test_tables_of_both_sides_that_stay_are_named_with_the_reason_whatever_their_case():
+    found = compare(
+        [mine("cache_data"), mine("Session"), mine("sqlite_sequence"), mine("tag"), mine("gone")],
+        [theirs("Cache_data"), theirs("session"), theirs("tag"), theirs("server_lock")],
+    )
+
+    assert found.kept == {
+        "Session": "log-ins of browsers; people log in again",
+        "cache_data": "a cache that is filled anew",
+    }
+
+
 @pytest.mark.parametrize("table", ["kv_store", "data_keys", "secrets", "alert_instance", "api_key"])
 def test_what_must_not_be_skipped_is_copied(table):
     assert compare([mine(table)], [theirs(table)]).copied

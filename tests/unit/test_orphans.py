@@ -1,5 +1,6 @@
 """Which attempts are orphans, what becomes of them, and how their runs are to be shown."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -341,7 +342,7 @@ class AskedRuns:
     """A server that has these runs, and is told how one is to be shown."""
 
     def __init__(self, runs):
-        self.runs, self.shown = runs, []
+        self.runs, self.shown, self.crashed, self.error = runs, [], [], None
 
     def unfinished(self, flows):
         return self.runs
@@ -351,6 +352,41 @@ class AskedRuns:
 
     def show(self, run_id, state):
         self.shown.append((run_id, state))
+
+    def crash_tasks(self, crashed, why):
+        if self.error is not None:
+            raise self.error
+        self.crashed += [(run.run_id, run.state_id) for run in crashed]
+        return ["load"]
+
+
+class WatchedServer(AskedRuns):
+    """A server that shows what it is told; a real one besides."""
+
+    @contextmanager
+    def asked(self):
+        yield self
+
+    def close(self):
+        pass
+
+
+def test_the_watch_does_the_rest_of_its_work_where_task_runs_cannot_be_shown_as_crashed(
+    journal, monkeypatch
+):
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    journal.release_lease(begin(journal, intends="load"))
+    server, told = WatchedServer([RUN]), []
+    server.error = TypeError("the server answers in a form of its own")
+    watch = Watch({"mend": MEND}, notify=lambda text, facts: told.append(text), _server=server)
+
+    failed = watch.look()
+    server.error = None
+    watch.look()
+    watch.close()
+
+    assert (failed.server_error, [row["what"] for row in failed.orphans]) == ("", ["wait"])
+    assert (len(told), server.crashed) == (1, [(RUN_ID, "s2")])
 
 
 def test_a_process_is_given_time_to_tell_of_its_end_from_the_moment_its_attempt_ended():
