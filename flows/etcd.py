@@ -92,7 +92,7 @@ def recover_etcd_quorum(  # noqa: PLR0913, PLR0917 (each is a field of the form)
         survivor: Host whose data is to be used; empty: the one that would be elected.
         lost: Hosts whose members are given up, though something is left of them.
         accept: Names of what to accept, as the refusal prints them: off:HOST, revisions:NUMBER,
-            no-hash, uncommitted:NUMBER.
+            no-hash, uncommitted:NUMBER, unread-log:HOST.
         snapshot_file: Path on the worker of a snapshot to recover from, where no member has data.
         unit: The systemd unit of etcd on the hosts.
         off_host_copy: False leaves the snapshot on the host alone.

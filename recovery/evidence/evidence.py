@@ -245,6 +245,8 @@ class Evidence:
         """Where it stands, in one sentence."""
         last = self.attempts[-1] if self.attempts else None
         state = self.status["state"]
+        if state == "called-off":
+            return "It was called off before anything was changed."
         if last is None:
             return "It was opened; no attempt has begun."
         if last.ended_as == LOST:
@@ -252,8 +254,6 @@ class Evidence:
                 f"Attempt {last.n} was lost: it was last heard of at {clock(last.ended)} "
                 "and nobody works on it now."
             )
-        if state == "called-off":
-            return f"It was called off after attempt {last.n}, before anything was changed."
         if state == "running":
             return f"Attempt {last.n} is at work since {clock(last.started)}."
         words = {

@@ -149,6 +149,11 @@ class Consents:
             for given in self.approvals:
                 given.is_void = given.is_void or given.plan_hash == plan_hash
 
+    def void_all(self) -> None:
+        """Let no consent that was given so far count any more."""
+        for given in self.approvals:
+            given.is_void = True
+
     def standing(self, plan_hash: str) -> list[Approval]:
         """The consents to this very plan that have not run out and were not voided."""
         return [

@@ -136,11 +136,11 @@ class History:
 
     def state(self, *, is_leased: bool) -> RecoveryState:
         """Where it stands; `is_leased` says whether a live attempt holds its target now."""
+        if self.called_off and not is_leased:
+            return RecoveryState.CALLED_OFF
         if not self.attempts:
             return RecoveryState.FAILED
         last = self.attempts[-1]
-        if self.called_off and not is_leased:
-            return RecoveryState.CALLED_OFF
         if not last.ended_as:
             return RecoveryState.RUNNING if is_leased else RecoveryState.FAILED
         return RecoveryState(last.ended_as)
@@ -376,6 +376,8 @@ def _said(history: History, event: Event, body: dict[str, Any]) -> None:
     history.consents.hear(event, body)
     if body.get("called_off"):
         history.called_off = body.get("why", "")
+    if history.called_off:  # it asks anew once it is begun again
+        history.consents.void_all()
 
 
 _FOLD: dict[str, Callable[[History, Event, dict[str, Any]], None]] = {

@@ -27,6 +27,7 @@ ON_DISK = f"""
 PATH={etcdctl.PATH}
 db=$1/member/snap/db
 [ ! -e "$db" ] || echo "db=$(stat -c %s "$db")"
+[ ! -e "$1/member/wal" ] || echo "log=$(du -skL "$1/member/wal" | cut -f 1)"
 free() {{ # where this is, or is to be
   near=$1; while [ ! -e "$near" ]; do near=$(dirname "$near"); done
   df -P -B1 -- "$near" | awk "END {{ print \\$4 }}"
@@ -68,6 +69,7 @@ class MemberSeen:
         tool: what restores a snapshot there; empty where nothing does.
         can_bump: whether that can put the revision ahead.
         db_bytes: size of its database.
+        log_bytes: size of its log.
         free_bytes: room where its data is.
         copies_free_bytes: room where its snapshot goes.
         status: what it says of itself, where it serves.
@@ -76,7 +78,7 @@ class MemberSeen:
         revision: up to which the hash was taken; the lowest of those that serve.
         hash: of all keys up to there.
         compacted: up to where old revisions are gone; hashes can be compared where that is equal.
-        log: where its log on the disk ends; `None` where there is a leader, or it was not read.
+        log: where its log on the disk ends; `None` where it has quorum, or it was not read.
         failure: why it gave no answer, or its hash could not be taken; empty where neither is so.
     """
 
@@ -88,6 +90,7 @@ class MemberSeen:
     tool: str = ""
     can_bump: bool = False
     db_bytes: int = 0
+    log_bytes: int = 0
     free_bytes: int = 0
     copies_free_bytes: int = 0
     status: Status | None = None
@@ -129,9 +132,19 @@ class MemberSeen:
         return max(self.committed, self.log.last if self.log else 0)
 
     @property
+    def log_term(self) -> int:
+        """In which term its log ends; 0 where that is not known."""
+        return self.log.term if self.log else 0
+
+    @property
     def uncommitted(self) -> int:
         """Entries beyond what it knows: a leader that is lost may have acknowledged them."""
         return self.reaches - self.committed
+
+    @property
+    def cluster_id(self) -> int:
+        """Of which cluster it is; 0 where nothing tells."""
+        return self.status.cluster_id if self.status else self.log.cluster_id if self.log else 0
 
     @property
     def tail_name(self) -> str:
@@ -235,8 +248,8 @@ def _answering(host: SshHost, seen: MemberSeen) -> MemberSeen:
 
 
 def with_log(host: SshHost, seen: MemberSeen) -> MemberSeen:
-    """A member with the end of its log, read from its disk where it knows no leader."""
-    if not seen.has_data or (seen.status is not None and seen.status.leader):
+    """A member with the end of its log, read from its disk unless it has quorum."""
+    if not seen.has_data or seen.is_healthy:
         return seen
     try:
         with host.session():
@@ -269,6 +282,7 @@ def parse_on_disk(printed: str) -> MemberSeen:
     """Read what ON_DISK prints: one `name=value` a line; what is not there is left out.
 
         db=20480
+        log=125016
         free=1045245952
         copies_free=1045245952
         tool=etcdctl
@@ -286,6 +300,7 @@ def parse_on_disk(printed: str) -> MemberSeen:
             tool=said.get("tool", ""),
             can_bump="bumps" in said,
             db_bytes=int(said.get("db", 0)),
+            log_bytes=int(said.get("log", 0)) * 1024,
             free_bytes=int(said["free"]),
             copies_free_bytes=int(said.get("copies_free", said["free"])),
         )

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from blocks.ssh import detached as ssh_detached
 from blocks.ssh.detached import DetachedCommand, DetachedState
+from recovery.errors import UnreadableOutput
 from tasks.etcd import etcdctl
 from tasks.etcd.parts import Part
 from tasks.etcd.wal import committed_to_its_end
@@ -32,7 +33,7 @@ rm -rf "$run" "$to"/snapshot.partial*
 trap 'rm -rf "$run"' EXIT
 mkdir -p "$run/data"
 before=$(sha256sum <"$data/snap/db")
-cp -a --reflink=auto "$data" "$run/data/member"
+cp -aL --reflink=auto "$data" "$run/data/member" # also of a log that lies elsewhere by a link
 after=$(sha256sum <"$run/data/member/snap/db")
 [ "$before" = "$after" ] && [ "$before" = "$(sha256sum <"$data/snap/db")" ] || {{
   echo "its database changes while it is copied" >&2
@@ -69,10 +70,14 @@ env -i PATH="$PATH" "$etcd" --name "$name" --data-dir "$run/data" --force-new-cl
   --initial-cluster "$name=$url" >"$run/log" 2>&1 &
 server=$!
 n=0
-until $ask endpoint health >/dev/null 2>&1; do
+answers() {{ # a full one is not called healthy, and one that wants a password reads for nobody
+  $ask get {etcdctl.NO_KEY} --keys-only || $ask endpoint health
+}}
+until answers >/dev/null 2>&1; do
   n=$((n + 1))
   kill -0 "$server" 2>/dev/null && [ "$n" -lt 100 ] || {{
-    grep -aE "panic|fatal|corrupt|crc|invalid" "$run/log" | tail -n 3 | cut -c 1-200 >&2
+    {{ grep -aE "panic|fatal|corrupt|crc|invalid" "$run/log" || cat "$run/log"; }} |
+      tail -n 3 | cut -c 1-200 >&2
     echo "a copy of its data does not run" >&2
     exit 1
   }}
@@ -110,6 +115,7 @@ def commands(part: Part) -> Iterable[str]:
     return [
         *ssh_detached.run_lines(part.host, copying(part)),
         part.host.put_line(_segment(part), as_root=True),
+        part.host.command_line(_removing(part), as_root=True),
         *ssh_detached.run_lines(part.host, running(part)),
     ]
 
@@ -117,7 +123,8 @@ def commands(part: Part) -> Iterable[str]:
 def take(part: Part) -> None:
     """Copy the data, have the copy keep all of its log, run it, and take a snapshot of that.
 
-    Where a copy runs already, left by a worker that is gone, only its end is waited for.
+    Where a copy runs already, left by a worker that is gone, only its end is waited for. One whose
+    log cannot be read is removed.
 
     Raises:
         CommandFailed: the data does not run, or changes.
@@ -128,10 +135,18 @@ def take(part: Part) -> None:
     gone = {DetachedState.NOT_FOUND, DetachedState.UNKNOWN}
     if ssh_detached.state(host, running(part)) in gone:
         ssh_detached.run(host, copying(part))
-        segment = committed_to_its_end(host, f"{part.copies}/run/data/member")
+        try:
+            segment = committed_to_its_end(host, f"{part.copies}/run/data/member")
+        except UnreadableOutput:
+            host.change(_removing(part), as_root=True)
+            raise
         if segment and not part.lets_go_of_tail:
             host.put(gzip.compress(segment, 1), _segment(part), as_root=True)
     ssh_detached.run(host, running(part))
+
+
+def _removing(part: Part) -> list[str]:
+    return ["rm", "-rf", "--one-file-system", "--", f"{part.copies}/run"]
 
 
 def _segment(part: Part) -> str:

@@ -52,6 +52,7 @@ class Loss:
         reaches: the last entry of the longest log among those that have data.
         lets_go_of_tail: whether entries that the survivor does not know to be committed are left
             out, by order.
+        is_behind: whether another one that has data has heard of a later leader.
     """
 
     cure: Cure
@@ -63,6 +64,7 @@ class Loss:
     away: tuple[str, ...] = ()
     reaches: int = 0
     lets_go_of_tail: bool = False
+    is_behind: bool = False
 
     @property
     def highest(self) -> int:
@@ -75,7 +77,8 @@ class Loss:
         if not self.survivor:
             return 0
         survivor = self.of(self.survivor)
-        kept = survivor.committed if self.lets_go_of_tail else survivor.reaches
+        is_tail_lost = self.lets_go_of_tail or self.is_behind
+        kept = survivor.committed if is_tail_lost else survivor.reaches
         return max(0, self.reaches - kept)
 
     def of(self, host: str) -> MemberSeen:
@@ -125,6 +128,7 @@ def judge(target: str, members: Sequence[MemberSeen], terms: Terms) -> Loss:
         away=tuple(m.host for m in members if not m.is_on_host),
         reaches=max((m.log.last for m in able if m.log is not None), default=0),
         lets_go_of_tail=survivor.tail_name in terms.accept,
+        is_behind=any(one.log_term > survivor.log_term for one in able),
     )
 
 
@@ -182,18 +186,18 @@ def _startable(
 
 
 def refuse_strangers(target: str, members: Sequence[MemberSeen], terms: Terms) -> None:
-    """Refuse where members serve different clusters: one of them began anew by itself.
+    """Refuse where members are of different clusters: one of them began anew by itself.
 
     Raises:
         Refused: they do, and those of all clusters but one are not given up.
     """
-    serving = [m for m in members if m.status is not None and m.host not in terms.lost]
-    clusters = {m.status.cluster_id for m in serving if m.status is not None}
+    known = [m for m in members if m.cluster_id and m.host not in terms.lost]
+    clusters = {member.cluster_id for member in known}
     if len(clusters) > 1:
         raise Refused(
             target,
             f"its members are of {len(clusters)} clusters: "
-            + ", ".join(f"{m.host} of {m.status.cluster_id:x}" for m in serving if m.status),
+            + ", ".join(f"{member.host} of {member.cluster_id:x}" for member in known),
             "One began anew by itself, as a reinstalled host does: stop it there "
             "(`systemctl disable --now`), and give it up by name in lost",
         )
@@ -255,6 +259,8 @@ def _survivor(
                 f"{terms.survivor!r} has no data that can be used: {told(members)}",
                 f"Name one of {', '.join(m.host for m in able) or 'none'}, or give snapshot_file",
             )
+        if not terms.snapshot:
+            refuse_unread(target, chosen, terms)
         return chosen[0]
     if terms.snapshot:
         usable = [member for member in members if member.is_on_host]
@@ -268,31 +274,45 @@ def _survivor(
             "Give the path of a snapshot on the worker in snapshot_file",
         )
     refuse_conflict(target, able)
-    unread = [m.host for m in able if m.status is None and m.log is None]
-    if unread and len(able) > 1:
-        raise Refused(
-            target,
-            f"how far the log of {', '.join(unread)} reaches could not be read: {told(able)}",
-            "Run it again; or name the one to use in survivor, or give those up in lost",
-        )
+    refuse_unread(target, able, terms)
     return _furthest(target, able)
+
+
+def refuse_unread(target: str, able: Sequence[MemberSeen], terms: Terms) -> None:
+    """Refuse to choose where it is not known what a log holds, or in which term it ends.
+
+    That of a single one that serves nobody is left to the copy that is run of it.
+
+    Raises:
+        Refused: it is not known, and nobody has accepted that by name.
+    """
+    unread = [member.host for member in able if not member.log_term]
+    if not unread or (len(able) == 1 and able[0].status is None):
+        return
+    name = f"unread-log:{unread[0]}"
+    if len(able) == 1 and name in terms.accept:
+        return
+    raise Refused(
+        target,
+        f"how far the log of {', '.join(unread)} reaches could not be read: {told(able)}",
+        "Run it again; or name the one to use in survivor, or give those up in lost"
+        if len(able) > 1
+        else f"Run it again; or accept by name to have only what it serves: {name}",
+    )
 
 
 def _furthest(target: str, able: Sequence[MemberSeen]) -> MemberSeen:
     """The member that the others would elect: whose log ends in the latest term, or is longest.
 
     Each entry that a leader has acknowledged is in the logs of a majority before, so that this one
-    has most of them. Of equals, one that serves; where a log is not read, what is known of each.
+    has most of them. Of equals, one that serves.
 
     Raises:
         Refused: another one knows more to be committed than that one has.
     """
-    logs = {member.host: member.log for member in able if member.log is not None}
-    if len(logs) < len(able) or not all(log.term for log in logs.values()):
-        return max(able, key=_ahead)
-    first = max(able, key=lambda one: (logs[one.host].term, logs[one.host].last, *_ahead(one)))
+    first = max(able, key=lambda one: (one.log_term, one.reaches, *_ahead(one)))
     other = max(able, key=_ahead)
-    if other.committed > logs[first.host].last:
+    if other.committed > first.reaches:
         raise Refused(
             target,
             f"{first.host} would be elected, and {other.host} knows more to be committed than that "

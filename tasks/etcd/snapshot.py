@@ -65,6 +65,8 @@ def refuse_if_disk_is_full(part: Part) -> None:
         Refused: there is none.
     """
     needed = 4 * part.member.db_bytes + ROOM_BYTES
+    if part.is_read_from_files:  # the log is copied as well, and etcd begins segments of its own
+        needed += part.member.log_bytes + 3 * ROOM_BYTES
     rooms = {
         part.settings.data: part.member.free_bytes,
         part.copies: part.member.copies_free_bytes,
@@ -149,11 +151,12 @@ def refusing(part: Part) -> Iterator[None]:
         raise Refused(
             part.label,
             f"its log cannot be used, and nothing was stopped: {error}",
-            f"To go on without it, begin a new recovery with lost=[{part.member.host}], from "
-            "another member or by snapshot_file",
+            "Resume once, for it may have been read while it was written to. "
+            f"{_without_copy(part)}; to go on without this member, begin a new recovery with "
+            f"lost=[{part.member.host}], from another one or by snapshot_file",
         ) from error
     except CommandFailed as failed:
-        if "No space left" in failed.tail:
+        if "no space left" in failed.tail.lower():
             raise Refused(
                 part.label,
                 f"there is no room for the snapshot: {failed.tail.strip()}",
@@ -164,14 +167,15 @@ def refusing(part: Part) -> Iterator[None]:
             raise Refused(
                 part.label,
                 f"a copy of its data cannot be run, and nothing was stopped: {said}",
-                f"{_without_copy(part)}; or have the unit start the program of etcd itself, then "
-                "begin a new recovery",
+                f"{_without_copy(part)}; or have the unit start the program of etcd itself, "
+                "then begin a new recovery",
             ) from failed
         if failed.code == from_files.CHANGING or not DAMAGED.search(said):
             raise Refused(
                 part.label,
                 f"its snapshot was not taken or not proven, and nothing was stopped: {said}",
-                "Nothing says that its data is damaged: mend what is named, then resume",
+                "Nothing says that its data is damaged: mend what is named, then resume. "
+                f"{_without_copy(part)}, where that cannot be",
             ) from failed
         raise Refused(
             part.label,
@@ -183,7 +187,7 @@ def refusing(part: Part) -> Iterator[None]:
 
 def _without_copy(part: Part) -> str:
     """How a snapshot can be had of this cluster where no copy can be run."""
-    if part.member.status is None:
+    if part.member.status is None or not part.member.uncommitted:
         return "Name a member that serves in survivor"
     return (
         f"Begin a new recovery that accepts {part.member.tail_name}, which lets go of what a lost "

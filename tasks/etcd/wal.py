@@ -9,15 +9,19 @@ import gzip
 import io
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from blocks.ssh.host import SshHost
 from recovery.errors import UnreadableOutput
 
 WITHIN_SECONDS = 120.0
-READ = 'cd "$1" && last=$(ls *.wal | tail -n 1) && echo "$last" && exec gzip -1 -c "$last"'
-ENTRY, STATE, CHECKSUM = 2, 3, 4  # types of records; the last one only passes a checksum on
+READ = """cd "$1" && name=$(ls *.wal | tail -n "$2" | head -n 1) || exit
+echo "$name"
+exec gzip -1 -c "$name"
+"""
+# Types of records. CHECKSUM only passes one on; at a SNAPSHOT the log before it was let go of.
+METADATA, ENTRY, STATE, CHECKSUM, SNAPSHOT = 1, 2, 3, 4, 5
 SEGMENT_BYTES_MAX = 512 * 1024 * 1024
 SECTOR_BYTES = 512
 POLYNOMIAL = 0x82F63B78  # of CRC-32C, reversed
@@ -32,11 +36,13 @@ class LogEnd:
         last: index of its last entry.
         committed: up to which entry the member knows that a majority has it.
         term: in which its last entry was written; 0 where that is in an earlier segment.
+        cluster_id: of the cluster whose member it is.
     """
 
     last: int
     committed: int
     term: int = 0
+    cluster_id: int = 0
 
     @property
     def uncommitted(self) -> int:
@@ -62,7 +68,14 @@ def log_end(host: SshHost, data: str) -> LogEnd:
         UnreadableOutput: it is no log of etcd's, or damaged at its end.
         Unreachable: the host gave no answer.
     """
-    return _of_last_segment(host, data, parse_segment)
+    end = _of_segment(host, data, parse_segment)
+    if end.term or not end.last:
+        return end
+    try:  # the segment has just been begun: its last entry is in the one before
+        before = _of_segment(host, data, parse_segment, from_the_end=2)
+    except UnreadableOutput:
+        return end
+    return replace(end, term=before.term)
 
 
 def committed_to_its_end(host: SshHost, data: str) -> bytes:
@@ -84,12 +97,14 @@ def committed_to_its_end(host: SshHost, data: str) -> bytes:
     def extended(name: str, content: bytes) -> bytes:
         return commit_all(name, content) if parse_segment(name, content).uncommitted else b""
 
-    return _of_last_segment(host, data, extended)
+    return _of_segment(host, data, extended)
 
 
-def _of_last_segment(host: SshHost, data: str, told: Callable[[str, bytes], Told]) -> Told:
+def _of_segment(
+    host: SshHost, data: str, told: Callable[[str, bytes], Told], *, from_the_end: int = 1
+) -> Told:
     sink = io.BytesIO()
-    argv = ["sh", "-c", READ, "read-log", f"{data}/wal"]
+    argv = ["sh", "-c", READ, "read-log", f"{data}/wal", str(from_the_end)]
     host.read_into(argv, sink, within_seconds=WITHIN_SECONDS, as_root=True)
     name, _, packed = sink.getvalue().partition(b"\n")
     try:
@@ -144,15 +159,20 @@ def crc32c(before: int, data: bytes) -> int:
 
 def _end_of(name: str, records: Sequence[_Record]) -> LogEnd:
     last, term, committed = int(name.removesuffix(".wal").partition("-")[2], 16) - 1, 0, -1
+    cluster_id = 0
     for one in records:
         if one.kind == ENTRY:
             numbers = _numbers(one.data)
             last, term = numbers.get(3, last), numbers.get(2, 0)
         elif one.kind == STATE:
             committed = _numbers(one.data).get(3, 0)
+        elif one.kind == METADATA:
+            cluster_id = _numbers(one.data).get(2, 0)
+        elif one.kind == SNAPSHOT and (at := _numbers(one.data)).get(1, 0) > last:
+            last, term = at[1], at.get(2, 0)  # the leader had let go of what was before
     if committed < 0:
         raise ValueError(f"{name} holds no state")
-    return LogEnd(max(last, 0), committed, term)
+    return LogEnd(max(last, 0), committed, term, cluster_id)
 
 
 def _records(content: bytes) -> Iterator[_Record]:

@@ -35,6 +35,7 @@ class Ended:
 
 IS_WHOLE = os.environ.get("FAULTS") == "all"
 TIMES_RESUMED = 3
+SINGLY = 4  # points of a recovery that was struck at each of them in turn, tried once more
 RETRY_DELAYS_SECONDS = (0.2, 0.5, 1.0)  # of a step that nobody answered
 
 
@@ -223,17 +224,22 @@ class JournaledWorld:
         killed = self.run(runs, kill=point, **options)
         at = (point, killed.events[-1:])
         # It may have waited less often than the one whose events were counted, and be past that.
-        is_past = killed.exit_code == 0 and isinstance(point[0], int)
-        assert is_past or killed.exit_code == -signal.SIGKILL, (at, killed)
+        is_over = killed.answer.get("state") in self.ends
+        is_past = isinstance(point[0], int) and (is_over or "meanwhile" in options)
+        assert killed.exit_code == -signal.SIGKILL or (killed.exit_code == 0 and is_past), (
+            at,
+            killed,
+        )
         if look:
             look(killed, at)
-        is_over = killed.answer.get("state") in self.ends
         resumed = killed if is_over else self.resume(runs, **options)
         assert resumed.answer.get("state") in self.ends, (at, resumed.answer)
         return at
 
     def killed_in_turn(self, runs, points, events, look=None, **options):
         """Kill or disturb it at each of the points in turn; return those it did not come to.
+
+        Some of the others are returned as well: in turn, all but the first are points of a resume.
 
         Args:
             runs: those of the test.
@@ -247,11 +253,18 @@ class JournaledWorld:
             recovery_id = the_recovery(self)
             resume = {"resume": recovery_id} if recovery_id else {}
             ended = self.run(runs, strikes=strikes, **{**resume, **options})
+            at = ("in turn", ended.events[-1:])
+            assert ended.exit_code in {0, -signal.SIGKILL}, (at, ended)
+            if not ended.exit_code and "meanwhile" not in options:  # nothing was in its way
+                assert ended.answer["state"] in self.ends, (at, ended.answer)
             if look:
-                look(ended, ("in turn", ended.events[-1:]))
+                look(ended, at)
             return ended
 
-        return strike_one_after_the_other(run, points, events, ends=self.ends)
+        rest = strike_one_after_the_other(run, points, events, ends=self.ends)
+        struck = [point for point in points if point not in rest]
+        assert struck, "no point was come to"
+        return [*rest, *struck[:: -(-len(struck) // SINGLY)]]
 
 
 def the_recovery(world):

@@ -7,6 +7,7 @@ from tasks.etcd.etcdctl import Listed, Status
 from tasks.etcd.evidence import MemberSeen, MemberState
 from tasks.etcd.settings import Settings
 from tasks.etcd.target import EtcdCluster
+from tasks.etcd.wal import LogEnd
 
 CLUSTER = EtcdCluster("etcd", ())
 
@@ -24,6 +25,7 @@ def member(number, what=MemberState.SERVING, **more):
     if what is MemberState.SERVING:
         leader, revision = more.pop("leader", 0), more.pop("revision", 10)
         errors, size = more.pop("errors", ()), more.pop("db_bytes", 0)
+        more.setdefault("log", None if more.get("is_healthy") else LogEnd(revision, revision, 2))
         said = Status("3.4.23", 1, number, leader, revision, revision, 2, size, 0, False, errors)  # noqa: FBT003 (as the parser makes it)
     if what in {MemberState.AWAY, MemberState.NO_UNIT}:
         return MemberSeen(f"h{number}", what)

@@ -65,7 +65,6 @@ def test_two_of_three_with_their_data_are_started_however_many_spares_are_named(
         ((LogEnd(10, 10, 2), LogEnd(15, 12, 2)), "h2"),
         ((LogEnd(12, 12, 3), LogEnd(15, 11, 2)), "h1"),  # the others of h2 were never a majority's
         ((LogEnd(15, 10, 2), LogEnd(15, 12, 2)), "h2"),
-        ((LogEnd(12, 12, 0), LogEnd(15, 11, 2)), "h1"),  # in which term its log ends is not known
     ],
 )
 def test_the_member_that_would_be_elected_survives_with_all_of_its_log(logs, survivor):
@@ -86,6 +85,49 @@ def test_a_member_that_would_be_elected_without_what_is_committed_is_not_chosen(
     with pytest.raises(Refused, match="h1 would be elected, and h2 knows more"):
         judge("etcd", five, Terms())
     assert judge("etcd", five, Terms(lost=("h1",))).survivor == "h2"
+
+
+def test_where_it_is_not_known_how_far_a_log_reaches_nothing_is_chosen_unasked():
+    lost = [member(2, NO_DATA), member(3, NO_DATA)]
+    five = [of_five(1, STOPPED, log=LogEnd(12, 12)), of_five(2, STOPPED, log=LogEnd(15, 11, 2))]
+    five += [of_five(n, NO_DATA) for n in (3, 4, 5)]
+
+    with pytest.raises(Refused, match="name the one to use in survivor"):
+        judge("etcd", five, Terms())
+    with pytest.raises(Refused, match="accept by name to have only what it serves: unread-log:h1"):
+        judge("etcd", [member(1, log=None), *lost], Terms())
+    accepted = Terms(accept=("unread-log:h1",))
+    assert judge("etcd", [member(1, log=None), *lost], accepted).survivor == "h1"
+    assert judge("etcd", [member(1, STOPPED), *lost], Terms()).survivor == "h1"  # its copy tells
+
+
+def test_a_stopped_member_of_another_cluster_is_not_chosen():
+    five = [
+        of_five(1, STOPPED, log=LogEnd(50, 50, 3, 1)),
+        of_five(2, STOPPED, log=LogEnd(900, 900, 7, 2)),
+    ]
+    five += [of_five(n, NO_DATA) for n in (3, 4, 5)]
+
+    with pytest.raises(Refused, match="of 2 clusters: h1 of 1, h2 of 2"):
+        judge("etcd", five, Terms())
+    assert judge("etcd", five, Terms(lost=("h2",))).survivor == "h1"
+
+
+def test_a_member_that_has_caught_up_by_a_snapshot_is_no_contradiction_to_itself():
+    three = [member(1, log=LogEnd(6, 6, 2)), member(2, NO_DATA), member(3, NO_DATA)]
+
+    assert judge("etcd", three, Terms()).survivor == "h1"
+
+
+def test_a_survivor_that_is_named_and_heard_of_no_later_leader_costs_what_that_acknowledged():
+    five = [
+        of_five(1, STOPPED, log=LogEnd(110, 100, 3)),
+        of_five(2, STOPPED, log=LogEnd(105, 103, 4)),
+    ]
+    five += [of_five(n, NO_DATA) for n in (3, 4, 5)]
+
+    assert judge("etcd", five, Terms(survivor="h1")).may_be_lost == 10
+    assert judge("etcd", five, Terms()).survivor == "h2"
 
 
 def test_what_another_log_holds_beyond_the_survivor_may_be_lost():

@@ -7,7 +7,7 @@ import pytest
 from tasks.etcd.wal import LogEnd, commit_all, crc32c, parse_segment
 
 NAME = "0000000000000001-0000000000000005.wal"
-ENTRY, STATE = 2, 3
+METADATA, ENTRY, STATE, SNAPSHOT = 1, 2, 3, 5
 ZEROS = bytes(4096)
 
 
@@ -26,6 +26,14 @@ def entry(index, term=2, value=b"A"):
 
 def state(committed, term=2, vote=1):
     return STATE, number(1, term) + number(2, vote) + number(3, committed)
+
+
+def metadata(cluster):
+    return METADATA, number(1, 3) + number(2, cluster)
+
+
+def caught_up(index, term=2):
+    return SNAPSHOT, number(1, index) + number(2, term)
 
 
 def segment(*records, before=0):
@@ -55,6 +63,9 @@ def test_the_checksum_is_that_of_castagnoli():
         (segment(state(4), entry(5), entry(6))[:-9], LogEnd(5, 4, 2)),  # cut off
         (segment(state(4), entry(6), entry(5, term=3)), LogEnd(5, 4, 3)),  # a new leader's
         (segment(state(4), entry(5, value=bytes(2000))) + ZEROS, LogEnd(5, 4, 2)),
+        (segment(metadata(7), state(4), entry(5)), LogEnd(5, 4, 2, 7)),
+        (segment(entry(5), caught_up(100), state(100)), LogEnd(100, 100, 2)),  # by a snapshot
+        (segment(caught_up(0), state(4), entry(5)), LogEnd(5, 4, 2)),
     ],
 )
 def test_the_end_of_a_log_is_read_from_its_last_segment(content, end):

@@ -16,6 +16,7 @@ from recovery.evidence.status import status_of
 from recovery.evidence.telling import read_evidence
 from recovery.journal.consents import Asked
 from recovery.journal.events import Kind
+from recovery.journal.history import read_history
 from recovery.journal.opening import open_journal
 
 RECOVERY, RUN_ID = "00000000c0de", "01900000-0000-7000-8000-00000000c0de"
@@ -198,3 +199,35 @@ def test_one_that_was_called_off_before_it_asked_says_so(journal):
     assert (
         said.note == "by the receiver of alerts: its alert was resolved, and its run is cancelled"
     )
+
+
+@pytest.mark.parametrize("said_first", [True, False])
+def test_a_consent_does_not_outlive_that_it_was_called_off(journal, said_first):
+    ask(journal, hours=1)
+    kept = SimpleNamespace(parameters={}, flow_run_id=RUN_ID)
+    until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    approved = {"hash": "ab12", "by": "Ada", "until": until, "how": "approved"}
+    steps = [
+        lambda: journal.append(RECOVERY, Kind.APPROVED, approved),
+        lambda: is_called_off(kept, Standing("PAUSED", "Suspended", is_final=False)),
+    ]
+    for step in steps if said_first else reversed(steps):
+        step()
+
+    history = read_history(journal.events(RECOVERY))
+
+    assert history.called_off
+    assert history.consents.standing("ab12") == []
+
+
+def test_one_that_has_come_to_an_end_by_itself_is_told_as_that(journal):
+    ask(journal, hours=1)
+    started = {"flow_run_id": RUN_ID, "worker": "host:7", "goes": "forward"}
+    journal.append(RECOVERY, Kind.ATTEMPT_STARTED, started, attempt=2)
+    ended = {"as": "refused", "error": "refused on db: no room"}
+    journal.append(RECOVERY, Kind.ATTEMPT_ENDED, ended, attempt=2)
+    kept = SimpleNamespace(parameters={}, flow_run_id=RUN_ID)
+
+    assert is_called_off(kept, Standing("RUNNING", "Running", is_final=False))
+
+    assert status_of(journal, RECOVERY)["state"] == "refused"
