@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from operate.options import BreakGlass, Debug, Deployment, Id, Json, OnWorker
+from operate.options import BreakGlass, Debug, Deployment, Id, Json, OnWorker, TakeOver
 
 
 def undo(  # noqa: PLR0913 (one parameter for each option)
@@ -25,6 +25,7 @@ def undo(  # noqa: PLR0913 (one parameter for each option)
         ),
     ] = False,
     break_glass: BreakGlass = "",
+    take_over: TakeOver = False,
     worker: OnWorker = False,
     deployment: Deployment = "",
     as_json: Json = False,
@@ -44,7 +45,9 @@ def undo(  # noqa: PLR0913 (one parameter for each option)
         answer.goes_back = True
         place = orders.Place(deployment, worker)
         who = orders.who_plans(by, place) if only_plan else orders.named(by, "an undo")
-        options = Options(undo_by=who, break_glass=break_glass)
+        options = Options(
+            undo_by=who, break_glass=break_glass, take_over_by=who if take_over else ""
+        )
         order = orders.order_to_resume(history, [], options)
         if only_plan:
             answer.end_plan(runs.plan(order, answer.progress))

@@ -303,6 +303,17 @@ def test_a_take_over_is_ordered_by_name(recover):
     )
 
 
+def test_what_is_known_to_be_gone_is_taken_over_to_go_back(recover):
+    recovery_id = recover.killed_in("b")
+
+    status = recover.json("undo", recovery_id, "--by", "Ada", "--take-over")
+
+    assert status["state"] == "undone"
+    assert recover.made() == []
+    taken = [e.body["by"] for e in recover.events(recovery_id) if e.kind == "taken-over"]
+    assert taken == ["Ada"]
+
+
 def test_ctrl_c_says_how_to_resume(recover):
     recover.put("hold-b")
     process = recover.start("run", "touch-files", "--set", f"folder={recover.world}")
