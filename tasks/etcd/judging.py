@@ -7,9 +7,8 @@ from enum import StrEnum
 from recovery.errors import Refused
 from tasks.etcd.evidence import MemberSeen, MemberState
 from tasks.etcd.extent import Extent, extent_of, majority_of, peers_of
+from tasks.etcd.fitness import refuse_unless_fit
 from tasks.etcd.settings import refuse_one_address_of_two
-
-OLDEST = (3, 4)  # learners, and hashes up to a revision
 
 
 class Cure(StrEnum):
@@ -136,21 +135,22 @@ def _with_quorum(target: str, members: Sequence[MemberSeen], terms: Terms, saw: 
             f"it has quorum, and would lose what was written since {terms.snapshot}: {saw}",
             "Stop its members first, if it is to go back all the same, and give them up in lost",
         )
-    healthy = [member.host for member in members if member.is_healthy]
+    well = [member for member in members if member.is_healthy]
+    healthy = [member.host for member in well]
     if set(healthy) <= set(terms.lost):
         raise Refused(
             target,
             f"{', '.join(healthy)} has quorum, and is given up in lost: {saw}",
-            f"Where {healthy[0]} began a cluster of its own, stop its etcd there first (`systemctl "
-            "stop` of the unit), then run this again; where it is the right one, take it out of "
-            "lost",
+            f"Where {healthy[0]} began a cluster of its own, stop its etcd there first "
+            f"(`{well[0].stop_by_hand}`), then run this again; where it is the right one, take it "
+            "out of lost",
         )
     if not ill:
         return Loss(Cure.NOTHING, saw, tuple(members))
     raise Refused(
         target,
         f"it has quorum, so there is nothing to rebuild: {saw}",
-        f"Start what is stopped (`systemctl start` on {ill[0].host}), or replace it by "
+        f"Start what is stopped (`{ill[0].start_by_hand}` on {ill[0].host}), or replace it by "
         "`replace-etcd-member`",
     )
 
@@ -176,7 +176,7 @@ def _startable(
         target,
         f"a majority runs and elects no leader: {saw}",
         f"See why {running} do not reach each other: the network at their peer ports, "
-        "certificates, clocks (`journalctl -u etcd`); nothing is lost as long as their data is "
+        "certificates, clocks (see what etcd logs); nothing is lost as long as their data is "
         "there. To rebuild all the same, give up members by name in lost",
     )
 
@@ -195,7 +195,7 @@ def refuse_strangers(target: str, members: Sequence[MemberSeen], terms: Terms) -
             f"its members are of {len(clusters)} clusters: "
             + ", ".join(f"{m.host} of {m.status.cluster_id:x}" for m in serving if m.status),
             "One began anew by itself, as a reinstalled host does: stop it there "
-            "(`systemctl disable --now`), and give it up by name in lost",
+            f"(`{serving[-1].stop_by_hand}`), and give it up by name in lost",
         )
 
 
@@ -336,50 +336,4 @@ def refuse_conflict(target: str, able: Sequence[MemberSeen]) -> None:
             f"those that are left disagree about the data: {why}hashes {seen}",
             "Find out which is right (`etcdctl get --consistency=s` on each, a backup), and give "
             "up the others by name in lost",
-        )
-
-
-def refuse_unless_fit(target: str, member: MemberSeen, *, is_survivor: bool) -> None:
-    """Refuse a member that could not be rebuilt by this runbook.
-
-    Raises:
-        Refused: its etcd is too old, has nothing to restore with, or is set up by flags.
-    """
-    version = tuple(int(part) for part in member.version.split(".")[:2] if part.isdigit())
-    if version < OLDEST:
-        raise Refused(
-            target,
-            f"etcdctl on {member.host} is {member.version or 'not there'}; this knows 3.4 and "
-            "later",
-            "Install etcdctl of the version of the cluster there",
-        )
-    if is_survivor and not member.tool:
-        raise Refused(
-            target,
-            f"nothing on {member.host} restores a snapshot: etcdctl {member.version} does not",
-            "Install etcdutl of that version there",
-        )
-    several = [one.peer_url for one in member.listed if one.has_several_urls]
-    if several:
-        raise Refused(
-            target,
-            f"members have several peer addresses: {', '.join(several)} and others",
-            "Give each one alone (`etcdctl member update ID --peer-urls=…`), as its settings do",
-        )
-    refuse_unless_told_by_file(target, member)
-
-
-def refuse_unless_told_by_file(target: str, member: MemberSeen) -> None:
-    """Refuse a member that this runbook cannot tell of another cluster: it writes into a file.
-
-    Raises:
-        Refused: flags of its command line tell it of its cluster, or no file does.
-    """
-    flags = [flag for flag in member.settings.flags if flag.startswith("initial-")]
-    if flags or not member.settings.file:
-        raise Refused(
-            target,
-            f"etcd on {member.host} is told of its cluster by {', '.join(flags) or 'no file'}",
-            "Put that into an environment file of its unit, as ETCD_INITIAL_CLUSTER=…, and take "
-            "it from the command line",
         )

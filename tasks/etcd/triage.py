@@ -130,7 +130,10 @@ def _ill(ill: Sequence[MemberSeen]) -> Advice:
         why = f"Bring {first.host} up; where its data is gone, or it stays away, {REPLACE}"
         return Advice(finding, BY_HAND, why)
     if first.has_data:
-        why = f"See `journalctl -u` there and start it; where its data is damaged, {REPLACE}"
+        why = (
+            f"See what it logged there, and start it (`{first.start_by_hand}`); where its data is "
+            f"damaged, {REPLACE}"
+        )
         return Advice(finding, BY_HAND, why)
     return Advice(finding, REPLACE, "The others hold all data", first.host)
 

@@ -154,7 +154,7 @@ class Running:
 
 
 def test_an_etcdctl_that_cannot_be_run_is_no_silence_of_etcd():
-    seen = MemberSeen("h1", SILENT, settings=settings(1))
+    seen = MemberSeen("h1", SILENT, settings=settings(1), db_bytes=1)
     said = "a warning\nError: tls: bad certificate\n"
 
     silent = evidence._answering(Running(1, said), seen)
