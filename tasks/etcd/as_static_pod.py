@@ -74,13 +74,15 @@ ready=$(timeout 10 crictl pods --namespace kube-system --label component=etcd --
 IS_UP = f'{PROCESS}\netcd_of "$1" >/dev/null'
 IS_STARTED = f"""{PROCESS}
 [ -e "$1" ] || exit 1
-etcd_of "$2" >/dev/null || systemctl is-active --quiet {KUBELET}
+etcd_of "$2" >/dev/null || systemctl is-active --quiet {KUBELET} || exit 1
 """
-# What it has logged since its manifest was put there; its process is looked for after that.
+# What it has logged since its manifest was put there and the kubelet came up; its process is looked
+# for after that.
 HAS_FAILED = rf"""{PROCESS}
 [ -e "$1" ] || exit 0
+since=$(systemctl show -p ActiveEnterTimestamp --value {KUBELET})
 log=$(find /var/log/pods/kube-system_etcd-*/etcd -name "*.log" -newermc "$1" \
-  ! -newermt "3 seconds ago" 2>/dev/null | tail -n 1)
+  -newermt "${{since:-1970-01-01}}" ! -newermt "3 seconds ago" 2>/dev/null | tail -n 1)
 [ "$log" ] && ! etcd_of "$2" >/dev/null || exit 0
 echo "its container has ended"
 grep -aE "panic|fatal|corrupt|crc|invalid|error:" "$log" | tail -n 2 | cut -c 1-300

@@ -211,6 +211,10 @@ class LabMember:
             "conv=notrunc status=none"
         )
 
+    def inode(self):
+        """That of its database, by which the file is told from any copy."""
+        return self.host.run(f"stat -c %i {self.data}/member/snap/db").strip()
+
     def copies_of_data(self):
         """Places on this host that hold data of etcd: directories of a member, and snapshots."""
         found = self.host.run(
@@ -222,6 +226,8 @@ class LabMember:
 
 class EtcdLab:
     """The members, and what is done to all of them."""
+
+    has_other_clients = False  # that write to it as well
 
     def __init__(self, lab, spares=0):
         self.lab = lab

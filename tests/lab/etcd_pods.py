@@ -19,7 +19,8 @@ from tests.lab.static_pods_runtime import IMAGES
 
 MANIFEST = f"{MANIFESTS}/etcd.yaml"
 PARKED = "/etc/kubernetes/recover-parked/etcd.yaml"
-PARK = f"mkdir -p {Path(PARKED).parent}; [ ! -e {MANIFEST} ] || mv {MANIFEST} {PARKED}"
+PARKED_IN = str(Path(PARKED).parent)
+PARK = f"mkdir -p {PARKED_IN}; [ ! -e {MANIFEST} ] || mv {MANIFEST} {PARKED}"
 QUOTA = b"    - --quota-backend-bytes=5000000\n"
 TOOLS = ("etcd", "etcdctl", "etcdutl")
 ANEW = f"""
@@ -44,13 +45,17 @@ class PodMember(LabMember):
         """The program with its certificate; it may lie in the image alone."""
         return f"env PATH=/usr/bin:/bin:{IMAGES} {super().etcdctl}"
 
-    def is_running(self):
-        """Whether there is a process of etcd."""
-        return self.host.run("pgrep -x etcd || true").strip() != ""
+    def __init__(self, host, peers):
+        super().__init__(host)
+        self.peers = peers  # what it is told when it joins as the second: the first, and itself
+
+    def process(self):
+        """The id of its process; empty while there is none."""
+        return self.host.run("pgrep -x etcd || true").strip()
 
     def is_at_rest(self):
         is_placed = self.host.run(f"[ ! -e {MANIFEST} ] || echo yes").strip()
-        return not (is_placed or self.is_running())
+        return not (is_placed or self.process())
 
     def stop(self):
         """Move its manifest to where a recovery would, and wait until the kubelet has ended it."""
@@ -65,15 +70,21 @@ class PodMember(LabMember):
         self.host.run(f"mv {PARKED} {MANIFEST}")
 
     def fail_without_data(self):
-        """Have its disk be empty, and the kubelet start it again and again.
+        """Have its disk be empty, and the kubelet start it over and over.
 
-        As kubeadm has joined it: told of a cluster that exists, and in which it has no place now.
+        As one that kubeadm joined before the last: it is told of fewer members than there are.
         """
         self.lose_data()
-        state = "--initial-cluster-state=existing"
-        self.host.run(f"sed -i 's/^    - --name=.*/&\\n    - {state}/' {PARKED}")
+        told = f"    - --initial-cluster={self.peers}\\n    - --initial-cluster-state=existing"
+        told = f"s|^    - --initial-cluster=.*|{told}|"
+        self.host.run(f"sed -i '{told}' {PARKED}")
         self.start()
-        wait_until(self.is_running, f"etcd of {self.host} to be started", within_seconds=60)
+        logs = "cat /var/log/pods/kube-system_etcd-*/etcd/*.log"
+        wait_until(
+            lambda: "member count is unequal" in self.host.run(logs),
+            f"etcd of {self.host} to fail",
+            within_seconds=60,
+        )
 
     def hide_tools(self):
         """Have no tool of etcd on the host, but in its image alone."""
@@ -84,9 +95,15 @@ class PodMember(LabMember):
 class PodLab(EtcdLab):
     """The members of a stacked etcd, and what is done to all of them."""
 
+    has_other_clients = True
+
     def __init__(self, cluster: ControlPlane):
         self.lab, self.cluster = cluster.lab, cluster
-        self.members = [PodMember(host) for host in cluster.hosts]
+        told = cluster.design.initial_cluster().split(",")
+        self.members = [
+            PodMember(host, f"{told[0]},{own}" if own != told[0] else own)
+            for host, own in zip(cluster.hosts, told, strict=True)
+        ]
         self.spares = []
 
     def begin_anew(self):
