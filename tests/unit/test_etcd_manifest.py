@@ -134,6 +134,27 @@ def test_what_is_not_understood_is_told_and_not_guessed(text, why):
         changed(text, JOIN)
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted", "why"),
+    [
+        (with_command("    - etcd\n    - # its name\n      --name=cp1\n"), JOIN, "line of its own"),
+        (KUBEADM, {"initial-cluster": "a: b: c"}, "could not be changed in its text"),
+        (KUBEADM, {"initial-cluster": "a #b"}, "without something else"),
+    ],
+)
+def test_what_cannot_be_changed_is_left_as_it_is(text, wanted, why):
+    assert parse_manifest(text).flags["name"] == "cp1"
+    with pytest.raises(OddManifestError, match=why):
+        changed(text, wanted)
+
+
+def test_a_volume_without_a_name_is_told_as_what_no_kubelet_could_start():
+    text = KUBEADM.removesuffix("    name: etcd-data\n")
+
+    with pytest.raises(OddManifestError, match="no pod that the kubelet could start"):
+        parse_manifest(text)
+
+
 def test_a_command_that_an_anchor_shares_with_another_container_is_not_changed():
     shared = "  - command: *flags\n    name: other\n  hostNetwork"
     text = KUBEADM.replace("  - command:\n", "  - command: &flags\n")

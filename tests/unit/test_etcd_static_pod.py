@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from recovery.errors import Refused, UnreadableOutput
+from recovery.errors import NotVerified, Refused, UnreadableOutput
 from tasks.etcd import as_static_pod, running
 from tasks.etcd.as_static_pod import (
     GO_BACK,
@@ -322,6 +322,9 @@ class Host:
     def command_line(self, argv, **_):
         return " ".join(argv)
 
+    def change(self, argv, **_):
+        pass
+
     def put_line(self, path, **_):
         return f"put {path}"
 
@@ -344,6 +347,16 @@ def test_one_that_became_odd_meanwhile_stays_parked_and_says_so(monkeypatch):
 
     with pytest.raises(Refused, match="It is stopped"):
         pod.take_down({"initial-cluster-state": "existing"}, "")
+
+
+def test_one_that_the_kubelet_does_not_end_is_not_taken_for_stopped(monkeypatch):
+    monkeypatch.setattr(as_static_pod, "STOP_SECONDS", 0)
+    monkeypatch.setattr(as_static_pod, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(AsStaticPod, "is_at_rest", lambda _: False)
+    pod = AsStaticPod(Host(), Settings(is_static_pod=True))
+
+    with pytest.raises(NotVerified, match="the kubelet to end its etcd"):
+        pod.stop()
 
 
 @pytest.mark.parametrize(
