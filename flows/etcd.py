@@ -22,7 +22,7 @@ from tasks.etcd import (
     triage,
 )
 from tasks.etcd.joining import Agreed
-from tasks.etcd.judging import Cure, Loss, Terms
+from tasks.etcd.judging import Cure, Loss
 from tasks.etcd.target import (
     COPIES,
     UNIT,
@@ -33,6 +33,7 @@ from tasks.etcd.target import (
     etcd_target,
     triage_target,
 )
+from tasks.etcd.terms import Terms
 from tasks.etcd.triage import EtcdFinding
 
 RUNBOOK = "docs/runbooks/etcd.md"
@@ -50,7 +51,7 @@ class QuorumRecovered:
             that nobody knew to be committed; a leader that was lost may have acknowledged them.
         left_out: hosts that were away, for `replace-etcd-member` once they are back.
         kept: folders with the data of before, on their hosts, to be removed by hand.
-        left_to_person: units that do not start at boot.
+        left_to_person: members that do not start at boot.
     """
 
     found: str
@@ -94,7 +95,7 @@ def recover_etcd_quorum(  # noqa: PLR0913, PLR0917 (each is a field of the form)
         accept: Names of what to accept, as the refusal prints them: off:HOST, revisions:NUMBER,
             no-hash, uncommitted:NUMBER, unread-log:HOST.
         snapshot_file: Path on the worker of a snapshot to recover from, where no member has data.
-        unit: The systemd unit of etcd on the hosts.
+        unit: The systemd unit of etcd on the hosts; kubelet: its static pod, where both are there.
         off_host_copy: False leaves the snapshot on the host alone.
         copies_in: Folder on the hosts for snapshot and former settings.
 
@@ -195,7 +196,7 @@ def replace_etcd_member(  # noqa: PLR0913, PLR0917 (each is a field of the form)
         backup_key_file: File on the worker with 64 hex digits, to encrypt the snapshot with.
         by: Host of the new member, with etcd installed and set up; empty: the same.
         accept: Names of what to accept, as the refusal prints them: healthy:HOST.
-        unit: The systemd unit of etcd on the hosts.
+        unit: The systemd unit of etcd on the hosts; kubelet: its static pod, where both are there.
         off_host_copy: False leaves the snapshot on the host alone.
         copies_in: Folder on the hosts for snapshot and former settings.
 
@@ -258,7 +259,7 @@ def defragment_etcd(
     Args:
         hosts: Those of all members: inventory, file, or ssh:// URLs.
         all_members: Defragment them all, whether they need it or not.
-        unit: The systemd unit of etcd on the hosts.
+        unit: The systemd unit of etcd on the hosts; kubelet: its static pod, where both are there.
 
     Runbook: docs/runbooks/etcd.md, steps 20 to 22.
     """
@@ -290,7 +291,7 @@ def triage_etcd(hosts: HostsParameter, unit: str = UNIT) -> EtcdFinding:
 
     Args:
         hosts: Those of all members, also of members that are gone: inventory, file, or ssh:// URLs.
-        unit: The systemd unit of etcd on the hosts.
+        unit: The systemd unit of etcd on the hosts; kubelet: its static pod, where both are there.
 
     Runbook: docs/runbooks/etcd.md, step 1 and the table of its diagnosis.
     """

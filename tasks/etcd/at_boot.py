@@ -8,19 +8,14 @@ from tasks.etcd.parts import Part
 from tasks.etcd.standing_down import change, lines
 
 
-def _argv(part: Part, word: str) -> list[str]:
-    return ["systemctl", "--no-ask-password", word, "--", part.cluster.unit]
-
-
 def enable_commands(part: Part) -> Iterable[str]:
-    """What enables the unit."""
-    return lines(part, _argv(part, "enable"))
+    """What has it started at boot."""
+    return lines(part, part.run.enable_argv())
 
 
 def is_enabled(part: Part) -> Verdict:
-    """Whether systemd starts the unit when the host boots."""
-    argv = ["systemctl", "is-enabled", "--quiet", "--", part.cluster.unit]
-    return Verdict.of(part.host.read(argv, accept=(0, 1)).exit_code == 0)
+    """Whether the member is started when its host boots."""
+    return Verdict.of(part.run.is_enabled())
 
 
 @act(commands=enable_commands, done_when=is_enabled)
@@ -35,16 +30,16 @@ def enable(part: Part) -> None:
 
     Runbook: docs/runbooks/etcd.md, step 18.
     """
-    change(part, _argv(part, "enable"))
+    change(part, part.run.enable_argv())
 
 
 def disable_commands(part: Part) -> Iterable[str]:
-    """What disables the unit."""
-    return lines(part, _argv(part, "disable"))
+    """What leaves it at rest at boot."""
+    return lines(part, part.run.disable_argv())
 
 
 def is_disabled(part: Part) -> Verdict:
-    """Whether systemd leaves the unit alone when the host boots."""
+    """Whether the member is left at rest when its host boots."""
     return Verdict.of(is_enabled(part) is Verdict.NOT_DONE)
 
 
@@ -60,4 +55,4 @@ def disable(part: Part) -> None:
 
     Runbook: docs/runbooks/etcd.md, step 17.
     """
-    change(part, _argv(part, "disable"))
+    change(part, part.run.disable_argv())

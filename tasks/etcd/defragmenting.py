@@ -13,11 +13,9 @@ from recovery.steps import act, decision, probe, verify
 from recovery.verdict import Verdict
 from recovery.walk import current_fence
 from tasks.etcd import etcdctl
-from tasks.etcd.evidence import MemberSeen, members_now
+from tasks.etcd.evidence import MemberSeen, members_now, told
 from tasks.etcd.joining import change_by_etcdctl
-from tasks.etcd.judging import told
 from tasks.etcd.parts import Part
-from tasks.etcd.placing import is_up
 from tasks.etcd.space import is_wasteful
 from tasks.etcd.standing_down import lines
 from tasks.etcd.target import EtcdCluster
@@ -147,7 +145,7 @@ def serves_again(part: Part) -> int:
     Runbook: docs/runbooks/etcd.md, step 21.
     """
     said = etcdctl.status(part.host, part.settings)
-    if not (is_up(part) and said.leader):
+    if not (part.run.is_up() and said.leader):
         raise Refused(part.label, "it has no leader after that", "See `triage-etcd`, then resume")
     return said.db_bytes
 

@@ -7,6 +7,7 @@ from blocks.ssh.command import Answer
 from blocks.ssh.host import SshHost
 from recovery.errors import CommandFailed, Unreachable, UnreadableOutput
 from tasks.etcd.settings import Settings
+from tasks.etcd.tools import PATH, WITH_TOOLS
 
 DIAL_SECONDS = 3
 ASK_SECONDS = 5
@@ -14,8 +15,6 @@ HASH_SECONDS = 300  # it reads every key; a large database takes minutes
 POLL_SECONDS = 2  # a first connection to one that begins to listen may hang
 SLACK_SECONDS = 10
 NO_KEY = "recover/none"  # what is read to see whether reads are answered
-# Where etcdctl may lie: what sudo leaves of the path mostly lacks /usr/local/bin.
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bin"
 NOT_RUN = (126, 127)  # it is not there, or may not be run
 EXIT_CODES = (0, 1, 2, 3, 4, 5, 124, 128, 137)
 UNANSWERED = (
@@ -85,8 +84,11 @@ class Listed:
 def argv(settings: Settings, *words: str, within_seconds: int = ASK_SECONDS) -> list[str]:
     """A command of etcdctl on a member's host, to that member, with an end of its own."""
     tls = {"cacert": settings.authority, "cert": settings.certificate, "key": settings.key}
+    finding = ["env", f"PATH={PATH}"]
+    if settings.is_static_pod:
+        finding = ["sh", "-c", WITH_TOOLS, "with-tools", settings.data]
     return [
-        *("env", f"PATH={PATH}"),
+        *finding,
         *("timeout", "-k", "5", str(within_seconds + DIAL_SECONDS + SLACK_SECONDS), "etcdctl"),
         f"--endpoints={settings.client_url}",
         *(f"--{name}={path}" for name, path in tls.items() if path),
@@ -126,7 +128,7 @@ def require_answer(
             f"{host.target} ({settings.client_url})",
             asked,
             said or "nothing in time",
-            "See `systemctl status` and `journalctl -u` of its unit there, then resume",
+            "See `systemctl status` of its unit there, and what it logged, then resume",
         )
     raise CommandFailed(host.target, asked, answer.exit_code or 0, said)
 

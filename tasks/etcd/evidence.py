@@ -10,23 +10,27 @@ from typing import TypeVar
 
 from blocks.inventory import place_of
 from blocks.ssh.host import SshHost
-from recovery.errors import CommandFailed, Refused, Unreachable, UnreadableOutput
+from recovery.errors import CommandFailed, Unreachable, UnreadableOutput
 from tasks.etcd import etcdctl
+from tasks.etcd.as_static_pod import START_BY_HAND, STOP_BY_HAND
 from tasks.etcd.etcdctl import Listed, Status
-from tasks.etcd.settings import Settings, unit_and_settings
+from tasks.etcd.running import found_on
+from tasks.etcd.settings import Settings
 from tasks.etcd.target import EtcdCluster
+from tasks.etcd.tools import FIND_TOOLS
 from tasks.etcd.wal import LogEnd, log_end
-from tasks.services import UnitState
 
 WITHIN_SECONDS = 30.0
-STATIC_POD = "/etc/kubernetes/manifests/etcd.yaml"
 SHOWN_MAX = 200  # characters of an error
 # What lies on the disk, and what this host restores a snapshot with: etcdutl where it is there,
-# since etcdctl has lost that in 3.6.
+# since etcdctl has lost that in 3.6. A database without a log is none: etcd makes one before it
+# finds that it has no place in its cluster, and is started over and over.
 ON_DISK = f"""
-PATH={etcdctl.PATH}
+{FIND_TOOLS}
+find_tools "$1"
 db=$1/member/snap/db
-[ ! -e "$db" ] || echo "db=$(stat -c %s "$db")"
+[ ! -e "$db" ] || [ -z "$(ls "$1"/member/wal/*.wal 2>/dev/null)" ] ||
+  echo "db=$(stat -c %s "$db")"
 [ ! -e "$1/member/wal" ] || echo "log=$(du -skL "$1/member/wal" | cut -f 1)"
 free() {{ # where this is, or is to be
   near=$1; while [ ! -e "$near" ]; do near=$(dirname "$near"); done
@@ -64,7 +68,7 @@ class MemberSeen:
         host: its host, without the account that logs in.
         state: what is left of it.
         settings: what it is started with; empty where the host is away.
-        unit: what systemd says of it.
+        unit: what runs it, and how that is.
         version: of etcdctl there.
         tool: what restores a snapshot there; empty where nothing does.
         can_bump: whether that can put the revision ahead.
@@ -157,9 +161,24 @@ class MemberSeen:
         return self.state in {MemberState.SERVING, MemberState.SILENT, MemberState.STOPPED}
 
     @property
+    def start_by_hand(self) -> str:
+        """What a person types on its host to start it."""
+        return START_BY_HAND if self.settings.is_static_pod else "systemctl start etcd"
+
+    @property
+    def stop_by_hand(self) -> str:
+        """What a person types on its host to stop it, so that no boot starts it again."""
+        return STOP_BY_HAND if self.settings.is_static_pod else "systemctl disable --now etcd"
+
+    @property
     def is_on_host(self) -> bool:
         """Whether its host answers, and is set up to run it."""
         return self.state not in {MemberState.AWAY, MemberState.NO_UNIT}
+
+
+def told(members: Sequence[MemberSeen]) -> str:
+    """Every member, for people."""
+    return "; ".join(map(str, members))
 
 
 def members_now(cluster: EtcdCluster) -> list[MemberSeen]:
@@ -194,50 +213,32 @@ def side_by_side(
 def _seen(host: SshHost, unit: str, copies: str) -> MemberSeen:
     try:
         with host.session():
-            status, settings = unit_and_settings(host, unit)
-            if status.state is UnitState.NOT_FOUND:
-                refuse_static_pod(host)
-                return MemberSeen(place_of(host), MemberState.NO_UNIT, unit=str(status))
-            argv = ["sh", "-c", ON_DISK, "on-disk", settings.data, copies]
+            found, told = found_on(host, unit)
+            if found is None:
+                return MemberSeen(place_of(host), MemberState.NO_UNIT, unit=told)
+            argv = ["sh", "-c", ON_DISK, "on-disk", found.settings.data, copies]
             printed = host.read(argv, within_seconds=WITHIN_SECONDS, as_root=True).whole()
             on_disk = parse_on_disk(printed)
-            seen = replace(on_disk, host=place_of(host), settings=settings, unit=str(status))
-            if not status.main_pid:
+            seen = replace(on_disk, host=place_of(host), settings=found.settings, unit=told)
+            if not found.is_running:
                 state = MemberState.STOPPED if seen.db_bytes else MemberState.NO_DATA
                 return replace(seen, state=state)
-            if status.state is UnitState.ACTIVATING:  # of Type=notify: it serves nobody yet
-                return replace(seen, state=MemberState.SILENT)
+            if found.is_starting:  # of Type=notify: it serves nobody yet
+                return _silent(seen)
             return _answering(host, seen)
     except Unreachable:
         return MemberSeen(place_of(host), MemberState.AWAY)
-
-
-def refuse_static_pod(host: SshHost) -> None:
-    """Refuse an etcd that the kubelet runs: what is done here is done to a unit of systemd.
-
-    Raises:
-        Refused: it has a manifest.
-        Unreachable: the host gave no answer.
-    """
-    there = host.read(["test", "-e", STATIC_POD], accept=(0, 1), as_root=True)
-    if there.exit_code == 0:
-        raise Refused(
-            host.target,
-            f"its etcd is a static pod of kubeadm ({STATIC_POD}), and this knows units of systemd",
-            "Go by hand through the steps of docs/runbooks/etcd.md: moving that manifest away "
-            "stops its etcd, moving it back starts it; a lost node is replaced by "
-            "`replace-control-plane-node-kubeadm`",
-        )
 
 
 def _answering(host: SshHost, seen: MemberSeen) -> MemberSeen:
     try:
         said = etcdctl.status(host, seen.settings)
     except (Unreachable, CommandFailed) as error:
-        if isinstance(error, CommandFailed) and error.code in etcdctl.NOT_RUN:
+        is_not_run = isinstance(error, CommandFailed) and error.code in etcdctl.NOT_RUN
+        if is_not_run and not seen.settings.is_static_pod:  # that of a container goes with it
             raise
         host.read(["true"], within_seconds=WITHIN_SECONDS)  # raises where it is the host
-        return replace(seen, state=MemberState.SILENT, failure=_last_line(error))
+        return replace(_silent(seen), failure=_last_line(error))
     listed: list[Listed] = []
     with contextlib.suppress(Unreachable, CommandFailed):
         listed = etcdctl.members(host, seen.settings)
@@ -245,6 +246,11 @@ def _answering(host: SshHost, seen: MemberSeen) -> MemberSeen:
     return replace(
         seen, state=MemberState.SERVING, status=said, listed=tuple(listed), is_healthy=healthy
     )
+
+
+def _silent(seen: MemberSeen) -> MemberSeen:
+    """A member that runs and serves nobody; one that has no data is started over and over."""
+    return replace(seen, state=MemberState.SILENT if seen.db_bytes else MemberState.NO_DATA)
 
 
 def with_log(host: SshHost, seen: MemberSeen) -> MemberSeen:

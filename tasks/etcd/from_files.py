@@ -12,6 +12,7 @@ from blocks.ssh.detached import DetachedCommand, DetachedState
 from recovery.errors import UnreadableOutput
 from tasks.etcd import etcdctl
 from tasks.etcd.parts import Part
+from tasks.etcd.tools import FIND_TOOLS
 from tasks.etcd.wal import committed_to_its_end
 
 TAKE_SECONDS = 1800
@@ -21,7 +22,8 @@ CHANGING, NO_PROGRAM = 75, 78  # exit codes, none of which etcdctl has
 COPY = f"""# where it serves nobody, or not all that it has: copy the data
 set -eu
 umask 077
-PATH={etcdctl.PATH}
+{FIND_TOOLS}
+find_tools "$(dirname "$2")"
 to=$1 data=$2 etcd=$3
 found=$(command -v "$etcd") || found=$etcd
 [ "$(head -c 4 "$found" | od -An -tx1 | tr -d " ")" = 7f454c46 ] || {{
@@ -47,7 +49,8 @@ trap - EXIT
 RUN = f"""# run the copy apart, take a snapshot of it
 set -eu
 umask 077
-PATH={etcdctl.PATH}
+{FIND_TOOLS}
+find_tools "$4"
 to=$1 etcd=$2 name=$3
 run=$to/run
 cd "$run"
@@ -106,7 +109,9 @@ def copying(part: Part) -> DetachedCommand:
 
 def running(part: Part) -> DetachedCommand:
     """What runs the copy and takes a snapshot of it."""
-    argv = ("sh", "-c", RUN, "run", part.copies, part.settings.program, part.settings.name)
+    settings = part.settings
+    places = (part.copies, settings.program, settings.name, settings.data)
+    argv = ("sh", "-c", RUN, "run", *places)
     return DetachedCommand("etcd-run", argv, TAKE_SECONDS + 120.0)
 
 

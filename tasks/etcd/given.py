@@ -9,9 +9,9 @@ from recovery.errors import BadInput, Refused
 from recovery.steps import act, decision, probe
 from recovery.verdict import Verdict
 from tasks.etcd.from_files import FILE, SUMS
-from tasks.etcd.judging import Terms
 from tasks.etcd.parts import Part
 from tasks.etcd.snapshot import is_taken
+from tasks.etcd.terms import Terms
 
 BYTES_MAX = 1 << 30  # it is sent in one piece
 PAGE_BYTES, HASH_BYTES = 512, 32

@@ -12,15 +12,8 @@ from tasks.etcd.entries import missing
 from tasks.etcd.etcdctl import Listed
 from tasks.etcd.evidence import members_now
 from tasks.etcd.parts import Part
-from tasks.etcd.placing import (
-    PAUSE_SECONDS,
-    begin,
-    is_placed,
-    is_up,
-    start_argvs,
-    wait_until_healthy,
-)
-from tasks.etcd.standing_down import STOP_SECONDS, change, lines, stop_argv
+from tasks.etcd.placing import PAUSE_SECONDS, is_placed, wait_until_healthy
+from tasks.etcd.standing_down import change, lines
 
 JOIN_SECONDS = 300.0
 CHANGE_SECONDS = 60.0
@@ -145,12 +138,12 @@ def clear_argv(part: Part) -> list[str]:
 
 def start_commands(part: Part) -> Iterable[str]:
     """What starts it in an empty place."""
-    return lines(part, clear_argv(part), *start_argvs(part))
+    return [*lines(part, clear_argv(part)), *part.run.start_lines()]
 
 
 def has_joined(part: Part) -> Verdict:
     """Whether it serves as a member of the new cluster."""
-    known = listed(part) if is_up(part) else None
+    known = listed(part) if part.run.is_up() else None
     if known is None or not known.client_url:
         return Verdict.NOT_DONE
     try:
@@ -169,7 +162,7 @@ def leave(part: Part) -> None:
         CommandFailed: its host said no.
         Unreachable: no answer.
     """
-    change(part, stop_argv(part), STOP_SECONDS)
+    part.run.stop()
 
 
 @act(commands=start_commands, done_when=has_joined, each=("part",), undo=leave)
@@ -186,9 +179,9 @@ def start_joining(part: Part) -> None:
     Runbook: docs/runbooks/etcd.md, step 11.
     """
     with part.host.session():
-        if not is_up(part):
+        if not part.run.is_up():
             change(part, clear_argv(part))
-            begin(part)
+            part.run.start()
         ends = time.monotonic() + JOIN_SECONDS
         while has_joined(part) is not Verdict.DONE:
             if time.monotonic() > ends:
@@ -196,8 +189,7 @@ def start_joining(part: Part) -> None:
                     part.label,
                     f"its etcd to join within {JOIN_SECONDS:g} s",
                     "that it has not",
-                    f"See `journalctl -u {part.cluster.unit}` there; mend what it names, then "
-                    "resume",
+                    f"See {part.run.log} there; mend what it names, then resume",
                 )
             time.sleep(PAUSE_SECONDS)
 
@@ -281,7 +273,7 @@ def all_agree(parts: Sequence[Part], away: int = 0, within_seconds: float = JOIN
                 first.cluster.label,
                 f"{len(parts)} healthy members with the same keys",
                 found,
-                "See `journalctl -u` of the unit on those that differ, then resume",
+                "See what etcd logged on those that differ, then resume",
             )
         time.sleep(PAUSE_SECONDS)
 
@@ -315,7 +307,7 @@ def left_to_person(parts: Sequence[Part]) -> list[str]:
     """
     left = []
     for part in parts:
-        unit = part.cluster.unit
+        unit = part.run.unit
         argv = ["systemctl", "show", "-p", "UnitFileState", "--value", "--", unit]
         state = part.host.read(argv).whole().strip()
         if state in NOT_AT_BOOT:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from recovery.errors import Refused
-from tasks.etcd.evidence import MemberSeen, MemberState
+from tasks.etcd.electing import chosen_survivor
+from tasks.etcd.evidence import MemberSeen, MemberState, told
 from tasks.etcd.extent import Extent, extent_of, majority_of, peers_of
+from tasks.etcd.fitness import refuse_unless_fit
 from tasks.etcd.settings import refuse_one_address_of_two
-
-OLDEST = (3, 4)  # learners, and hashes up to a revision
+from tasks.etcd.terms import Terms
 
 
 class Cure(StrEnum):
@@ -18,23 +19,6 @@ class Cure(StrEnum):
     NOTHING = "nothing"
     START = "start"  # the members that are stopped are a majority with the others
     REBUILD = "rebuild"  # from one member, or a snapshot
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a person has said about it.
-
-    Attributes:
-        survivor: host whose data is to be used; empty: that which would be elected.
-        lost: hosts whose members are given up though something is left of them.
-        accept: names of what is accepted, as refusals print them.
-        snapshot: a file is used instead of a member's data.
-    """
-
-    survivor: str = ""
-    lost: tuple[str, ...] = ()
-    accept: tuple[str, ...] = ()
-    snapshot: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,11 +70,6 @@ class Loss:
         return next(member for member in self.members if member.host == host)
 
 
-def told(members: Sequence[MemberSeen]) -> str:
-    """Every member, for people."""
-    return "; ".join(map(str, members))
-
-
 def judge(target: str, members: Sequence[MemberSeen], terms: Terms) -> Loss:
     """Decide what is done.
 
@@ -114,7 +93,7 @@ def judge(target: str, members: Sequence[MemberSeen], terms: Terms) -> Loss:
     if may_be_majority(able, extent):
         return _startable(target, able, members, saw)
     refuse_return_of_the_old(target, members, terms, extent)
-    survivor = _survivor(target, able, members, terms)
+    survivor = chosen_survivor(target, able, members, terms)
     rest = [m for m in members if m.is_on_host and m.host != survivor.host]
     for member in (survivor, *rest):
         refuse_unless_fit(target, member, is_survivor=member is survivor)
@@ -140,21 +119,22 @@ def _with_quorum(target: str, members: Sequence[MemberSeen], terms: Terms, saw: 
             f"it has quorum, and would lose what was written since {terms.snapshot}: {saw}",
             "Stop its members first, if it is to go back all the same, and give them up in lost",
         )
-    healthy = [member.host for member in members if member.is_healthy]
+    well = [member for member in members if member.is_healthy]
+    healthy = [member.host for member in well]
     if set(healthy) <= set(terms.lost):
         raise Refused(
             target,
             f"{', '.join(healthy)} has quorum, and is given up in lost: {saw}",
-            f"Where {healthy[0]} began a cluster of its own, stop its etcd there first (`systemctl "
-            "stop` of the unit), then run this again; where it is the right one, take it out of "
-            "lost",
+            f"Where {healthy[0]} began a cluster of its own, stop its etcd there first "
+            f"(`{well[0].stop_by_hand}`), then run this again; where it is the right one, take it "
+            "out of lost",
         )
     if not ill:
         return Loss(Cure.NOTHING, saw, tuple(members))
     raise Refused(
         target,
         f"it has quorum, so there is nothing to rebuild: {saw}",
-        f"Start what is stopped (`systemctl start` on {ill[0].host}), or replace it by "
+        f"Start what is stopped (`{ill[0].start_by_hand}` on {ill[0].host}), or replace it by "
         "`replace-etcd-member`",
     )
 
@@ -180,7 +160,7 @@ def _startable(
         target,
         f"a majority runs and elects no leader: {saw}",
         f"See why {running} do not reach each other: the network at their peer ports, "
-        "certificates, clocks (`journalctl -u etcd`); nothing is lost as long as their data is "
+        "certificates, clocks (see what etcd logs); nothing is lost as long as their data is "
         "there. To rebuild all the same, give up members by name in lost",
     )
 
@@ -199,7 +179,7 @@ def refuse_strangers(target: str, members: Sequence[MemberSeen], terms: Terms) -
             f"its members are of {len(clusters)} clusters: "
             + ", ".join(f"{member.host} of {member.cluster_id:x}" for member in known),
             "One began anew by itself, as a reinstalled host does: stop it there "
-            "(`systemctl disable --now`), and give it up by name in lost",
+            f"(`{known[-1].stop_by_hand}`), and give it up by name in lost",
         )
 
 
@@ -245,161 +225,4 @@ def refuse_return_of_the_old(
             "members: with their data they go on as the old cluster beside the new one",
             "See to it that they stay off, or that their etcd does not start there, and accept "
             f"that by name: {names}",
-        )
-
-
-def _survivor(
-    target: str, able: Sequence[MemberSeen], members: Sequence[MemberSeen], terms: Terms
-) -> MemberSeen:
-    if terms.survivor:
-        chosen = [member for member in members if member.host == terms.survivor]
-        if not chosen or not (chosen[0] in able or (terms.snapshot and chosen[0].is_on_host)):
-            raise Refused(
-                target,
-                f"{terms.survivor!r} has no data that can be used: {told(members)}",
-                f"Name one of {', '.join(m.host for m in able) or 'none'}, or give snapshot_file",
-            )
-        if not terms.snapshot:
-            refuse_unread(target, chosen, terms)
-        return chosen[0]
-    if terms.snapshot:
-        usable = [member for member in members if member.is_on_host]
-        if not usable:
-            raise Refused(target, f"no host answers: {told(members)}", "Bring one up, then resume")
-        return usable[0]
-    if not able:
-        raise Refused(
-            target,
-            f"no member has data: {told(members)}",
-            "Give the path of a snapshot on the worker in snapshot_file",
-        )
-    refuse_conflict(target, able)
-    refuse_unread(target, able, terms)
-    return _furthest(target, able)
-
-
-def refuse_unread(target: str, able: Sequence[MemberSeen], terms: Terms) -> None:
-    """Refuse to choose where it is not known what a log holds, or in which term it ends.
-
-    That of a single one that serves nobody is left to the copy that is run of it.
-
-    Raises:
-        Refused: it is not known, and nobody has accepted that by name.
-    """
-    unread = [member.host for member in able if not member.log_term]
-    if not unread or (len(able) == 1 and able[0].status is None):
-        return
-    name = f"unread-log:{unread[0]}"
-    if len(able) == 1 and name in terms.accept:
-        return
-    raise Refused(
-        target,
-        f"how far the log of {', '.join(unread)} reaches could not be read: {told(able)}",
-        "Run it again; or name the one to use in survivor, or give those up in lost"
-        if len(able) > 1
-        else f"Run it again; or accept by name to have only what it serves: {name}",
-    )
-
-
-def _furthest(target: str, able: Sequence[MemberSeen]) -> MemberSeen:
-    """The member that the others would elect: whose log ends in the latest term, or is longest.
-
-    Each entry that a leader has acknowledged is in the logs of a majority before, so that this one
-    has most of them. Of equals, one that serves.
-
-    Raises:
-        Refused: another one knows more to be committed than that one has.
-    """
-    first = max(able, key=lambda one: (one.log_term, one.reaches, *_ahead(one)))
-    other = max(able, key=_ahead)
-    if other.committed > first.reaches:
-        raise Refused(
-            target,
-            f"{first.host} would be elected, and {other.host} knows more to be committed than that "
-            f"one has, which cannot be: {told(able)}",
-            "One of them was copied, or put back from an older disk: find out which, and give it "
-            "up by name in lost",
-        )
-    return first
-
-
-def _ahead(member: MemberSeen) -> tuple[int, int, int, bool]:
-    """Entries of the log are numbered alike on all members, and each revision is one of them."""
-    revision = member.status.revision if member.status is not None else 0
-    return (member.committed, member.reaches, revision, member.status is not None)
-
-
-def disagree(one: MemberSeen, other: MemberSeen) -> bool:
-    """Whether two members hold other keys.
-
-    Nothing is said of two that have let go of different old revisions, nor of one whose hash could
-    not be taken: its database may be large, or the revision gone there.
-    """
-    if not one.hash or not other.hash:
-        return False
-    return one.compacted == other.compacted and one.hash != other.hash
-
-
-def refuse_conflict(target: str, able: Sequence[MemberSeen]) -> None:
-    """Refuse to choose between members that hold different data.
-
-    Raises:
-        Refused: their hashes differ at the revision that all have.
-    """
-    corrupt = [m.host for m in able if m.status and "CORRUPT" in " ".join(m.status.errors)]
-    serving = [member for member in able if member.status is not None]
-    if corrupt or any(disagree(one, other) for one in serving for other in serving):
-        seen = ", ".join(f"{m.host} {m.hash or 'none'} at {m.revision}" for m in serving)
-        why = f"alarm CORRUPT of {', '.join(corrupt)}; " if corrupt else ""
-        raise Refused(
-            target,
-            f"those that are left disagree about the data: {why}hashes {seen}",
-            "Find out which is right (`etcdctl get --consistency=s` on each, a backup), and give "
-            "up the others by name in lost",
-        )
-
-
-def refuse_unless_fit(target: str, member: MemberSeen, *, is_survivor: bool) -> None:
-    """Refuse a member that could not be rebuilt by this runbook.
-
-    Raises:
-        Refused: its etcd is too old, has nothing to restore with, or is set up by flags.
-    """
-    version = tuple(int(part) for part in member.version.split(".")[:2] if part.isdigit())
-    if version < OLDEST:
-        raise Refused(
-            target,
-            f"etcdctl on {member.host} is {member.version or 'not there'}; this knows 3.4 and "
-            "later",
-            "Install etcdctl of the version of the cluster there",
-        )
-    if is_survivor and not member.tool:
-        raise Refused(
-            target,
-            f"nothing on {member.host} restores a snapshot: etcdctl {member.version} does not",
-            "Install etcdutl of that version there",
-        )
-    several = [one.peer_url for one in member.listed if one.has_several_urls]
-    if several:
-        raise Refused(
-            target,
-            f"members have several peer addresses: {', '.join(several)} and others",
-            "Give each one alone (`etcdctl member update ID --peer-urls=…`), as its settings do",
-        )
-    refuse_unless_told_by_file(target, member)
-
-
-def refuse_unless_told_by_file(target: str, member: MemberSeen) -> None:
-    """Refuse a member that this runbook cannot tell of another cluster: it writes into a file.
-
-    Raises:
-        Refused: flags of its command line tell it of its cluster, or no file does.
-    """
-    flags = [flag for flag in member.settings.flags if flag.startswith("initial-")]
-    if flags or not member.settings.file:
-        raise Refused(
-            target,
-            f"etcd on {member.host} is told of its cluster by {', '.join(flags) or 'no file'}",
-            "Put that into an environment file of its unit, as ETCD_INITIAL_CLUSTER=…, and take "
-            "it from the command line",
         )

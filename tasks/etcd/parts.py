@@ -6,6 +6,7 @@ from blocks.ssh.host import SshHost
 from recovery.walk import current_fence
 from tasks.etcd.evidence import MemberSeen
 from tasks.etcd.judging import Loss
+from tasks.etcd.running import Running, running
 from tasks.etcd.settings import Settings
 from tasks.etcd.target import EtcdCluster
 
@@ -55,6 +56,11 @@ class Part:
     def settings(self) -> Settings:
         """What the member is started with."""
         return self.member.settings
+
+    @property
+    def run(self) -> Running:
+        """How the member is run, stopped, started and told of its cluster."""
+        return running(self.host, self.cluster.unit, self.settings)
 
     @property
     def data(self) -> str:

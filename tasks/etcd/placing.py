@@ -11,28 +11,15 @@ from recovery.steps import act, undo, verify
 from recovery.verdict import Danger, Verdict
 from recovery.walk import current_fence
 from tasks.etcd import etcdctl
-from tasks.etcd.judging import Terms
+from tasks.etcd.data_home import EMPTIED
 from tasks.etcd.parts import Part
 from tasks.etcd.proving import MARK
 from tasks.etcd.quorum_loss import refuse_if_quorum_came_back
-from tasks.etcd.standing_down import (
-    EMPTIED,
-    STOP_SECONDS,
-    change,
-    lines,
-    set_argv,
-    stand_up,
-    stop_argv,
-)
-from tasks.services import UnitState, unit_status
+from tasks.etcd.standing_down import change, lines, stand_up, take_down, take_down_lines
+from tasks.etcd.terms import Terms
 
 SERVES_SECONDS = 120.0
 SETTLES_SECONDS = 5.0  # what is damaged has failed by then
-RESTARTS_MAX = 3  # more of them, one after the other, is a crash loop
-LOGGED = (
-    'journalctl -u "$1" -n 60 -o cat --no-pager | '
-    'grep -aE "panic|fatal|corrupt|crc|invalid|error:" | tail -n 2 | cut -c 1-300'
-)
 PAUSE_SECONDS = 0.5
 # What etcd may have begun in an empty place, had the host booted in between, is moved aside too.
 PLACE = f"""# move the data aside, and what was restored in its place
@@ -67,7 +54,7 @@ def is_placed(part: Part) -> Verdict:
 
 def place_commands(part: Part) -> Iterable[str]:
     """What stops the survivor and puts the proven copy in place."""
-    return lines(part, set_argv(part), stop_argv(part), place_argv(part))
+    return [*take_down_lines(part), *lines(part, place_argv(part))]
 
 
 @act(
@@ -90,50 +77,20 @@ def put_in_place(part: Part) -> None:
     Runbook: docs/runbooks/etcd.md, step 8.
     """
     with part.host.session():
-        change(part, set_argv(part))
-        change(part, stop_argv(part), STOP_SECONDS)
+        take_down(part)
         change(part, place_argv(part))
-
-
-def start_argvs(part: Part) -> tuple[list[str], list[str]]:
-    """What starts a member; systemd's count of failures is reset first."""
-    unit = part.cluster.unit
-    return (
-        ["systemctl", "--no-ask-password", "reset-failed", "--", unit],
-        ["systemctl", "--no-ask-password", "start", "--no-block", "--", unit],
-    )
-
-
-def begin(part: Part) -> None:
-    """Start a member; its unit counts as started only once it serves, which is waited for."""
-    reset, start = start_argvs(part)
-    unit = part.cluster.unit
-    if not part.host.read(
-        ["systemctl", "is-failed", "--quiet", "--", unit], accept=(0, 1)
-    ).exit_code:
-        change(part, reset)
-    change(part, start)
 
 
 def start_commands(part: Part) -> Iterable[str]:
     """What starts it."""
-    return lines(part, *start_argvs(part))
+    return part.run.start_lines()
 
 
 def serves_alone(part: Part) -> Verdict:
     """Whether the survivor answers a read that needs quorum, on what this recovery has restored."""
     if is_placed(part) is not Verdict.DONE:
         return Verdict.NOT_DONE
-    return Verdict.of(is_up(part) and etcdctl.is_healthy(part.host, part.settings))
-
-
-def is_up(part: Part) -> bool:
-    """Whether its unit runs: with Debian and kubespray, only once etcd serves.
-
-    Asked first, since etcdctl takes seconds to give up where nobody listens yet.
-    """
-    argv = ["systemctl", "is-active", "--quiet", "--", part.cluster.unit]
-    return part.host.read(argv, accept=(0, 1, 2, 3, 4)).exit_code == 0
+    return Verdict.of(part.run.is_up() and etcdctl.is_healthy(part.host, part.settings))
 
 
 def wait_until_healthy(part: Part, within_seconds: float = SERVES_SECONDS) -> None:
@@ -144,13 +101,15 @@ def wait_until_healthy(part: Part, within_seconds: float = SERVES_SECONDS) -> No
         Unreachable: its host gave no answer.
     """
     ends = time.monotonic() + within_seconds
-    while not (is_up(part) and etcdctl.is_healthy(part.host, part.settings, etcdctl.POLL_SECONDS)):
+    while not (
+        part.run.is_up() and etcdctl.is_healthy(part.host, part.settings, etcdctl.POLL_SECONDS)
+    ):
         if time.monotonic() > ends:
             raise NotVerified(
                 part.label,
                 f"its etcd to answer within {within_seconds:g} s",
                 "that it does not",
-                f"See `journalctl -u {part.cluster.unit}` there; mend what it names, then resume",
+                f"See {part.run.log} there; mend what it names, then resume",
             )
         time.sleep(PAUSE_SECONDS)
 
@@ -163,7 +122,7 @@ def stop_survivor(part: Part) -> None:
         CommandFailed: its host said no.
         Unreachable: no answer.
     """
-    change(part, stop_argv(part), STOP_SECONDS)
+    part.run.stop()
 
 
 @act(commands=start_commands, done_when=serves_alone, undo=stop_survivor)
@@ -180,7 +139,7 @@ def start_survivor(part: Part) -> None:
     Runbook: docs/runbooks/etcd.md, step 9.
     """
     with part.host.session():
-        begin(part)
+        part.run.start()
         wait_until_healthy(part)
 
 
@@ -220,10 +179,8 @@ def holds_what_was_seen(part: Part, terms: Terms) -> int:
 
 
 def serves(part: Part) -> Verdict:
-    """Whether its unit runs, or is about to."""
-    argv = ["systemctl", "show", "-p", "ActiveState", "--value", "--", part.cluster.unit]
-    state = part.host.read(argv).whole().strip()
-    return Verdict.of(state in {"active", "activating", "reloading"})
+    """Whether it runs, or is about to."""
+    return Verdict.of(part.run.is_started())
 
 
 @act(commands=start_commands, done_when=serves, each=("part",))
@@ -239,9 +196,9 @@ def start_stopped(part: Part) -> None:
 
     Runbook: docs/runbooks/etcd.md, step 3.
     """
-    begin(part)
+    part.run.start()
     ends = time.monotonic() + SETTLES_SECONDS
-    while not is_up(part) and time.monotonic() < ends:
+    while not part.run.is_up() and time.monotonic() < ends:
         refuse_if_it_fails(part, is_queued=True)
         time.sleep(PAUSE_SECONDS)
 
@@ -258,17 +215,14 @@ def refuse_if_it_fails(part: Part, *, is_queued: bool = False) -> None:
         Refused: it does; carries what it logged, and says how to go on without it.
         Unreachable: no answer.
     """
-    status = unit_status(part.host, part.cluster.unit)
-    is_waiting = is_queued and status.state is UnitState.INACTIVE
-    if (not status.is_at_rest or is_waiting) and status.restarts < RESTARTS_MAX:
+    failure = part.run.failure(is_queued=is_queued)
+    if not failure:
         return
-    argv = ["sh", "-c", LOGGED, "logged", part.cluster.unit]
-    logged = part.host.read(argv, as_root=True).stdout.strip()
     raise Refused(
         part.cluster.label,
-        f"{part.label} was started and fails: {status}. {logged}",
-        f"See `journalctl -u {part.cluster.unit}` there. Where its data is damaged, begin a new "
-        f"recovery with lost=[{part.member.host}]",
+        f"{part.label} was started and fails: {failure}",
+        f"See {part.run.log} there. Where its data is damaged, begin a new recovery with "
+        f"lost=[{part.member.host}]",
     )
 
 
@@ -284,16 +238,15 @@ def has_quorum(parts: list[Part], within_seconds: float = SERVES_SECONDS) -> str
     """
     for part in parts:
         ends = time.monotonic() + within_seconds
-        while not (is_up(part) and etcdctl.is_healthy(part.host, part.settings)):
+        while not (part.run.is_up() and etcdctl.is_healthy(part.host, part.settings)):
             refuse_if_it_fails(part)
             if time.monotonic() > ends:
                 raise NotVerified(
                     part.cluster.label,
                     f"quorum within {within_seconds:g} s",
                     f"that {part.label} was started and gives no answer",
-                    f"See `journalctl -u {part.cluster.unit}` there: do the members reach each "
-                    f"other? Where its data is damaged, begin a new recovery with "
-                    f"lost=[{part.member.host}]",
+                    f"See {part.run.log} there: do the members reach each other? Where its data is "
+                    f"damaged, begin a new recovery with lost=[{part.member.host}]",
                 )
             time.sleep(PAUSE_SECONDS)
     return f"{len(parts)} started"

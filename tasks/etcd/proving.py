@@ -13,12 +13,12 @@ from recovery.errors import NotVerified, Refused, UnreadableOutput
 from recovery.steps import act, probe
 from recovery.verdict import Verdict
 from recovery.walk import current_fence
-from tasks.etcd import etcdctl
 from tasks.etcd.data_home import MAKE_HOME
 from tasks.etcd.from_files import FILE, SUMS
-from tasks.etcd.judging import Terms
 from tasks.etcd.parts import Part
 from tasks.etcd.snapshot import run_or_refuse
+from tasks.etcd.terms import Terms
+from tasks.etcd.tools import FIND_TOOLS
 
 PROVE_SECONDS = 1800.0
 PROOF = "proof.json"
@@ -27,7 +27,8 @@ BUMP = 1_000_000_000  # by how much the revision is put ahead
 PROVE = f"""# restore the snapshot beside the data, and walk over it
 set -eu
 umask 077
-PATH={etcdctl.PATH}
+{FIND_TOOLS}
+find_tools "$(dirname "$3")"
 from=$1 aside=$2 data=$3 tool=$4 mark=$5 unit=$6
 shift 6
 if [ "$(cat "$data/{MARK}" 2>/dev/null)" = "$mark" ]; then
@@ -71,7 +72,7 @@ def bump_past(highest: int) -> int:
 
 def proving(part: Part) -> DetachedCommand:
     """What restores it, on the host, whatever becomes of the connection."""
-    settings, mark, unit = part.settings, current_fence().recovery_id, part.cluster.unit
+    settings, mark, unit = part.settings, current_fence().recovery_id, part.run.unit
     ahead = ("--bump-revision", str(bump_past(part.highest)), "--mark-compacted")
     bump = ahead if part.member.can_bump else ()
     script = PROVE if part.is_rebuilt else PROVE + AND_GO

@@ -3,9 +3,10 @@
 from recovery.errors import Refused, Unreachable
 from recovery.steps import decision
 from tasks.etcd.evidence import MemberSeen, members_now, members_seen, with_log
-from tasks.etcd.judging import Loss, Terms, judge
+from tasks.etcd.judging import Loss, judge
 from tasks.etcd.parts import Part
 from tasks.etcd.target import EtcdCluster
+from tasks.etcd.terms import Terms
 
 
 @decision
@@ -80,6 +81,6 @@ def kept_now(first: Part, now: MemberSeen) -> int:
         first.cluster.label,
         f"nothing tells what {now.host} has done since it was at entry {first.member.committed}: "
         + ("its log cannot be read" if now.has_data else "its data is gone"),
-        "Nothing was stopped. See `journalctl -u` of its unit, then resume; where its data is "
+        "Nothing was stopped. See what it logged, then resume; where its data is "
         "gone or damaged, start this recovery again",
     )

@@ -7,6 +7,7 @@ from recovery.errors import BadInput, Refused
 from recovery.steps import act, decision
 from recovery.verdict import Danger, Verdict
 from tasks.etcd import etcdctl
+from tasks.etcd.electing import disagree
 from tasks.etcd.entries import (
     entry_of,
     refuse_data_of_another_address,
@@ -14,28 +15,22 @@ from tasks.etcd.entries import (
     refuse_unless_all_vote,
 )
 from tasks.etcd.etcdctl import Listed
-from tasks.etcd.evidence import MemberSeen, members_now, members_seen
+from tasks.etcd.evidence import MemberSeen, members_now, members_seen, told
 from tasks.etcd.extent import majority_of
+from tasks.etcd.fitness import refuse_unless_fit, refuse_unless_told_by_file
 from tasks.etcd.joining import change_by_etcdctl
-from tasks.etcd.judging import (
-    Terms,
-    disagree,
-    refuse_strangers,
-    refuse_unless_fit,
-    refuse_unless_told_by_file,
-    told,
-)
+from tasks.etcd.judging import refuse_strangers
 from tasks.etcd.parts import Part
 from tasks.etcd.settings import refuse_one_address_of_two
 from tasks.etcd.standing_down import (
     lines,
     move_argv,
     put_out_of_the_way,
-    set_argv,
     stood,
-    stop_argv,
+    take_down_lines,
 )
 from tasks.etcd.target import EtcdCluster
+from tasks.etcd.terms import Terms
 
 
 @dataclass(frozen=True)
@@ -189,7 +184,8 @@ def refuse_unless_new_fits(
         raise Refused(
             target,
             f"{by} gives no answer or has no unit, and the new member is to run there",
-            "Bring it up, with etcd installed and set up; or name another host in by",
+            "Bring it up, with etcd installed and set up; or name another host in by (one of "
+            "kubeadm: `replace-control-plane-node-kubeadm`)",
         )
     if by != lost and any(one.peer_url == new.settings.peer_url for one in others):
         raise Refused(target, f"{by} is a member already", "Name a host that is none in by")
@@ -333,7 +329,7 @@ def remove_member(first: Part, entry: Listed, *, was_healthy: bool) -> None:
 
 def retire_commands(part: Part) -> Iterable[str]:
     """What sets it up to join, stops it and moves its data aside."""
-    return lines(part, set_argv(part), stop_argv(part), move_argv(part))
+    return [*take_down_lines(part), *lines(part, move_argv(part))]
 
 
 def is_retired(part: Part) -> Verdict:

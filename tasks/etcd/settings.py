@@ -1,4 +1,6 @@
-"""How a member of etcd is set up: read from its unit and environment files, also while it is down.
+"""How a member of etcd is set up: put together of its flags and its environment, also while down.
+
+Those of a unit are read here, from systemd and its environment files.
 
 etcd takes a flag of its command line over its environment, and nothing of either once it has data,
 but for addresses and certificates. No content of a file is read here but lines of etcd's own names.
@@ -7,7 +9,7 @@ but for addresses and certificates. No content of a file is read here but lines 
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from blocks.ssh.host import SshHost
 from recovery.errors import Refused, UnreadableOutput
@@ -48,9 +50,12 @@ class Settings:
         certificate: file by which etcdctl shows who it is.
         key: its key.
         peers: the peer addresses of its initial cluster, by name.
-        file: the environment file that is read last; what it says counts.
+        file: the environment file that is read last, where what it says counts; or its manifest.
         flags: names of the flags on its command line.
         program: path of etcd.
+        is_static_pod: whether the kubelet runs it.
+        obstacle: why it could not be stopped or told of another cluster; mostly empty.
+        remedy: what to do about that.
     """
 
     name: str = ""
@@ -64,6 +69,26 @@ class Settings:
     file: str = ""
     flags: tuple[str, ...] = ()
     program: str = "etcd"
+    is_static_pod: bool = False
+    obstacle: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A member as its host runs it, before it is asked anything.
+
+    Attributes:
+        told: what runs it and how that is, for people.
+        is_running: whether its process is there.
+        is_starting: whether it is known to serve nobody yet.
+        settings: what it is started with.
+    """
+
+    told: str
+    is_running: bool
+    is_starting: bool
+    settings: Settings
 
 
 def unit_and_settings(host: SshHost, unit: str) -> tuple[UnitStatus, Settings]:
@@ -113,11 +138,27 @@ def settings_of(target: str, printed: str, lines: str) -> Settings:
         flags = _flags(printed, values)
     except ValueError as error:
         raise UnreadableOutput("systemctl show and the environment files", printed) from error
+    found = settings_from(target, flags, values)
+    return replace(found, file=file, program=program_of(printed))
+
+
+def settings_from(target: str, flags: Mapping[str, str], values: Mapping[str, str]) -> Settings:
+    """Put together what a member is started with.
+
+    Args:
+        target: the host, for messages.
+        flags: of its command line, which count before all else.
+        values: of its environment, by etcd's own names.
+
+    Raises:
+        Refused: it is set up in a way that is not known here.
+    """
     if "config-file" in flags or values.get("ETCD_CONFIG_FILE"):
         raise Refused(
             target,
             "its etcd reads a configuration file, and then nothing else",
-            "Write the same settings into an environment file of the unit, as ETCD_NAME=…",
+            "Write the same settings into an environment file of the unit, as ETCD_NAME=…, or "
+            "into the manifest as flags",
         )
     if flags.get("wal-dir") or values.get("ETCD_WAL_DIR"):
         raise Refused(
@@ -145,9 +186,7 @@ def settings_of(target: str, printed: str, lines: str) -> Settings:
         (certificate or said("ETCD_CERT_FILE")) if has_tls else "",
         (key or said("ETCD_KEY_FILE")) if has_tls else "",
         tuple(_peers(said("ETCD_INITIAL_CLUSTER"))),
-        file,
-        tuple(flags),
-        program_of(printed),
+        flags=tuple(flags),
     )
 
 

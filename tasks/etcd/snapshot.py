@@ -167,8 +167,8 @@ def refusing(part: Part) -> Iterator[None]:
             raise Refused(
                 part.label,
                 f"a copy of its data cannot be run, and nothing was stopped: {said}",
-                f"{_without_copy(part)}; or have the unit start the program of etcd itself, "
-                "then begin a new recovery",
+                f"{_without_copy(part)}; or have the unit start the program of etcd itself, or put "
+                "that of the same version on the host, then begin a new recovery",
             ) from failed
         if failed.code == from_files.CHANGING or not DAMAGED.search(said):
             raise Refused(

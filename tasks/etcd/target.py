@@ -1,4 +1,4 @@
-"""The etcd that is recovered: the hosts of its members, and the unit that runs it on each."""
+"""The etcd that is recovered: the hosts of its members, and what runs it on each."""
 
 import re
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class EtcdCluster:
     Attributes:
         name: of the inventory.
         hosts: of all its members, also of those that are gone.
-        unit: the systemd unit that runs it on each.
+        unit: the systemd unit that runs it on each; its static pod is found without.
         copies: folder on the hosts that snapshots are kept in.
     """
 

@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 from recovery.errors import Refused
 from recovery.steps import probe
+from tasks.etcd.electing import disagree
 from tasks.etcd.evidence import MemberSeen, MemberState, members_seen
 from tasks.etcd.extent import majority_of
-from tasks.etcd.judging import Cure, Terms, disagree, judge
+from tasks.etcd.judging import Cure, judge
 from tasks.etcd.space import in_use, is_wasteful
 from tasks.etcd.target import EtcdCluster
+from tasks.etcd.terms import Terms
 
 NOTHING = "none"
 QUORUM = "recover-etcd-quorum"
@@ -130,7 +132,10 @@ def _ill(ill: Sequence[MemberSeen]) -> Advice:
         why = f"Bring {first.host} up; where its data is gone, or it stays away, {REPLACE}"
         return Advice(finding, BY_HAND, why)
     if first.has_data:
-        why = f"See `journalctl -u` there and start it; where its data is damaged, {REPLACE}"
+        why = (
+            f"See what it logged there, and start it (`{first.start_by_hand}`); where its data is "
+            f"damaged, {REPLACE}"
+        )
         return Advice(finding, BY_HAND, why)
     return Advice(finding, REPLACE, "The others hold all data", first.host)
 

@@ -126,7 +126,7 @@ def cluster_seen(survivors: Sequence[Node], replacement: Replacement) -> Cluster
         raise Refused(
             replacement.label,
             f"no API server of the hosts that were named answers: {told}",
-            "Bring the API back first; where etcd has lost its quorum, recover that",
+            "Bring the API back first; where etcd has lost its quorum, by `recover-etcd-quorum`",
         )
     first = min(ready, key=lambda one: bool(tools_missing(one)))
     names = dict.fromkeys((replacement.node, replacement.new_name))

@@ -12,7 +12,7 @@ from tasks.kubeadm_nodes.order import Replacement
 
 WITHIN_SECONDS = 60.0
 GONE = 7
-RECOVER_QUORUM = "Win the quorum back first, from a survivor or a snapshot"
+RECOVER_QUORUM = "Win the quorum back first, by `recover-etcd-quorum`"
 REMOVE = r"""
 manifests=/etc/kubernetes/manifests
 flag() { sed -n "/^ *- --$2=/{s///;s/[\"']//g;p;q;}" "$manifests/$1.yaml"; }

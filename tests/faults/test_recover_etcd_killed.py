@@ -18,7 +18,8 @@ from tests.faults.conftest import (
     sampled,
     the_recovery,
 )
-from tests.lab.etcd_hosts import COPIES, DATA, etcd_lab
+from tests.lab.etcd_hosts import COPIES, etcd_lab
+from tests.lab.etcd_pods import etcd_pods
 from tests.lab.processes import LabError, wait_until
 from tests.lab.session import started_or_skipped
 
@@ -49,13 +50,13 @@ class World(JournaledWorld):
         self.survivor, *self.others = etcd.members
         self.survivor.fill(KEYS)
         self.before = self.survivor.contents()
-        self.inode = self.survivor.host.run(f"stat -c %i {DATA}/member/snap/db").strip()
+        self.inode = self.survivor.host.run(
+            f"stat -c %i {self.survivor.data}/member/snap/db"
+        ).strip()
         self.empty()
         if is_silent:  # as after a boot: it serves nobody, and is copied
-            again = (
-                "systemctl kill -s KILL etcd; systemctl stop etcd; systemctl start --no-block etcd"
-            )
-            self.survivor.host.run(again)
+            self.survivor.kill()
+            self.survivor.start()
 
     def empty(self):
         """Those that do not survive have nothing left."""
@@ -72,7 +73,8 @@ class World(JournaledWorld):
 
         Asked when the worker is dead: nothing moves then.
         """
-        places = f"{DATA}/member/snap/db {DATA}/recover-*/before/snap/db"
+        data = self.survivor.data
+        places = f"{data}/member/snap/db {data}/recover-*/before/snap/db"
         found = self.survivor.host.run(f"stat -c %i {places} 2>/dev/null || true").split()
         assert self.inode in found, (at, found)
         if any(step.partition("[")[0] in STOPS for step in self.begun):
@@ -104,7 +106,7 @@ class UndoneWorld(World):
     def empty(self):
         """One is only stopped, so that the old cluster has quorum once it is back."""
         stopped, emptied = self.others
-        stopped.host.run("systemctl stop etcd")
+        stopped.stop()
         emptied.lose_data()
         self.parameters["lost"] = [member.host.address for member in self.others]
 
@@ -119,10 +121,11 @@ class UndoneWorld(World):
         for member in (self.survivor, self.stopped):
             wait_until(member.is_healthy, f"{member.host}", within_seconds=60)
             assert member.contents() == self.before, (at, member.host)
-        inode = self.survivor.host.run(f"stat -c %i {DATA}/member/snap/db").strip()
-        assert inode == self.inode, at
-        assert self.emptied.host.run("systemctl is-active etcd || true").strip() == "inactive", at
-        assert self.emptied.host.run(f"ls -d {DATA}/member 2>/dev/null || true") == "", at
+        assert self.survivor.inode() == self.inode, at
+        assert self.emptied.is_at_rest(), at
+        assert (
+            self.emptied.host.run(f"ls -d {self.emptied.data}/member 2>/dev/null || true") == ""
+        ), at
         assert flaws_of(self) == [], at
 
 
@@ -181,9 +184,10 @@ def takes_writes(member):
     return False
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    with started_or_skipped(etcd_lab(tmp_path_factory.mktemp("etcd"))) as etcd:
+@pytest.fixture(scope="module", params=["unit", "static pod"])
+def lab(request, tmp_path_factory):
+    make = etcd_pods if request.param == "static pod" else etcd_lab
+    with started_or_skipped(make(tmp_path_factory.mktemp("etcd"))) as etcd:
         yield etcd
 
 

@@ -16,22 +16,23 @@ from recovery.journal.sqlite_store import SqliteJournal
 from recovery.launch import launch
 from recovery.run import Options
 from recovery.stage import PlainStage
-from tests.lab.etcd_hosts import COPIES, DATA
+from tests.lab.etcd_hosts import COPIES
 from tests.lab.processes import LabError, wait_until
 
 # Runs on the survivor: its data from before is in place or beside it, always, and once it is not
 # served any more there is a snapshot as well. Looked at in the order in which it is moved.
-GUARD = f"""
-inode=$(stat -c %i {DATA}/member/snap/db)
-is() {{ [ "$(stat -c %i "$1" 2>/dev/null)" = "$inode" ]; }}
+GUARD = """
+data=$1 copies=$2
+inode=$(stat -c %i $data/member/snap/db)
+is() { [ "$(stat -c %i "$1" 2>/dev/null)" = "$inode" ]; }
 echo "watching $inode" >/root/copies
 while :; do
-  is {DATA}/member/snap/db || for one in {DATA}/recover-*/before/snap/db {DATA}/member/snap/db; do
+  is $data/member/snap/db || for one in $data/recover-*/before/snap/db $data/member/snap/db; do
     ! is "$one" || continue 2
-  done && is {DATA}/member/snap/db || is {DATA}/recover-*/before/snap/db ||
+  done && is $data/member/snap/db || is $data/recover-*/before/snap/db ||
     echo "the data of the survivor is nowhere" >>/root/copies
-  if ! is {DATA}/member/snap/db; then
-    ls {COPIES}/etcd-*/snapshot.db >/dev/null 2>&1 || echo "there is no snapshot" >>/root/copies
+  if ! is $data/member/snap/db; then
+    ls $copies/etcd-*/snapshot.db >/dev/null 2>&1 || echo "there is no snapshot" >>/root/copies
   fi
   sleep 0.05
 done
@@ -97,7 +98,7 @@ def runs(etcd, tmp_path):
 def copies_watched(member):
     """Watch on its host that the data of the survivor is never gone; raise where it was."""
     member.host.write("root/watch.sh", GUARD)
-    member.host.run("systemd-run --quiet --unit=watch sh /root/watch.sh")
+    member.host.run(f"systemd-run --quiet --unit=watch sh /root/watch.sh {member.data} {COPIES}")
     yield
     member.host.run("systemctl stop watch")
     seen = member.host.read_file("/root/copies").decode().splitlines()

@@ -103,6 +103,14 @@ def etcd_arguments(design: Design, node: Node) -> dict[str, str]:
 
 def _etcd(design: Design, node: Node) -> dict[str, Any]:
     pod = _pod(design, "etcd", etcd_arguments(design, node), ("127.0.0.1", 2381, "/health"), "HTTP")
+    folders = {"etcd-data": "/var/lib/etcd", "etcd-certs": f"{CERTIFICATES}/etcd"}
+    pod["spec"]["containers"][0]["volumeMounts"] = [
+        {"mountPath": path, "name": name} for name, path in folders.items()
+    ]
+    pod["spec"]["volumes"] = [
+        {"hostPath": {"path": path, "type": "DirectoryOrCreate"}, "name": name}
+        for name, path in folders.items()
+    ]
     url = f"https://{node.address}:2379"
     pod["metadata"]["annotations"] = {"kubeadm.kubernetes.io/etcd.advertise-client-urls": url}
     return pod

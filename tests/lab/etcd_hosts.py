@@ -63,7 +63,11 @@ cp -p /etc/etcd.as-new {FILE}
 
 
 class LabMember:
-    """A member of etcd on a lab host."""
+    """A member of etcd on a lab host, run by a unit of systemd."""
+
+    data = DATA
+    file = FILE  # what it is told of its cluster in
+    tls = (f"{TLS}/ca.pem", f"{TLS}/member.pem", f"{TLS}/member-key.pem")
 
     def __init__(self, host):
         self.host = host
@@ -77,14 +81,19 @@ class LabMember:
         """As a recovery calls the host."""
         return self.host.block().label
 
+    @property
+    def etcdctl(self):
+        """The program with its certificate, as a shell takes it."""
+        authority, certificate, key = self.tls
+        return f"etcdctl --cacert={authority} --cert={certificate} --key={key}"
+
     def ctl(self, *words, endpoints="", within_seconds=15, stdin=""):
         """What etcdctl prints, run inside the host with the certificate of this member.
 
         `stdin` is a command whose output it reads.
         """
-        tls = f"--cacert={TLS}/ca.pem --cert={TLS}/member.pem --key={TLS}/member-key.pem"
         command = (
-            f"timeout {within_seconds} etcdctl {tls} --endpoints={endpoints or self.client_url} "
+            f"timeout {within_seconds} {self.etcdctl} --endpoints={endpoints or self.client_url} "
             f"--command-timeout={within_seconds}s {shlex.join(words)}"
         )
         if stdin:
@@ -109,7 +118,7 @@ class LabMember:
 
     def log_end(self):
         """Where its log ends, as it lies on the disk."""
-        *_, last = sorted(self.host.run(f"ls {DATA}/member/wal/*.wal").split())
+        *_, last = sorted(self.host.run(f"ls {self.data}/member/wal/*.wal").split())
         return parse_segment(Path(last).name, self.host.read_file(last))
 
     def is_healthy(self):
@@ -127,21 +136,24 @@ class LabMember:
             self.ctl("txn", stdin=f"printf %s {shlex.quote(text)}")
 
     def contents(self):
-        """Every key with its value, as this member has them; needs no quorum."""
+        """Every key with its value, as this member has them; needs no quorum.
+
+        Those of Kubernetes are left out: they change by themselves.
+        """
         printed = self.ctl("get", "", "--from-key", "--consistency=s", "-w", "json")
         pairs = json.loads(printed).get("kvs", [])
         return {
             base64.b64decode(pair["key"]).decode(): base64.b64decode(pair["value"]).decode()
             for pair in pairs
+            if not base64.b64decode(pair["key"]).startswith(b"/registry/")
         }
 
     @contextlib.contextmanager
     def writer(self):
         """Let a client inside the host write key after key; yields what tells the acknowledged."""
-        tls = f"--cacert={TLS}/ca.pem --cert={TLS}/member.pem --key={TLS}/member-key.pem"
         script = (
             "i=0; while :; do i=$((i+1)); "
-            f"etcdctl {tls} --endpoints={self.client_url} put written/$i $i >/dev/null 2>&1 && "
+            f"{self.etcdctl} --endpoints={self.client_url} put written/$i $i >/dev/null 2>&1 && "
             "echo written/$i >> /root/acknowledged; done"
         )
         self.host.run(f"systemd-run --quiet --unit=writer sh -c {shlex.quote(script)}")
@@ -169,17 +181,39 @@ class LabMember:
         """Let go of all old revisions."""
         self.ctl("compact", "--physical", str(self.status()["header"]["revision"]))
 
+    def stop(self):
+        """Stop it, as a person does."""
+        self.host.run("systemctl stop etcd")
+
+    def kill(self):
+        """End it at once, and have it stay down."""
+        self.host.run("systemctl kill -s KILL etcd; systemctl stop etcd")
+
+    def start(self):
+        """Start it, and do not wait until it serves."""
+        self.host.run("systemctl start --no-block etcd")
+
+    def is_at_rest(self):
+        """Whether it is stopped."""
+        state = self.host.run("systemctl is-active etcd || true").strip()
+        return state in {"inactive", "failed"}
+
     def lose_data(self):
         """Stop the member for good, and have its disk be empty."""
-        self.host.run(f"systemctl kill -s KILL etcd; systemctl stop etcd; rm -rf {DATA}")
+        self.kill()
+        self.host.run(f"rm -rf {self.data}")
 
     def damage(self):
         """Overwrite pages in the middle of its database while it is stopped."""
+        self.kill()
         self.host.run(
-            "systemctl kill -s KILL etcd; systemctl stop etcd;"
-            f"cd {DATA}/member/snap && dd if=/dev/urandom of=db bs=4096 seek=2 count=40 "
+            f"cd {self.data}/member/snap && dd if=/dev/urandom of=db bs=4096 seek=2 count=40 "
             "conv=notrunc status=none"
         )
+
+    def inode(self):
+        """That of its database, by which the file is told from any copy."""
+        return self.host.run(f"stat -c %i {self.data}/member/snap/db").strip()
 
     def copies_of_data(self):
         """Places on this host that hold data of etcd: directories of a member, and snapshots."""
@@ -192,6 +226,8 @@ class LabMember:
 
 class EtcdLab:
     """The members, and what is done to all of them."""
+
+    has_other_clients = False  # that write to it as well
 
     def __init__(self, lab, spares=0):
         self.lab = lab

@@ -15,11 +15,12 @@ from recovery.errors import (
 from tasks.etcd import etcdctl, parts, placing, quorum_loss
 from tasks.etcd.defragmenting import judge_space, refuse_unless_room_was_made
 from tasks.etcd.evidence import MemberState
-from tasks.etcd.judging import Cure, Terms, judge
+from tasks.etcd.judging import Cure, judge
 from tasks.etcd.parts import Part
 from tasks.etcd.proving import bump_past, refuse_if_older
 from tasks.etcd.replacing import judge_replacement
 from tasks.etcd.target import EtcdCluster
+from tasks.etcd.terms import Terms
 from tasks.etcd.triage import finding_of
 from tasks.etcd.wal import LogEnd
 from tests.unit.etcd_seen import (

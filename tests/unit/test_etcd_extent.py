@@ -5,7 +5,8 @@ import pytest
 from recovery.errors import Refused
 from tasks.etcd.evidence import MemberState
 from tasks.etcd.extent import extent_of
-from tasks.etcd.judging import Cure, Terms, judge
+from tasks.etcd.judging import Cure, judge
+from tasks.etcd.terms import Terms
 from tests.unit.etcd_seen import AWAY, SILENT, STOPPED, member, of_five, settings, well
 
 NO_UNIT = MemberState.NO_UNIT

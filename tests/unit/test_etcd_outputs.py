@@ -16,10 +16,10 @@ from tasks.etcd.etcdctl import Listed
 from tasks.etcd.evidence import MemberSeen, parse_on_disk
 from tasks.etcd.given import given_file, refuse_unless_hash_is_there
 from tasks.etcd.joining import Agreed
-from tasks.etcd.judging import Terms
 from tasks.etcd.parts import Part
 from tasks.etcd.proving import parse_proof
 from tasks.etcd.settings import Settings, settings_of
+from tasks.etcd.terms import Terms
 from tests.unit.etcd_seen import (
     CLUSTER,
     SILENT,
@@ -154,7 +154,7 @@ class Running:
 
 
 def test_an_etcdctl_that_cannot_be_run_is_no_silence_of_etcd():
-    seen = MemberSeen("h1", SILENT, settings=settings(1))
+    seen = MemberSeen("h1", SILENT, settings=settings(1), db_bytes=1)
     said = "a warning\nError: tls: bad certificate\n"
 
     silent = evidence._answering(Running(1, said), seen)

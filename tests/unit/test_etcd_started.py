@@ -6,7 +6,7 @@ import pytest
 
 from recovery.errors import Refused
 from tasks import services
-from tasks.etcd import placing
+from tasks.etcd import as_unit, placing
 from tasks.etcd.parts import Part
 from tasks.etcd.target import EtcdCluster
 from tasks.services import UnitState
@@ -22,7 +22,7 @@ def part(monkeypatch):
         state = now["state"]
         return services.UnitStatus(unit, state, "loaded", "dead", "enabled", "", 0, 0, ())
 
-    monkeypatch.setattr(placing, "unit_status", status)
+    monkeypatch.setattr(as_unit, "unit_status", status)
     host = SimpleNamespace(label="h1", read=lambda *_, **__: SimpleNamespace(stdout="no space"))
     return Part(EtcdCluster("etcd", ()), host, member(1, STOPPED), "", is_rebuilt=False), now
 

@@ -7,9 +7,10 @@ import pytest
 
 from recovery.errors import Refused
 from tasks.etcd import standing_down
+from tasks.etcd.as_unit import GO_BACK, SET, variables
 from tasks.etcd.evidence import MemberSeen, MemberState
 from tasks.etcd.parts import Part
-from tasks.etcd.standing_down import GO_BACK, MOVE, SET, Stood, wanted_settings
+from tasks.etcd.standing_down import MOVE, Stood, wanted_settings
 from tasks.etcd.target import EtcdCluster
 
 TELL = '#!/bin/sh\necho "$@" >>"${0%/*}/told"\n'
@@ -90,7 +91,8 @@ def test_the_members_are_written_without_quotes_which_docker_would_keep(tmp_path
     file.write_text("# of kubespray\nETCD_INITIAL_CLUSTER=a=https://h1:2380\nETCD_NAME=a\n")
     listed = "a=https://h1:2380,b=https://h2:2380"
     part = Part(EtcdCluster("etcd", ()), None, MemberSeen("h2", MemberState.NO_DATA), listed)
-    argv = ["sh", "-c", SET, "set", str(file), str(tmp_path / "kept"), *wanted_settings(part)]
+    wanted = variables(wanted_settings(part))
+    argv = ["sh", "-c", SET, "set", str(file), str(tmp_path / "kept"), *wanted]
 
     subprocess.run(argv, check=True)
 
