@@ -77,15 +77,16 @@ IS_STARTED = f"""{PROCESS}
 etcd_of "$2" >/dev/null || systemctl is-active --quiet {KUBELET} || exit 1
 """
 # What it has logged since its manifest was put there and the kubelet came up; its process is looked
-# for after that.
+# for after that. One that has ended without a word of that kind was ended by its probe, as where
+# there is no quorum for some minutes, and is started again.
 HAS_FAILED = rf"""{PROCESS}
 [ -e "$1" ] || exit 0
 since=$(systemctl show -p ActiveEnterTimestamp --value {KUBELET})
 log=$(find /var/log/pods/kube-system_etcd-*/etcd -name "*.log" -newermc "$1" \
   -newermt "${{since:-1970-01-01}}" ! -newermt "3 seconds ago" 2>/dev/null | tail -n 1)
 [ "$log" ] && ! etcd_of "$2" >/dev/null || exit 0
-echo "its container has ended"
-grep -aE "panic|fatal|corrupt|crc|invalid|error:" "$log" | tail -n 2 | cut -c 1-300
+why=$(grep -aE "panic|fatal|corrupt|crc|invalid" "$log" | tail -n 2 | cut -c 1-300)
+[ -z "$why" ] || printf "its container has ended\n%s\n" "$why"
 """
 
 

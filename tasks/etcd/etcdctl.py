@@ -160,7 +160,8 @@ def is_healthy(host: SshHost, settings: Settings, within_seconds: int = ASK_SECO
     words = ("get", NO_KEY, "--keys-only")
     command = argv(settings, *words, within_seconds=within_seconds)
     seconds = within_seconds + DIAL_SECONDS + 2 * SLACK_SECONDS
-    answer = host.read(command, within_seconds=seconds, accept=EXIT_CODES, as_root=True)
+    gone = NOT_RUN if settings.is_static_pod else ()  # with the container that has it
+    answer = host.read(command, within_seconds=seconds, accept=(*EXIT_CODES, *gone), as_root=True)
     return answer.exit_code == 0
 
 

@@ -29,8 +29,10 @@ ON_DISK = f"""
 {FIND_TOOLS}
 find_tools "$1"
 db=$1/member/snap/db
-[ ! -e "$db" ] || [ -z "$(ls "$1"/member/wal/*.wal 2>/dev/null)" ] ||
-  echo "db=$(stat -c %s "$db")"
+has_log() {{ # or it lies behind a link, on a disk that is not there
+  [ "$(ls "$1"/*.wal 2>/dev/null)" ] || {{ [ -L "$1" ] && [ ! -e "$1" ]; }}
+}}
+[ ! -e "$db" ] || ! has_log "$1/member/wal" || echo "db=$(stat -c %s "$db")"
 [ ! -e "$1/member/wal" ] || echo "log=$(du -skL "$1/member/wal" | cut -f 1)"
 free() {{ # where this is, or is to be
   near=$1; while [ ! -e "$near" ]; do near=$(dirname "$near"); done

@@ -44,6 +44,7 @@ def refuse_unless_told_by_file(target: str, member: MemberSeen) -> None:
     Raises:
         Refused: flags of its command line tell it of its cluster, or no file does.
     """
+    refuse_forced(target, member)
     if member.settings.is_static_pod:
         refuse_unless_kubelet_can(target, member)
         return
@@ -54,6 +55,22 @@ def refuse_unless_told_by_file(target: str, member: MemberSeen) -> None:
             f"etcd on {member.host} is told of its cluster by {', '.join(flags) or 'no file'}",
             "Put that into an environment file of its unit, as ETCD_INITIAL_CLUSTER=…, and take "
             "it from the command line",
+        )
+
+
+def refuse_forced(target: str, member: MemberSeen) -> None:
+    """Refuse a member that makes a cluster of its own at each start.
+
+    Raises:
+        Refused: it is set up so.
+    """
+    if member.settings.is_forced:
+        raise Refused(
+            target,
+            f"etcd on {member.host} is set up with `--force-new-cluster`, with which each start "
+            "makes a cluster of it alone and drops the other members",
+            f"Take it out of {member.settings.file or 'its unit'} (also ETCD_FORCE_NEW_CLUSTER), "
+            "then run this again",
         )
 
 

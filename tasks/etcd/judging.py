@@ -8,7 +8,7 @@ from recovery.errors import Refused
 from tasks.etcd.electing import chosen_survivor
 from tasks.etcd.evidence import MemberSeen, MemberState, told
 from tasks.etcd.extent import Extent, extent_of, majority_of, peers_of
-from tasks.etcd.fitness import refuse_unless_fit
+from tasks.etcd.fitness import refuse_forced, refuse_unless_fit
 from tasks.etcd.settings import refuse_one_address_of_two
 from tasks.etcd.terms import Terms
 
@@ -152,6 +152,8 @@ def may_be_majority(able: Sequence[MemberSeen], extent: Extent) -> bool:
 def _startable(
     target: str, able: Sequence[MemberSeen], members: Sequence[MemberSeen], saw: str
 ) -> Loss:
+    for member in able:
+        refuse_forced(target, member)
     starts = [member.host for member in able if member.state is MemberState.STOPPED]
     if starts:
         return Loss(Cure.START, saw, tuple(members), starts=tuple(starts))

@@ -15,7 +15,6 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 NAME = "etcd"
-FORCE = "force-new-cluster"  # each start with it drops the other members again
 DASH = re.compile(" *- +")
 ONE_EACH = "Give each flag as an item of its own in command, `- --name=value`, as kubeadm does"
 
@@ -61,7 +60,7 @@ class EtcdPod:
     Attributes:
         flags: of its command line, in their order.
         env: what the container's environment says, by name; of what it is told elsewhere, nothing.
-        mounts: folders of the host by where the container has them.
+        mounts: folders of the host by where the container has them, as far as they are all of it.
     """
 
     flags: Mapping[str, str]
@@ -113,7 +112,7 @@ def parse_manifest(text: str) -> EtcdPod:
         mounts = {
             str(one["mountPath"]): str(volumes[one["name"]]["path"])
             for one in container.get("volumeMounts") or ()
-            if volumes.get(one["name"])
+            if volumes.get(one["name"]) and not {"subPath", "subPathExpr"} & set(one)
         }
     except (LookupError, TypeError, AttributeError) as error:
         raise OddManifestError(f"it is no pod that the kubelet could start: {error!r}") from error
@@ -123,15 +122,15 @@ def parse_manifest(text: str) -> EtcdPod:
 def changed(text: str, wanted: Mapping[str, str]) -> str:
     """The manifest with these flags of etcd, and with no other change.
 
-    One that is not there yet is put behind the last; `--force-new-cluster` is never left.
+    One that is not there yet is put behind the last.
 
     Raises:
         OddManifestError: it cannot be done in this text without changing something else.
     """
     words = _words(_composed(text))
     flags = _flags(words)
-    known = {flag.name for flag in flags}
-    due = dict(wanted) | ({FORCE: "false"} if FORCE in known else {})
+    known, due = {flag.name for flag in flags}, dict(wanted)
+    _refuse_shadowed(text, due)
     edits = [
         (
             flag.word.node.start_mark.index,
@@ -149,6 +148,14 @@ def changed(text: str, wanted: Mapping[str, str]) -> str:
         after = after[:start] + new + after[end:]
     _require_same_but(text, after, due)
     return after
+
+
+def _refuse_shadowed(text: str, due: Mapping[str, str]) -> None:
+    """Raise where the environment says the same: etcd does not start then (3.5)."""
+    said = parse_manifest(text).env
+    names = [f"ETCD_{name.upper().replace('-', '_')}" for name in due]
+    if both := [name for name in names if name in said]:
+        raise OddManifestError(f"its environment says {', '.join(both)}, and a flag is to")
 
 
 def _flags_of(text: str) -> dict[str, str]:

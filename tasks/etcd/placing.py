@@ -19,6 +19,7 @@ from tasks.etcd.standing_down import change, lines, stand_up, take_down, take_do
 from tasks.etcd.terms import Terms
 
 SERVES_SECONDS = 120.0
+POD_SERVES_SECONDS = 420.0  # what its probe has ended is started again after 300 s at the latest
 SETTLES_SECONDS = 5.0  # what is damaged has failed by then
 PAUSE_SECONDS = 0.5
 # What etcd may have begun in an empty place, had the host booted in between, is moved aside too.
@@ -227,8 +228,12 @@ def refuse_if_it_fails(part: Part, *, is_queued: bool = False) -> None:
 
 
 @verify
-def has_quorum(parts: list[Part], within_seconds: float = SERVES_SECONDS) -> str:
+def has_quorum(parts: list[Part], within_seconds: float = 0.0) -> str:
     """That the members which were started answer reads that need quorum.
+
+    Args:
+        parts: those members.
+        within_seconds: for each; 0: as long as what runs it may take.
 
     Raises:
         Refused: one of them fails; says how to go on without it.
@@ -237,13 +242,15 @@ def has_quorum(parts: list[Part], within_seconds: float = SERVES_SECONDS) -> str
     Runbook: docs/runbooks/etcd.md, step 3.
     """
     for part in parts:
-        ends = time.monotonic() + within_seconds
+        usual = POD_SERVES_SECONDS if part.settings.is_static_pod else SERVES_SECONDS
+        seconds = within_seconds or usual
+        ends = time.monotonic() + seconds
         while not (part.run.is_up() and etcdctl.is_healthy(part.host, part.settings)):
             refuse_if_it_fails(part)
             if time.monotonic() > ends:
                 raise NotVerified(
                     part.cluster.label,
-                    f"quorum within {within_seconds:g} s",
+                    f"quorum within {seconds:g} s",
                     f"that {part.label} was started and gives no answer",
                     f"See {part.run.log} there: do the members reach each other? Where its data is "
                     f"damaged, begin a new recovery with lost=[{part.member.host}]",

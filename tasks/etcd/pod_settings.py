@@ -31,6 +31,11 @@ for file in "$1"/* "$2"; do
   sed "s/^/|/" "$file"
   echo
 done
+[ ! -L "$1/etcd.yaml" ] || echo "odd $1/etcd.yaml is a symbolic link"
+[ "$(stat -Lc %d "$1")" = "$(stat -Lc %d /etc/kubernetes)" ] ||
+  echo "odd $1 is a file system of its own, so that nothing is moved out of it in one step"
+reads=$(sed -n "s/^staticPodPath:[[:space:]]*//p" /var/lib/kubelet/config.yaml 2>/dev/null)
+case ${reads%/} in "" | "$1") ;; *) echo "odd the kubelet reads $reads instead of $1" ;; esac
 echo "kubelet $(systemctl is-active kubelet)"
 """.strip()
 
@@ -44,12 +49,14 @@ class PodSeen:
         is_placed: whether it lies in the folder of the kubelet, and not where it is parked.
         others: more files in that folder that describe it.
         kubelet: whether that runs, in the words of systemd.
+        odd: what there is about that folder otherwise than kubeadm makes it.
     """
 
     text: str
     is_placed: bool
     others: tuple[str, ...]
     kubelet: str
+    odd: str = ""
 
 
 def look_for_pod(host: SshHost) -> PodSeen | None:
@@ -72,6 +79,7 @@ def parse_look(target: str, printed: str) -> PodSeen | None:
 
         file /etc/kubernetes/manifests/etcd.yaml
         |apiVersion: v1
+        odd the kubelet reads /etc/manifests instead of /etc/kubernetes/manifests
         kubelet active
 
     Raises:
@@ -79,13 +87,15 @@ def parse_look(target: str, printed: str) -> PodSeen | None:
         Refused: only a file of another name describes it.
     """
     texts: dict[str, list[str]] = {}
-    path, kubelet = "", ""
+    path, kubelet, odd = "", "", ""
     for line in printed.splitlines():
         if line.startswith("file "):
             path = line.removeprefix("file ")
             texts[path] = []
         elif line.startswith("|") and path:
             texts[path].append(line[1:])
+        elif line.startswith("odd "):
+            odd = line.removeprefix("odd ")
         elif line.startswith("kubelet "):
             kubelet = line.removeprefix("kubelet ")
         elif line:
@@ -95,7 +105,7 @@ def parse_look(target: str, printed: str) -> PodSeen | None:
     others = tuple(at for at, text in files.items() if at not in own and pod_name(text) == NAME)
     at = next((at for at in (MANIFEST, PARKED) if at in files), None)
     if at is not None:
-        return PodSeen(files[at], at == MANIFEST, others, kubelet)
+        return PodSeen(files[at], at == MANIFEST, others, kubelet, odd)
     if others:
         raise Refused(
             target,
@@ -165,6 +175,8 @@ def obstacle_to_change(pod: PodSeen) -> tuple[str, str]:
     if pod.others:
         also = f"{', '.join(pod.others)} describes it, too, and the kubelet starts all in there"
         return also, "Move that file out of the folder"
+    if pod.odd:
+        return pod.odd, "Have the folder and the file there as kubeadm makes them, without links"
     if pod.kubelet != "active":
         down = f"the kubelet is {pod.kubelet or 'unknown'}, and only that stops and starts it"
         return down, "Bring it up, `systemctl start kubelet`; see `journalctl -u kubelet`"

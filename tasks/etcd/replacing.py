@@ -106,7 +106,8 @@ def judge_replacement(
     listed = max((m.listed for m in healthy), key=len)
     if not listed:
         raise Refused(target, f"no member lists the others: {saw}", "See `etcdctl member list`")
-    refuse_strangers(target, members, Terms(lost=(lost,)))
+    silent = [member.host for member in members if member.status is None]
+    refuse_strangers(target, members, Terms(lost=(lost, *silent)))
     entry = entry_of(target, old, members, listed)
     if entry is None and f"unlisted:{lost}" not in accept:
         refuse_one_more(target, old, healthy, listed)

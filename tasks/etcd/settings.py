@@ -34,6 +34,7 @@ BY_DEFAULT = {
     "ETCD_INITIAL_ADVERTISE_PEER_URLS": "http://localhost:2380",
     "ETCD_ADVERTISE_CLIENT_URLS": "http://localhost:2379",
 }
+FORCE = "force-new-cluster"  # each start with it drops the other members again
 DEFAULT_PEER_URL = BY_DEFAULT["ETCD_INITIAL_ADVERTISE_PEER_URLS"]
 
 
@@ -53,6 +54,7 @@ class Settings:
         file: the environment file that is read last, where what it says counts; or its manifest.
         flags: names of the flags on its command line.
         program: path of etcd.
+        is_forced: whether each start makes a new cluster of it alone (`--force-new-cluster`).
         is_static_pod: whether the kubelet runs it.
         obstacle: why it could not be stopped or told of another cluster; mostly empty.
         remedy: what to do about that.
@@ -69,6 +71,7 @@ class Settings:
     file: str = ""
     flags: tuple[str, ...] = ()
     program: str = "etcd"
+    is_forced: bool = False
     is_static_pod: bool = False
     obstacle: str = ""
     remedy: str = ""
@@ -187,7 +190,13 @@ def settings_from(target: str, flags: Mapping[str, str], values: Mapping[str, st
         (key or said("ETCD_KEY_FILE")) if has_tls else "",
         tuple(_peers(said("ETCD_INITIAL_CLUSTER"))),
         flags=tuple(flags),
+        is_forced=_is_on(flags.get(FORCE, values.get("ETCD_FORCE_NEW_CLUSTER", "false"))),
     )
+
+
+def _is_on(value: str) -> bool:
+    """Whether a switch of etcd is on, as Go reads it; one without a value is."""
+    return value.lower() not in {"false", "f", "0"}
 
 
 def _environment(printed: str, lines: str) -> tuple[dict[str, str], str]:

@@ -170,7 +170,8 @@ def refusing(part: Part) -> Iterator[None]:
                 f"{_without_copy(part)}; or have the unit start the program of etcd itself, or put "
                 "that of the same version on the host, then begin a new recovery",
             ) from failed
-        if failed.code == from_files.CHANGING or not DAMAGED.search(said):
+        is_damaged = bool(DAMAGED.search(said)) and "downgrade" not in said  # by an older tool
+        if failed.code == from_files.CHANGING or not is_damaged:
             raise Refused(
                 part.label,
                 f"its snapshot was not taken or not proven, and nothing was stopped: {said}",

@@ -23,11 +23,14 @@ from tasks.etcd.as_static_pod import (
     AsStaticPod,
 )
 from tasks.etcd.fitness import refuse_unless_fit, refuse_unless_told_by_file
+from tasks.etcd.judging import judge
 from tasks.etcd.pod_settings import LOOK, PodSeen, parse_look, pod_settings
 from tasks.etcd.running import found_on
 from tasks.etcd.settings import Found, Settings
+from tasks.etcd.terms import Terms
 from tasks.etcd.tools import WITH_TOOLS
-from tests.unit.etcd_seen import NO_DATA, member
+from tasks.etcd.wal import LogEnd
+from tests.unit.etcd_seen import NO_DATA, STOPPED, member, settings
 from tests.unit.test_etcd_manifest import KUBEADM, with_command
 
 BAK = "/etc/kubernetes/manifests/etcd.yaml.bak"
@@ -45,6 +48,10 @@ def printed(files, kubelet="active"):
 
 def seen(files, kubelet="active"):
     return parse_look("h1", printed(files, kubelet))
+
+
+def settings_in(text):
+    return pod_settings("h1", seen({MANIFEST: text}))
 
 
 def test_settings_are_those_of_its_flags_and_its_folders():
@@ -225,17 +232,14 @@ def test_the_way_back_puts_the_manifest_of_before_back_only_with_its_data(place,
 
 
 @contextlib.contextmanager
-def an_etcd(tmp_path, *words):
-    """A process that is called etcd."""
+def an_etcd(tmp_path, *words, before=()):
+    """A process that is called etcd, by way of the command before it."""
     program = tmp_path / "bin" / "etcd"
     program.parent.mkdir(exist_ok=True)
     shutil.copy("/bin/sh", program)
-    tool = tmp_path / "bin" / "lab-tool"
-    tool.write_text("#!/bin/sh\necho found\n")
-    tool.chmod(0o755)
-    argv = [program, "-c", "read line", "etcd", *words]
-    environment = {"PATH": f"{program.parent}:/usr/bin:/bin"}
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, env=environment) as process:
+    argv = [*before, program, "-c", "echo; read line", "etcd", *words]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
         yield process
         process.stdin.close()
 
@@ -253,16 +257,79 @@ def test_its_process_is_known_by_its_data_and_another_etcd_is_not_taken_for_it(t
     assert not is_up(data)
 
 
-def test_a_tool_that_the_host_has_not_is_found_in_the_container_that_runs(tmp_path):
-    data = str(tmp_path / "data")
-    argv = ["sh", "-c", WITH_TOOLS, "with-tools", data, "lab-tool"]
+def test_the_tools_of_the_container_that_runs_come_before_those_of_the_host(tmp_path):
+    data = tmp_path / "data"
+    argv = ["sh", "-c", WITH_TOOLS, "with-tools", str(data), "sh", "-c", "echo $PATH"]
+    program = ["sh", "-c", WITH_TOOLS, "with-tools", str(data), "no-such-tool"]
 
-    with an_etcd(tmp_path, f"--data-dir={data}"):
-        found = subprocess.run(argv, capture_output=True, text=True, check=False)
-    missing = subprocess.run(argv, capture_output=True, text=True, check=False)
+    with an_etcd(tmp_path, f"--data-dir={data}") as process:
+        found = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    without = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    missing = subprocess.run(program, capture_output=True, check=False)
 
-    assert found.stdout == "found\n", found.stderr
+    assert found.split(":")[0] == f"/proc/{process.pid}/root/usr/local/bin"
+    assert "/proc/" not in without
     assert missing.returncode == 127
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has another folder under the same name")
+def test_what_is_called_etcd_and_does_not_see_that_data_is_none_of_it(tmp_path):
+    data, other = tmp_path / "data", tmp_path / "other"
+    data.mkdir(), other.mkdir()
+    elsewhere = f'mount --bind {other} {data} && exec "$0" "$@"'
+    argv = ["sh", "-c", WITH_TOOLS, "with-tools", str(data), "sh", "-c", "echo $PATH"]
+
+    with an_etcd(
+        tmp_path, f"--data-dir={data}", before=("unshare", "--mount", "sh", "-c", elsewhere)
+    ):
+        found = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+    assert "/proc/" not in found
+
+
+@pytest.mark.parametrize("flag", ["--force-new-cluster", "--force-new-cluster=true"])
+def test_a_member_that_makes_a_cluster_of_its_own_at_each_start_is_not_started(flag):
+    text = KUBEADM.replace("    - etcd\n", f"    - etcd\n    - {flag}\n", 1)
+    forced = settings_in(text)
+    members = [
+        replace(
+            member(n, STOPPED, log=LogEnd(9, 9, 2)), settings=replace(settings(n), is_forced=True)
+        )
+        for n in (1, 2)
+    ]
+
+    assert forced.is_forced
+    assert not settings_in(KUBEADM).is_forced
+    assert not settings_in(text.replace(flag, "--force-new-cluster=false")).is_forced
+    with pytest.raises(Refused, match="each start makes a cluster of it alone"):
+        judge("etcd", [*members, member(3, NO_DATA)], Terms())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("name: etcd-data\n", "name: etcd-data\n      subPath: inner\n", "no folder"),
+        (
+            "    image:",
+            "    env: [{name: ETCD_INITIAL_CLUSTER, value: a=b}]\n    image:",
+            "its environment says ETCD_INITIAL_CLUSTER",
+        ),
+    ],
+)
+def test_what_the_kubelet_would_do_otherwise_than_it_is_read_is_an_obstacle(old, new, why):
+    text = KUBEADM.replace(old, new, 1)
+    try:
+        told = settings_in(text).obstacle
+    except Refused as refused:
+        told = str(refused)
+    assert why in told
+
+
+@pytest.mark.parametrize("odd", ["is a symbolic link", "the kubelet reads /etc/manifests instead"])
+def test_a_folder_that_is_otherwise_than_kubeadm_makes_it_is_an_obstacle(odd):
+    told = printed({MANIFEST: KUBEADM}).replace("kubelet ", f"odd {odd}\nkubelet ", 1)
+
+    assert odd in pod_settings("h1", parse_look("h1", told)).obstacle
 
 
 @pytest.mark.parametrize(
