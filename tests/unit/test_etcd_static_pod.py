@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -238,7 +239,8 @@ def an_etcd(tmp_path, *words, before=()):
     program.parent.mkdir(exist_ok=True)
     shutil.copy("/bin/sh", program)
     argv = [*before, program, "-c", "echo; read line", "etcd", *words]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    piped = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(argv, env={"PATH": "/of/etcd:/usr/bin:/bin"}, **piped) as process:
         process.stdout.readline()
         yield process
         process.stdin.close()
@@ -259,6 +261,7 @@ def test_its_process_is_known_by_its_data_and_another_etcd_is_not_taken_for_it(t
 
 def test_the_tools_of_the_container_that_runs_come_before_those_of_the_host(tmp_path):
     data = tmp_path / "data"
+    data.mkdir()
     argv = ["sh", "-c", WITH_TOOLS, "with-tools", str(data), "sh", "-c", "echo $PATH"]
     program = ["sh", "-c", WITH_TOOLS, "with-tools", str(data), "no-such-tool"]
 
@@ -267,21 +270,27 @@ def test_the_tools_of_the_container_that_runs_come_before_those_of_the_host(tmp_
     without = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     missing = subprocess.run(program, capture_output=True, check=False)
 
-    assert found.split(":")[0] == f"/proc/{process.pid}/root/usr/local/bin"
+    assert found.split(":")[0] == f"/proc/{process.pid}/root/of/etcd"
     assert "/proc/" not in without
     assert missing.returncode == 127
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has another folder under the same name")
-def test_what_is_called_etcd_and_does_not_see_that_data_is_none_of_it(tmp_path):
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has others do this")
+@pytest.mark.parametrize("before", [
+    ("unshare", "--mount", "sh", "-c", 'mount --bind {other} {data} && exec "$0" "$@"'),
+    ("setpriv", "--reuid=65534", "--clear-groups"),
+])  # fmt: skip
+def test_what_only_calls_itself_etcd_lends_no_tools(tmp_path, before):
     data, other = tmp_path / "data", tmp_path / "other"
-    data.mkdir(), other.mkdir()
-    elsewhere = f'mount --bind {other} {data} && exec "$0" "$@"'
+    for folder in (data, other):
+        folder.mkdir()
+    for folder in (tmp_path, *list(tmp_path.parents)[:3]):  # that others can run what is in there
+        if folder != Path("/tmp"):  # noqa: S108 (as it is)
+            folder.chmod(0o755)
+    words = [word.format(data=data, other=other) for word in before]
     argv = ["sh", "-c", WITH_TOOLS, "with-tools", str(data), "sh", "-c", "echo $PATH"]
 
-    with an_etcd(
-        tmp_path, f"--data-dir={data}", before=("unshare", "--mount", "sh", "-c", elsewhere)
-    ):
+    with an_etcd(tmp_path, f"--data-dir={data}", before=words):
         found = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
     assert "/proc/" not in found
