@@ -149,7 +149,6 @@ class Wiped:
 @pytest.fixture
 def wiped(tmp_path, monkeypatch):
     monkeypatch.setenv("RECOVER_JOURNAL", str(tmp_path / "journal.sqlite"))
-    monkeypatch.setenv("RECOVER_LEASE_SECONDS", "0.2")
     monkeypatch.delenv("RECOVER_APPROVERS", raising=False)
     return Wiped(tmp_path / "journal.sqlite")
 
@@ -173,6 +172,7 @@ def test_a_worker_killed_at_any_event_of_consent_neither_acts_without_nor_asks_f
     Method: cut the run at its n-th event, before it was asked, while the question is written, and
     when the answer is taken in; each time it is retried as the UI does, under the same id.
     """
+    monkeypatch.setenv("RECOVER_LEASE_SECONDS", "1.5")  # the next one waits for its end
     was_cut = wiped.cut(monkeypatch, when, n)  # up to the question
     first = wiped.run() if was_cut else None
     assert wiped.wiped == []
