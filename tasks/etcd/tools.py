@@ -28,6 +28,8 @@ etcd_of() {{ # the process of the etcd that has its data there
 FIND_TOOLS = rf"""{PROCESS}
 find_tools() {{ # those that the running etcd came with first: they are of its version
   [ -e "$1" ] && process=$(etcd_of "$1") || return 0
+  # Of a process of the host itself none that root would not run anyway.
+  [ "$(stat -c %u "/proc/$process")" = 0 ] || [ ! "/proc/$process/root" -ef / ] || return 0
   searched=$(tr "\0" "\n" <"/proc/$process/environ" | sed -n "s/^PATH=//p")
   found=
   for folder in $(echo "${{searched:-/usr/local/bin}}" | tr : " "); do
