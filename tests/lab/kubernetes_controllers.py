@@ -93,7 +93,7 @@ class Controllers:
 
     def _scale(self, spec, new, old):
         wanted = spec["replicas"]
-        pods_of = {s["metadata"]["uid"]: self._owned(s, "pods") for s in [new, *old]}
+        pods_of = {s["metadata"]["uid"]: self._active(s) for s in [new, *old]}
         if (spec.get("strategy") or {}).get("type") == "Recreate":
             for one in old:
                 self._set_replicas(one, 0)
@@ -124,7 +124,7 @@ class Controllers:
 
     def _deployment_status(self, one, new, sets):
         spec, meta = one["spec"], one["metadata"]
-        pods = [p for s in sets for p in self._owned(s, "pods")]
+        pods = [p for s in sets for p in self._active(s)]
         updated = [
             p for p in pods if p["metadata"]["labels"][HASH] == new["metadata"]["labels"][HASH]
         ]
@@ -167,7 +167,7 @@ class Controllers:
 
     def _replica_sets(self, namespace):
         for one in self.store.under("replicasets", namespace):
-            pods = self._owned(one, "pods")
+            pods = self._active(one)
             alive = [p for p in pods if "deletionTimestamp" not in p["metadata"]]
             for _ in range(one["spec"]["replicas"] - len(alive)):
                 self._create_pod(one, f"{one['metadata']['name']}-", is_generated=True)
@@ -265,6 +265,13 @@ class Controllers:
             body for body in self.store.under(resource, one["metadata"]["namespace"])
             if any(o["uid"] == uid for o in body["metadata"].get("ownerReferences") or [])
         ]  # fmt: skip
+
+    def _active(self, one):
+        """Its pods that have not ended: an evicted one stays listed, and counts for nothing."""
+        pods = self._owned(one, "pods")
+        return [
+            p for p in pods if (p.get("status") or {}).get("phase") not in {"Failed", "Succeeded"}
+        ]
 
     def _set_replicas(self, one, wanted):
         if one["spec"]["replicas"] != wanted:
