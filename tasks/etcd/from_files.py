@@ -19,6 +19,13 @@ TAKE_SECONDS = 1800
 FILE = "snapshot.db"
 SUMS = "SHA256SUMS"
 CHANGING, NO_PROGRAM = 75, 78  # exit codes, none of which etcdctl has
+KEEP = f"""mv snapshot.partial {FILE}
+sha256sum {FILE} >{SUMS}.new
+sync -f .
+mv {SUMS}.new {SUMS}
+sync -f .
+cat {SUMS}
+"""
 COPY = f"""# where it serves nobody, or not all that it has: copy the data
 set -eu
 umask 077
@@ -92,13 +99,7 @@ wait "$server" || :
 server=
 cd "$to"
 rm -rf "$run"
-mv snapshot.partial {FILE}
-sha256sum {FILE} >{SUMS}.new
-sync -f .
-mv {SUMS}.new {SUMS}
-sync -f .
-cat {SUMS}
-"""
+{KEEP}"""
 
 
 def copying(part: Part) -> DetachedCommand:

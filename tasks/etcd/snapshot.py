@@ -10,7 +10,7 @@ from recovery.errors import CommandFailed, Refused, Unreachable, UnreadableOutpu
 from recovery.steps import act
 from recovery.verdict import Verdict
 from tasks.etcd import etcdctl, from_files
-from tasks.etcd.from_files import FILE, SUMS, TAKE_SECONDS
+from tasks.etcd.from_files import KEEP, SUMS, TAKE_SECONDS
 from tasks.etcd.parts import Part
 
 ROOM_BYTES = 64 * 1024 * 1024
@@ -24,13 +24,7 @@ rm -f "$to"/snapshot.partial*
 trap 'rm -f "$to"/snapshot.partial*' EXIT
 "$@" "$to/snapshot.partial"
 cd "$to"
-mv snapshot.partial {FILE}
-sha256sum {FILE} >{SUMS}.new
-sync -f .
-mv {SUMS}.new {SUMS}
-sync -f .
-cat {SUMS}
-"""
+{KEEP}"""
 # What etcd and its tools say of data that is damaged; of all else, nothing is concluded.
 DAMAGED = re.compile(
     r"panic|fatal|corrupt|crc|checksum|sha256|integrity|invalid|Input/output", re.IGNORECASE

@@ -267,6 +267,34 @@ class JournaledWorld:
         return [*rest, *struck[:: -(-len(struck) // SINGLY)]]
 
 
+def survives_kills(runs, make, check, *, at_most, make_singly=None):
+    """Leave one recovery alone, and kill others: FAULTS=all at every event, else at some.
+
+    At every event of one recovery in turn first, then singly: where that one did not come to, and
+    at some of the rest.
+
+    Args:
+        runs: those of the test.
+        make: makes a world, by a name that no other has.
+        check: called with a world and where it was killed, once it has come to its end.
+        at_most: at how many events in an ordinary run.
+        make_singly: the same for those killed singly; `make` unless given.
+    """
+    world = make("undisturbed")
+    whole = world.run(runs)
+    assert whole.answer["state"] in world.ends, whole.answer
+    check(world, "undisturbed")
+    points = kill_points(whole.events)
+    assert points
+    if IS_WHOLE:
+        world = make("in-turn")
+        points = world.killed_in_turn(runs, points, whole.events)
+        check(world, "in turn")
+    for point in sampled(points, at_most, world.flow):
+        world = (make_singly or make)(f"{point[0]}-{point[1]}")
+        check(world, world.killed_and_resumed(runs, point))
+
+
 def the_recovery(world):
     """The id of the only recovery in a world's journal; empty before it began."""
     journal = journal_of(world)

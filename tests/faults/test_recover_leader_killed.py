@@ -4,11 +4,12 @@ What counts is the host: the scheduler answers, and it was started once and no m
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import IS_WHOLE, JournaledWorld, flaws_of, kill_points, sampled
+from tests.faults.conftest import IS_WHOLE, JournaledWorld, flaws_of, survives_kills
 from tests.integration.leader_runs import answers, freeze, starts, wait_until_well
 from tests.lab.control_plane import control_planes
 from tests.lab.hosts import LabHost
@@ -68,17 +69,10 @@ def test_a_worker_killed_at_any_event_restarts_the_scheduler_once(host, tmp_path
         folder.mkdir()
         return World(host, folder, is_frozen)
 
-    undisturbed = make("undisturbed")
-    whole = runs.run(undisturbed)
-    assert whole.answer["state"] == "recovered", whole.answer
-    undisturbed.assert_started_once("undisturbed")
-
-    points = kill_points(whole.events)
-    if IS_WHOLE:
-        world = make("in-turn")
-        points = world.killed_in_turn(runs, points, whole.events)
-        world.assert_started_once("in turn")
-
-    for point in sampled(points, POINTS, "recover-scheduler"):
-        world = make(f"{point[0]}-{point[1]}", is_frozen=IS_WHOLE)
-        world.assert_started_once(world.killed_and_resumed(runs, point))
+    survives_kills(
+        runs,
+        make,
+        World.assert_started_once,
+        at_most=POINTS,
+        make_singly=partial(make, is_frozen=IS_WHOLE),
+    )

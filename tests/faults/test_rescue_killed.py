@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import IS_WHOLE, JournaledWorld, flaws_of, kill_points, sampled
+from tests.faults.conftest import IS_WHOLE, JournaledWorld, flaws_of, survives_kills
 from tests.integration.rescue_runs import SelfHosted
 
 POINTS = 3  # of an ordinary run; all of them with FAULTS=all
@@ -45,7 +45,7 @@ class World(JournaledWorld):
 def make_world(kubernetes, tmp_path):
     with contextlib.ExitStack() as stack:
 
-        def make():
+        def make(_name):
             namespace = kubernetes.namespace("rescued")
             folder = tmp_path / namespace
             folder.mkdir()
@@ -63,17 +63,4 @@ def test_a_worker_killed_at_any_event_leaves_the_deployment_running_alone(make_w
     and look at the pods. With FAULTS=all, at every event of one recovery in turn, then singly where
     that one did not come to.
     """
-    undisturbed = make_world()
-    whole = runs.run(undisturbed)
-    assert whole.answer["state"] == "recovered", whole.answer
-    undisturbed.assert_rescued("undisturbed")
-
-    points = kill_points(whole.events)
-    if IS_WHOLE:
-        world = make_world()
-        points = world.killed_in_turn(runs, points, whole.events)
-        world.assert_rescued("in turn")
-
-    for point in sampled(points, POINTS, "rescue"):
-        world = make_world()
-        world.assert_rescued(world.killed_and_resumed(runs, point))
+    survives_kills(runs, make_world, World.assert_rescued, at_most=POINTS)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import IS_WHOLE, JournaledWorld, flaws_of, kill_points, sampled
+from tests.faults.conftest import IS_WHOLE, JournaledWorld, flaws_of, survives_kills
 from tests.integration.proxy_runs import serves, starts, wait_until_serving
 from tests.lab.api_proxy import put_proxy
 from tests.lab.control_plane import control_planes
@@ -64,17 +64,4 @@ def test_a_worker_killed_at_any_event_restarts_the_proxy_once(host, tmp_path, ru
         folder.mkdir()
         return World(host, folder)
 
-    undisturbed = make("undisturbed")
-    whole = runs.run(undisturbed)
-    assert whole.answer["state"] == "recovered", whole.answer
-    undisturbed.assert_started_once("undisturbed")
-
-    points = kill_points(whole.events)
-    if IS_WHOLE:
-        world = make("in-turn")
-        points = world.killed_in_turn(runs, points, whole.events)
-        world.assert_started_once("in turn")
-
-    for point in sampled(points, POINTS, "restart-nginx-proxy"):
-        world = make(f"{point[0]}-{point[1]}")
-        world.assert_started_once(world.killed_and_resumed(runs, point))
+    survives_kills(runs, make, World.assert_started_once, at_most=POINTS)

@@ -4,13 +4,23 @@ from dataclasses import replace
 
 import pytest
 
-from recovery.errors import Refused, Unreachable
+from recovery.errors import BadInput, Refused, Unreachable
 from tasks.etcd import etcdctl, joining, replacing
 from tasks.etcd.etcdctl import Listed
 from tasks.etcd.parts import Part
 from tasks.etcd.replacing import judge_replacement
 from tasks.etcd.target import EtcdCluster
-from tests.unit.etcd_seen import AWAY, FIVE, NO_DATA, STOPPED, member, settings, well
+from tests.unit.etcd_seen import (
+    AWAY,
+    FIVE,
+    LEARNER,
+    NO_DATA,
+    STOPPED,
+    TWO_URLS,
+    member,
+    settings,
+    well,
+)
 
 CLUSTER = EtcdCluster("etcd", ())
 
@@ -129,3 +139,92 @@ def test_a_new_member_is_told_of_an_address_of_its_own(url, why):
 
     with pytest.raises(Refused, match=why):
         judge_replacement("etcd", [well(1), well(2), member(3, AWAY), new], "h3", "h4", ())
+
+
+def test_a_lost_member_is_replaced_on_its_own_host_or_on_another():
+    new = member(4, NO_DATA)
+
+    same = judge_replacement("etcd", [well(1), well(2), member(3, NO_DATA)], "h3", "h3", ())
+    other = judge_replacement("etcd", [well(1), well(2), member(3, AWAY), new], "h3", "h4", ())
+
+    assert (same.asked, same.listed.member_id, same.is_reachable) == ("h2", 3, True)
+    assert other.others == ("h1=https://h1:2380", "h2=https://h2:2380")
+    assert (other.listed.member_id, other.is_reachable) == (3, False)
+
+
+@pytest.mark.parametrize(
+    ("members", "lost", "by", "why"),
+    [
+        ([member(1), member(2, NO_DATA), member(3, NO_DATA)], "h3", "h3", "no quorum"),
+        ([well(1), member(2, AWAY), member(3, NO_DATA)], "h3", "h3", "only 1 of 3 members"),
+        ([well(1), well(2), well(3)], "h3", "h3", "accept healthy:h3"),
+        (
+            [*(well(n, listed=FIVE) for n in (1, 2, 3)), member(8, AWAY), member(9, AWAY)],
+            "h9",
+            "h9",
+            "nothing tells which of h4",
+        ),
+        (  # h5 was taken out by hand, h4 is only off for a while
+            [
+                *(well(n, listed=FIVE[:4]) for n in (1, 2, 3)),
+                member(4, AWAY),
+                member(5, AWAY),
+                member(6, NO_DATA),
+            ],
+            "h5",
+            "h6",
+            "nothing tells which of h4 (4)",
+        ),
+        (
+            [well(1, listed=FIVE[:2]), well(2, listed=FIVE[:2]), member(3)],
+            "h3",
+            "h3",
+            "accept unlisted:h3",
+        ),
+        (
+            [well(1), well(2), well(3), member(4, NO_DATA)],
+            "h4",
+            "h4",
+            "accept unlisted:h4",
+        ),
+        ([well(1), well(2), member(3, AWAY), member(4, STOPPED)], "h3", "h4", "accept data:h4"),
+        (
+            [*(well(n, listed=(*FIVE[:3], LEARNER)) for n in (1, 2, 3)), member(4, NO_DATA)],
+            "h4",
+            "h4",
+            "`etcdctl member remove 9`",
+        ),
+        (
+            [*(well(n, listed=(*FIVE[:3], TWO_URLS)) for n in (1, 2, 3)), member(4, NO_DATA)],
+            "h4",
+            "h4",
+            "several peer addresses",
+        ),
+        ([well(1), well(2), member(3, AWAY)], "h3", "h3", "is to run there"),
+        ([well(1), well(2), member(3, NO_DATA)], "h3", "h2", "a member already"),
+        (
+            [well(1, listed=()), well(2, listed=()), member(3, NO_DATA)],
+            "h3",
+            "h3",
+            "no member lists",
+        ),
+    ],
+)
+def test_a_replacement_that_is_not_safe_is_refused(members, lost, by, why):
+    with pytest.raises(Refused) as refused:
+        judge_replacement("etcd", members, lost, by, ())
+
+    assert why in str(refused.value)
+
+
+def test_a_member_that_differs_from_the_others_is_replaced_though_it_is_healthy():
+    members = [well(1), well(2), well(3, hash=9)]
+
+    assert judge_replacement("etcd", members, "h3", "h3", ()).listed.member_id == 3
+    accepted = judge_replacement("etcd", [well(1), well(2), well(3)], "h3", "h3", ("healthy:h3",))
+    assert accepted.listed.member_id == 3
+
+
+def test_a_host_that_was_not_named_is_bad_input():
+    with pytest.raises(BadInput, match="h9"):
+        judge_replacement("etcd", [well(1), well(2), well(3)], "h9", "h9", ())
