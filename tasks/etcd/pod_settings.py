@@ -34,7 +34,8 @@ done
 [ ! -L "$1/etcd.yaml" ] || echo "odd $1/etcd.yaml is a symbolic link"
 [ "$(stat -Lc %d "$1")" = "$(stat -Lc %d /etc/kubernetes)" ] ||
   echo "odd $1 is a file system of its own, so that nothing is moved out of it in one step"
-reads=$(sed -n "s/^staticPodPath:[[:space:]]*//p" /var/lib/kubelet/config.yaml 2>/dev/null)
+reads=$(sed -n "s/^staticPodPath:[[:space:]]*//p" /var/lib/kubelet/config.yaml 2>/dev/null |
+  tr -d "\"' ")
 case ${reads%/} in "" | "$1") ;; *) echo "odd the kubelet reads $reads instead of $1" ;; esac
 echo "kubelet $(systemctl is-active kubelet)"
 """.strip()

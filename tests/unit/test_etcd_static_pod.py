@@ -335,6 +335,35 @@ def test_what_the_kubelet_would_do_otherwise_than_it_is_read_is_an_obstacle(old,
     assert why in told
 
 
+@pytest.mark.parametrize(
+    ("said", "is_link", "odd"),
+    [
+        ("staticPodPath: {0}/", False, ""),
+        ('staticPodPath: "{0}"', False, ""),
+        ("kind: KubeletConfiguration", False, ""),
+        ("staticPodPath: /elsewhere", False, "the kubelet reads /elsewhere instead of {0}"),
+        ("staticPodPath: {0}", True, "{0}/etcd.yaml is a symbolic link"),
+    ],
+)
+def test_the_folder_of_the_kubelet_is_looked_at_for_what_kubeadm_does_not_make(
+    tmp_path, said, is_link, odd
+):
+    folder, config = tmp_path / "manifests", tmp_path / "config.yaml"
+    folder.mkdir()
+    config.write_text(said.format(folder) + "\n")
+    (tmp_path / "own.yaml").write_text(KUBEADM)
+    script = LOOK.replace("/var/lib/kubelet/config.yaml", str(config))
+    script = script.replace("/etc/kubernetes)", f"{tmp_path})")
+    if is_link:
+        (folder / "etcd.yaml").symlink_to(tmp_path / "own.yaml")
+    argv = ["sh", "-c", script, "look", str(folder), str(tmp_path / "parked")]
+
+    told = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+    found = [line for line in told.splitlines() if line.startswith("odd ")]
+    assert found == ([f"odd {odd.format(folder)}"] if odd else [])
+
+
 @pytest.mark.parametrize("odd", ["is a symbolic link", "the kubelet reads /etc/manifests instead"])
 def test_a_folder_that_is_otherwise_than_kubeadm_makes_it_is_an_obstacle(odd):
     told = printed({MANIFEST: KUBEADM}).replace("kubelet ", f"odd {odd}\nkubelet ", 1)
