@@ -5,15 +5,15 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from operate.alerts.tables import TABLES
 from recovery.errors import BadInput
+from recovery.journal.sqlite_file import connect, write_ahead
 from recovery.journal.store import JournalUnavailable
 
-BUSY_SECONDS = 10.0
 SERIAL = "integer primary key autoincrement"
 
 
@@ -25,14 +25,9 @@ class SqliteAlerts:
         self._lock = threading.RLock()
         self._mark = -1
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with suppress(FileExistsError):
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-            self._connection = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS
-            )
+            self._connection = connect(path)
             self._connection.row_factory = sqlite3.Row
-            self._connection.execute("pragma journal_mode = wal")
+            write_ahead(self._connection)
             self._connection.execute("pragma synchronous = full")
             with self.writing():
                 for statement in TABLES:

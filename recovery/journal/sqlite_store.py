@@ -5,17 +5,17 @@ that is more than a look. Leases run on the clock since boot, and a lease of an 
 out: its holder cannot be alive.
 """
 
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from recovery.errors import BadInput
 from recovery.journal.events import FIRST_HASH, FORMAT, Event, Kind, hash_of
+from recovery.journal.sqlite_file import connect, write_ahead
 from recovery.journal.store import (
     Holder,
     Journal,
@@ -28,7 +28,6 @@ from recovery.journal.store import (
     stored_text,
 )
 
-BUSY_SECONDS = 10.0
 TABLES = {"events", "heads", "leases", "head_follows", "identity"}
 SCHEMA = (
     """create table if not exists events (
@@ -68,19 +67,12 @@ class SqliteJournal(Journal):
         self._is_synced: bool | None = None
         self._lock = threading.RLock()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # Only a file that is not there is opened by us: closing any descriptor of a database
-            # that this process has open would drop the locks SQLite holds on it.
-            with suppress(FileExistsError):
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-            self._connection = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS
-            )
+            self._connection = connect(path)
             found = self._connection.execute("pragma user_version").fetchone()[0]
             check_format(self.url, found)
             if found == 0:
                 self._refuse_foreign()
-            self._connection.execute("pragma journal_mode = wal")
+            write_ahead(self._connection)
             self._make_tables()
             self.identity = self._connection.execute("select id from identity").fetchone()[0]
         except (OSError, sqlite3.OperationalError) as error:

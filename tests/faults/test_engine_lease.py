@@ -1,7 +1,9 @@
 """Two at one target: paused holders, second starts, two resumes at once."""
 
+import contextlib
 import os
 import signal
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -34,15 +36,30 @@ def world(tmp_path):
 
 
 def stop_at(world, place):
-    (world.folder / "stop-at").write_text(place)
+    (world.folder / "wait-at").write_text(place)
 
 
 def wait_until_stopped(world):
-    def is_stopped():
-        about = Path(f"/proc/{(world.folder / 'stopped').read_text()}/stat")
-        return about.read_text().rpartition(")")[2].split()[0] == "T"
+    """Stop the process once it is there, between two transactions of its journal.
 
-    wait_until(is_stopped, "the process to stop", within_seconds=40)
+    Within one, which renewing its lease is too, it would keep all others from writing.
+    """
+    place = world.folder / "stopped"
+    wait_until(place.exists, "the process to be there", within_seconds=40)
+    pid = int(place.read_text())
+    with contextlib.closing(sqlite3.connect(world.folder / "journal.sqlite")) as journal:
+        journal.execute("begin immediate")
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(
+            lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T",
+            "the process to stop",
+            within_seconds=40,
+        )
+
+
+def wake(world, process):
+    (world.folder / "go-on").touch()
+    os.kill(process.pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("place", ["before stop", "after stop", "before start"])
@@ -57,7 +74,7 @@ def test_a_holder_paused_past_its_lease_and_continued_does_nothing_more(world, p
         assert run(world, Job(flow_run_id=OTHER_RUN), resume=RECOVERY_ID).state == "recovered"
         events, counts = events_of(world), world.counts()
 
-        os.kill(paused.pid, signal.SIGCONT)
+        wake(world, paused)
         finished = paused.finished()
 
     assert finished.state == "fenced", finished
@@ -76,7 +93,7 @@ def test_a_holder_paused_past_its_lease_is_fenced_even_when_nobody_took_over(wor
         )
         before = world.counts()
 
-        os.kill(paused.pid, signal.SIGCONT)
+        wake(world, paused)
         finished = paused.finished()
         journal.close()
 
@@ -99,7 +116,7 @@ def test_a_second_start_on_a_taken_target_is_refused_with_the_id_of_the_first(wo
         assert RECOVERY_ID in second.error
         assert second.recovery_id == ""
         assert events_of(world) == events
-        os.kill(first.pid, signal.SIGCONT)
+        wake(world, first)
         assert first.finished().state == RecoveryState.RECOVERED
     assert world.counts() == DONE_ONCE
 
@@ -151,7 +168,7 @@ def test_an_interrupted_attempt_leaves_its_lease_to_run_out(world):
     with running(world, DRILL, Job(lease_seconds=30)) as holder:
         wait_until_stopped(world)
         os.kill(holder.pid, signal.SIGINT)
-        os.kill(holder.pid, signal.SIGCONT)
+        wake(world, holder)
         finished = holder.finished()
 
     journal = journal_of(world)

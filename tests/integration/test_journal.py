@@ -350,6 +350,19 @@ def test_a_journal_made_by_two_processes_at_once_is_one_journal(url, store):
 # -- SQLite alone ----------------------------------------------------------------------------------
 
 
+def test_a_file_that_another_makes_a_journal_of_right_now_is_waited_for(tmp_path):
+    path = tmp_path / "journal.sqlite"
+    with contextlib.closing(sqlite3.connect(path, check_same_thread=False)) as other:
+        other.execute("begin immediate")
+        end = threading.Timer(0.3, other.rollback)
+        end.start()
+
+        open_journal(str(path)).close()
+        end.join()
+
+    assert path.read_bytes()[:6] == b"SQLite"
+
+
 def test_a_file_that_is_no_journal_is_refused_and_not_touched(tmp_path):
     text, foreign = tmp_path / "text", tmp_path / "foreign.db"
     text.write_bytes(b"not a database at all, but long enough to be read as one" * 20)

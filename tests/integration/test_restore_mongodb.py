@@ -1,11 +1,14 @@
 """restore-mongodb against a Kubernetes API: what holds afterwards is asked of the API."""
 
+import contextlib
 import threading
 
 import pytest
 
 import flows.mongodb  # noqa: F401 (declares the recovery)
 from recovery.errors import BadInput, NeedsPerson, NotVerified, Refused
+from recovery.journal.history import StepState, read_history
+from recovery.journal.opening import open_journal
 from recovery.stage import PlainStage
 from tasks.mongodb.rights import rules_for
 from tasks.workloads.target import Workload, WorkloadKind
@@ -196,9 +199,14 @@ def test_a_log_that_does_not_say_how_many_failed_is_for_a_person(mongodb):
 def test_a_job_that_vanishes_has_an_unknown_outcome_and_is_not_made_again(mongodb):
     mongodb.api.node.images[mongodb.image("mongorestore")] = Image(READY, log="restoring\n")
 
+    def is_waited_for():
+        with contextlib.closing(open_journal()) as journal:
+            (recovery_id,) = journal.recovery_ids()
+            restores = read_history(journal.events(recovery_id)).steps.get("restore[mongorestore]")
+        return restores is not None and restores.state is StepState.DONE
+
     def delete():
-        pod = wait_until(lambda: mongodb.starts("mongorestore"), "its pod", within_seconds=25)
-        assert pod
+        wait_until(is_waited_for, "the Job to be made", within_seconds=25)
         path = mongodb.api.path("batch/v1", "jobs", mongodb.namespace)
         job = mongodb.jobs()["mongorestore"]["metadata"]["name"]
         mongodb.api.client.delete(f"{path}/{job}", {"propagationPolicy": "Background"})

@@ -85,9 +85,10 @@ def look(world: str, name: str) -> bool:
 def reached(world: str, place: str) -> None:
     """Stop this process here where a test asked for it, until it is continued.
 
-    Where it asked to hang, this thread goes no further, and the others tell the server where it is.
+    Where it asked to hang, this thread goes no further, and the others tell the server where it is;
+    where it asked to wait, it goes on once a file `go-on` is there.
     """
-    for name in ("stop-at", "hang-at"):
+    for name in ("stop-at", "hang-at", "wait-at"):
         wanted = Path(world) / name
         if not (wanted.exists() and wanted.read_text() == place):
             continue
@@ -97,8 +98,8 @@ def reached(world: str, place: str) -> None:
         draft.rename(Path(world) / "stopped")
         if name == "stop-at":
             os.kill(os.getpid(), signal.SIGSTOP)
-        else:
-            Event().wait()
+        while name != "stop-at" and not (name == "wait-at" and (Path(world) / "go-on").exists()):
+            Event().wait(0.005)
 
 
 @probe
