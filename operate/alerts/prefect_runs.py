@@ -52,6 +52,9 @@ class Standing:
     is_final: bool
 
 
+GONE = Standing("", "Deleted", is_final=True)
+
+
 class Runs(Protocol):
     """The runs, as far as alerts need them.
 
@@ -78,8 +81,11 @@ class Runs(Protocol):
     def standings(self, ids: Sequence[str]) -> dict[str, Standing]:
         """How far these runs are, by id; runs that are gone are left out."""
 
-    def cancel(self, flow_run_id: str, why: str) -> None:
-        """Cancel a run, and say there why; nothing happens where it has ended or is gone."""
+    def cancel(self, flow_run_id: str, why: str) -> Standing:
+        """Cancel a run, and say there why; nothing happens where it has ended or is gone.
+
+        Returns how far it is then: what has a process is cancelled once that has ended.
+        """
 
 
 class PrefectRuns:
@@ -183,7 +189,7 @@ class PrefectRuns:
             raise self._away("reading runs", error) from error
         return {str(run.id): _standing(run.state) for run in found}
 
-    def cancel(self, flow_run_id: str, why: str) -> None:
+    def cancel(self, flow_run_id: str, why: str) -> Standing:
         """See Runs. Where nothing runs, the server cancels at once and leaves the message out."""
         client = self._asked()
         try:
@@ -192,9 +198,12 @@ class PrefectRuns:
             if state is not None and state.is_cancelled() and not state.message:
                 client.set_flow_run_state(UUID(flow_run_id), Cancelled(message=why))
         except ObjectNotFound:
-            return
+            return GONE
         except httpx.HTTPError as error:
             raise self._away("cancelling a run", error) from error
+        if state is not None:
+            return _standing(state)
+        return self.standings([flow_run_id]).get(flow_run_id, GONE)  # the server left it as it was
 
     def close(self) -> None:
         """Close the client; the next question opens another one."""

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from operate.alerts.calling_off import is_called_off
+from operate.alerts.calling_off import Found, call_off
 from operate.alerts.prefect_runs import Standing
 from operate.orphans.attempts import AttemptReader, KnownAttempt, Orphan, newest_by_run
 from operate.orphans.command import exit_code_of
@@ -324,11 +324,11 @@ def test_what_was_called_off_while_it_looked_is_neither_lost_nor_resumed(
     if is_begun:
         begin(journal)
     else:
-        journal.take_lease("db", ORPHAN.recovery_id, "host:7", 30.0)
+        lease = journal.take_lease("db", ORPHAN.recovery_id, "host:7", 30.0)
         opened = {"flow": "mend", "target": "db", "flow_run_id": RUN_ID}
-        journal.append(ORPHAN.recovery_id, Kind.OPENED, opened)
+        journal.append(ORPHAN.recovery_id, Kind.OPENED, opened, lease=lease)
     kept = SimpleNamespace(parameters={}, flow_run_id=RUN_ID)
-    assert is_called_off(kept, Standing("RUNNING", "Running", is_final=False))
+    assert call_off(kept, Standing("RUNNING", "Running", is_final=False)) is Found.CALLED_OFF
     server, told = WatchedServer([RUN]), []
     patient = Pace(back_off=(0.0, 0.0, 0.0))
     watch = Watch({"mend": MEND}, patient, lambda text, facts: told.append(text), _server=server)
