@@ -21,6 +21,7 @@ from prefect.states import Cancelled, Cancelling
 
 from operate.server import api_url
 from recovery.errors import BadInput, Unreachable
+from recovery.secrecy.redaction import redacted_head
 
 SAYS_NO = (404, 409, 422)
 AWAY = (401, 429, 502, 503, 504)  # said to everybody, whatever is asked
@@ -108,7 +109,7 @@ class PrefectRuns:
 
     def _away(self, asked: str, error: Exception) -> Unreachable:
         if isinstance(error, httpx.HTTPStatusError) and error.response.status_code not in AWAY:
-            seen = f"HTTP {error.response.status_code}: {error.response.text[:300]}"
+            seen = f"HTTP {error.response.status_code}: {redacted_head(error.response.text, 300)}"
             remedy = "It is asked again; the log of the server may say why"
             return Unanswered(f"the Prefect server {api_url()}", asked, seen, remedy)
         self.close()
@@ -165,9 +166,10 @@ class PrefectRuns:
             if error.response.status_code not in SAYS_NO:
                 raise self._away("starting a run", error) from error
             self._deployments.clear()
+            said = redacted_head(error.response.text, 300)
             raise BadInput(
                 "deployment",
-                f"the server does not take a run of {submission.flow}: {error.response.text[:300]}",
+                f"the server does not take a run of {submission.flow}: {said}",
                 "Deploy this release of the flow anew",
             ) from error
         except ObjectNotFound as error:
