@@ -43,7 +43,11 @@ def undo(  # noqa: PLR0913 (one parameter for each option)
 
         history = answer.known(recovery_id)
         answer.goes_back = True
+        how = "--by NAME --break-glass REASON" if break_glass else "--by NAME"
+        answer.after_interrupt = f"recover undo {{id}} {'--plan' if only_plan else how}"
         place = orders.Place(deployment, worker)
+        if place.is_worker:
+            answer.follows_worker()
         who = orders.who_plans(by, place) if only_plan else orders.named(by, "an undo")
         options = Options(
             undo_by=who, break_glass=break_glass, take_over_by=who if take_over else ""

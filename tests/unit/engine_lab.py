@@ -52,7 +52,7 @@ class Lab:
         terms.setdefault("commands", lambda n="": [f"make {name}{n}"])
         return act(**terms)(change)
 
-    def run(self, flow, *, danger=Danger.CHANGE, parameters=None, name="lab", **options):
+    def run(self, flow, *, danger=Danger.CHANGE, parameters=None, name="lab", form=None, **options):
         """Run a flow as a recovery; a run id of its own each time."""
         self.runs += 1
         given = parameters or {}
@@ -66,7 +66,7 @@ class Lab:
             parameters={name: (type(value), ...) for name, value in given.items()},
         )
         run_id = options.pop("run_id", f"00000000-0000-7000-8000-{self.runs:012x}")
-        return launch(declared, given, Options(**options), NO_DELAY, run_id)
+        return launch(declared, given, Options(**options), NO_DELAY, run_id, form)
 
     def events(self, recovery_id):
         with contextlib.closing(open_journal(str(self.path))) as journal:

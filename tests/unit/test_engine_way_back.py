@@ -134,3 +134,25 @@ def test_what_was_recovered_is_undone_only_for_a_reason_whatever_its_danger(lab,
     terms = {"resume": first.recovery_id, "undo_by": "me", "break_glass": "it was the wrong one"}
     assert lab.run(one, danger=danger, **terms).state == "undone"
     assert lab.there == set()
+
+
+def test_steps_back_that_only_share_a_name_are_walked_each(lab):
+    def made(name):
+        @undo
+        def put_back(n="") -> None:
+            with changing(f"unmake {name}", "lab"):
+                lab.there.discard(name)
+
+        return lab.make(name, undo=put_back, done_when=None, without_probe="x", redo_in_doubt=True)
+
+    first, second = made("first"), made("second")
+
+    def flow():
+        first()
+        second()
+
+    done = lab.run(flow)
+
+    undone = lab.run(flow, resume=done.recovery_id, undo_by="me", break_glass="both")
+
+    assert (undone.state, undone.result, lab.there) == ("undone", ["second", "first"], set())
