@@ -150,9 +150,9 @@ def test_ten_thousand_alerts_of_fifty_fingerprints_start_fifty_runs(server, rece
             answered += posting.result()
 
     def started():
-        return len(runs_of(server, EPISODE)) == FINGERPRINTS and not receiver.status()[
-            "alerts"
-        ].get("waiting")
+        alerts = receiver.status()["alerts"]
+        is_done = not alerts.get("waiting") and not alerts.get("reserved")
+        return is_done and len(runs_of(server, EPISODE)) == FINGERPRINTS
 
     wait_until(started, "fifty runs", within_seconds=180)
     kept = kept_of(receiver, EPISODE)
