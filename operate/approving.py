@@ -196,12 +196,19 @@ def _refuse_unless_asked(history: History, asked: Asked | None, plan_hash: str) 
             f"Nothing waits for an answer; {_resumed(history, asked)} asks anew",
         )
     last = history.attempts[-1].ended_as if history.attempts else ""
+    forward = history.last_forward
     goes_back = asked is not None and asked.goes_back and asked.plan_hash == plan_hash
     if history.is_undone or (last == RecoveryState.RECOVERED and not goes_back):
         raise Refused(
             history.target,
             f"recovery {history.recovery_id} has come to its end ({last})",
             "There is nothing left to consent to",
+        )
+    if goes_back and asked is not None and forward is not None and forward.started_seq > asked.seq:
+        raise Refused(
+            history.target,
+            f"an attempt has gone forward since the way back {plan_hash} was asked about",
+            f"It is another one now: {_resumed(history, asked)} asks anew",
         )
 
 

@@ -157,7 +157,7 @@ def refuse_undo_of_what_is_used(run: Run, history: History) -> None:
     Raises:
         NeedsPerson: it was recovered, and no reason is given.
     """
-    price = price_of_undo(history)
+    price = "" if history.goes_back else price_of_undo(history)  # who began it gave the reason
     if price and not (run.options.break_glass or run.options.plan_only or run.form is not None):
         since = "".join(f"; {later}" for later in later_acts(run, history))
         raise NeedsPerson(
@@ -170,15 +170,15 @@ def refuse_undo_of_what_is_used(run: Run, history: History) -> None:
 
 def price_of_undo(history: History) -> str:
     """What it costs to go back on a recovery that was completed; empty where it was not."""
-    ended = [attempt for attempt in history.attempts if attempt.ended_as]
-    if not ended or ended[-1].ended_as != RecoveryState.RECOVERED:
+    last = history.last_forward
+    if last is None or last.ended_as != RecoveryState.RECOVERED:
         return ""
     price = (
         "destroys what was written to it since"
         if history.danger == Danger.DESTRUCTIVE
         else "takes from its users what works now"
     )
-    return f"it was recovered at {ended[-1].ended_at}, and going back {price}"
+    return f"it was recovered at {last.ended_at}, and going back {price}"
 
 
 def take_recorded(run: Run, history: History) -> None:

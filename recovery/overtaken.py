@@ -45,7 +45,6 @@ def refuse_overtaken(run: Run, lease: Lease, history: History) -> None:
             step_logger().warning("%s: %s", history.target, later)
             continue
         if not is_forward and run.form is not None:
-            run.overtaken_by = str(later)
             continue  # a form asks for the reason itself
         order = "resume" if is_forward else "undo"
         again = f"`recover {order} {history.recovery_id} --by NAME --break-glass REASON`"
@@ -65,17 +64,32 @@ def why_not_back(later: Later, history: History) -> str:
     return f"{later}; going back on {history.recovery_id} puts back what was before both"
 
 
-def later_acts(run: Run, history: History, lease: Lease | None = None) -> list[Later]:
+def later_acts(
+    run: Run, history: History, lease: Lease | None = None, *, since_forward: bool = False
+) -> list[Later]:
     """The recoveries that have acted on the target since the last attempt of this one began.
 
     Those that were undone have left nothing. Epochs tell what was later: the target's rises with
-    each lease, whatever the clocks of the workers say.
+    each lease, whatever the clocks of the workers say. An attempt to go back that did no step back,
+    as one that only asked, is not counted as one.
+
+    Args:
+        run: the run that goes on with it.
+        history: what it goes on with.
+        lease: what it holds for that, if anything.
+        since_forward: count no attempt that went back, whatever it did.
     """
-    if not history.attempts or not (history.last_act_seq or history.decisions):
+    mine = [
+        one
+        for one in history.attempts
+        if not one.goes_back or (one.has_undone and not since_forward)
+    ]
+    if not mine or not (history.last_act_seq or history.decisions):
         return []
-    last = history.attempts[-1]
-    if lease is not None and lease.epoch == last.epoch + 1:
-        return []
+    last = mine[-1]
+    others = history.attempts[history.attempts.index(last) + 1 :]
+    if lease is not None and lease.epoch == last.epoch + len(others) + 1:
+        return []  # all leases between were its own
     since = datetime.fromisoformat(last.started_at) - CLOCKS_DIFFER_MAX
     found = []
     for recovery_id in run.journal.recovery_ids():  # those written to last first

@@ -19,6 +19,11 @@ from recovery.values import fingerprint, from_plain, to_plain
 from recovery.walk import EndOfRecord, Gate, NeverBegan, Outcome, StepCall, Walk, gated
 
 
+def fingerprint_of(back: StepCall) -> str:
+    """What tells a step back from another one: its name, and the arguments that a plan shows."""
+    return fingerprint([back.step.name, to_plain(back.arguments)])
+
+
 @dataclass
 class RecordedWalk(Walk):
     """Collects the acts that are on record. `cut_short`: why no more were found."""
@@ -83,20 +88,6 @@ class RecordedWalk(Walk):
             return None
         with gated(Gate(self, call)):
             return ask(expected, call.arguments)
-
-    @property
-    def begun(self) -> list[str]:
-        """Keys of the acts that were begun, in that order, whether they are undone by now or not.
-
-        The order is that of the journal: this walk comes to the targets of a step in any order.
-        """
-        records = [self.history.steps[act.key] for act in self.acts]
-        mine = [one for one in records if one.intended_seq]
-        return [
-            one.key
-            for one in sorted(mine, key=lambda one: one.intended_seq)
-            if one.state is not StepState.ALREADY_SO
-        ]
 
     def backs(self) -> list[StepCall]:
         """The steps back that are left to walk, in the order they are walked."""

@@ -102,8 +102,7 @@ class Run:
 
     `parameters` are typed values; `plain` is what the journal keeps. `form` is how this run can ask
     a person and wait without a process, where it can; `question` is what it asks now. `taken_from`
-    are those whose live leases it took over by order; `overtaken_by` tells of a recovery that has
-    acted on the target since the one that it takes back.
+    are those whose live leases it took over by order.
     """
 
     recovery: Recovery
@@ -118,7 +117,6 @@ class Run:
     form: Form | None = None
     question: Question | None = None
     taken_from: list[Holder] = field(default_factory=list)
-    overtaken_by: str = ""
 
     def __post_init__(self) -> None:
         """Make the parameters plain."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from recovery.errors import UndoFailed
 from recovery.journal.events import Kind
 from recovery.journaled_walk import JournaledWalk
-from recovery.recorded_walk import RecordedWalk
+from recovery.recorded_walk import RecordedWalk, fingerprint_of
 from recovery.secrecy.redaction import redact
 from recovery.steps import StepKind
 from recovery.verdict import Verdict
@@ -95,7 +95,7 @@ class WayBack(RecordedWalk, JournaledWalk):
         )
 
     def _undo(self, call: StepCall) -> Outcome:
-        about = {"target": call.target, "by": call.key}
+        about = {"target": call.target, "by": call.key, "back": fingerprint_of(call)}
         for act in call.undoes:
             self.write(Kind.UNDO_INTENDED, about, act.key, is_intent=True)
         try:

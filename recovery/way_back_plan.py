@@ -42,16 +42,20 @@ class WayBackPlan(Plan):
 
     Attributes:
         recovery_id: which recovery goes back.
-        begun: keys of the acts it is about. The hash is made of them, so that it is the same
-            however many are undone already.
+        acts: each act that was begun, in that order: its key, and its step back with the very
+            arguments, or why it stays. The same however many are undone already.
+        as_of: how the last attempt forward ended, and who has changed the target since.
         stays: acts that are not taken back, those begun last first.
         undone: keys of the acts that are undone already, those begun last first.
         cut_short: why the walk did not come to all of them, where a target failed on it.
         wants_reason: why going back asks for a reason (`--break-glass`), if it does.
+
+    The hash is made of `acts` and `as_of`: consent is to what was shown, and to no state after it.
     """
 
     recovery_id: str
-    begun: list[str] = field(default_factory=list)
+    acts: list[list[str]] = field(default_factory=list)
+    as_of: list[Any] = field(default_factory=list)
     stays: list[ActLeft] = field(default_factory=list)
     undone: list[str] = field(default_factory=list)
     cut_short: str = ""
@@ -59,8 +63,8 @@ class WayBackPlan(Plan):
 
     @property
     def hash(self) -> str:
-        """The hash that the question to a person is about: see `begun`."""
-        return fingerprint([self.flow, self.target, "way back", self.begun])[:16]
+        """The hash that the question to a person is about: see `acts` and `as_of`."""
+        return fingerprint([self.flow, self.target, "way back", self.acts, self.as_of])[:16]
 
     @property
     def title(self) -> str:

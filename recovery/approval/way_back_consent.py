@@ -3,7 +3,6 @@
 from recovery.approval.approvers import ANYONE, Approvers, approvers, asked_under
 from recovery.approval.seeking import Seeking
 from recovery.journal.consents import BREAK_GLASS
-from recovery.journal.history import RecoveryState
 from recovery.run import Run
 from recovery.verdict import Danger
 from recovery.way_back import WayBack
@@ -60,14 +59,7 @@ def settle_way_back(run: Run, walk: WayBack) -> None:
     recovery_id = walk.history.recovery_id
     seeking.ask(
         planned.as_plain(),
-        f"{run.options.undo_by} orders the way back{_price(run, walk)}",
+        "; ".join([f"{run.options.undo_by} orders the way back", *planned.wants_reason]),
         f"`recover approve {recovery_id} --plan {plan_hash} --by NAME`, then "
         f"`recover undo {recovery_id} --by NAME` again",
     )
-
-
-def _price(run: Run, walk: WayBack) -> str:
-    ended = [attempt for attempt in walk.history.attempts if attempt.ended_as]
-    since = [one.ended_at for one in ended if one.ended_as == RecoveryState.RECOVERED]
-    used = f"; it was recovered at {since[-1]} and has been in use since" if since else ""
-    return used + (f"; {run.overtaken_by}" if run.overtaken_by else "")

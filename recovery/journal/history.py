@@ -65,6 +65,7 @@ class StepRecord:
     intended_seq: int = 0
     ended_seq: int = 0
     undo_state: str = ""
+    undone_by: str = ""  # fingerprint of the step back; an older release did not keep it
     has_way_back: bool = True  # an older release did not say
 
     @property
@@ -75,7 +76,7 @@ class StepRecord:
 
 @dataclass
 class AttemptRecord:
-    """One run that worked on the recovery."""
+    """One run that worked on the recovery. `has_undone`: it has begun a step back."""
 
     n: int
     flow_run_id: str
@@ -87,6 +88,9 @@ class AttemptRecord:
     error: str = ""
     result: Any = None
     prefect_worker: str = ""
+    started_seq: int = 0
+    goes_back: bool = False
+    has_undone: bool = False
 
     @property
     def worker_told(self) -> str:
@@ -134,6 +138,11 @@ class History:
         """All consents that were given to plans of this recovery."""
         return self.consents.approvals
 
+    @property
+    def last_forward(self) -> AttemptRecord | None:
+        """The latest attempt that went forward: what it came to is what a way back is about."""
+        return next((one for one in reversed(self.attempts) if not one.goes_back), None)
+
     def state(self, *, is_leased: bool) -> RecoveryState:
         """Where it stands; `is_leased` says whether a live attempt holds its target now."""
         if self.called_off and not is_leased:
@@ -147,14 +156,20 @@ class History:
 
     def steps_to_undo(self) -> list[str]:
         """Keys of acts whose effect is or may be there because of us, last first."""
+        mine = [step for step in self.begun() if step.state is not StepState.UNDONE]
+        return [step.key for step in reversed(mine)]
+
+    def begun(self) -> list[StepRecord]:
+        """Acts that were begun, in that order, whether they are undone by now or not.
+
+        The order is that of the journal: a walk comes to the targets of a step in any order.
+        """
         mine = [
             step
             for step in self.steps.values()
-            if step.kind == "act"
-            and step.intended_seq
-            and step.state not in {StepState.UNDONE, StepState.ALREADY_SO}
+            if step.kind == "act" and step.intended_seq and step.state is not StepState.ALREADY_SO
         ]
-        return [step.key for step in sorted(mine, key=lambda step: -step.intended_seq)]
+        return sorted(mine, key=lambda step: step.intended_seq)
 
 
 def read_history(events: Iterable[Event]) -> History | None:
@@ -200,6 +215,8 @@ def _attempt_started(history: History, event: Event, body: dict[str, Any]) -> No
             worker=body.get("worker", ""),
             started_at=event.at,
             prefect_worker=body.get("prefect_worker", ""),
+            started_seq=event.seq,
+            goes_back=body.get("goes") == "back",
         )
     )
 
@@ -353,12 +370,15 @@ def _resolved(history: History, event: Event, body: dict[str, Any]) -> None:
 
 def _undo_intended(history: History, event: Event, _body: dict[str, Any]) -> None:
     history.goes_back = True
+    if history.attempts:
+        history.attempts[-1].has_undone = True
     if step := history.steps.get(event.step):
         step.undo_state = "intended"
 
 
-def _undone(history: History, event: Event, _body: dict[str, Any]) -> None:
+def _undone(history: History, event: Event, body: dict[str, Any]) -> None:
     if step := history.steps.get(event.step):
+        step.undone_by = body.get("back", "")
         step.state, step.undo_state, step.ended_at = StepState.UNDONE, "done", event.at
 
 

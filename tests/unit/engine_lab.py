@@ -21,6 +21,18 @@ from recovery.verdict import Danger, Verdict
 NO_DELAY = PlainStage((0.0, 0.0, 0.0))
 
 
+class Form:
+    """Prefect's form: keeps each answer by the key of its question, for ever, as Prefect does."""
+
+    def __init__(self):
+        self.answers = {}
+        self.reads = []
+
+    def answer(self, asked):
+        self.reads.append(asked.key)
+        return self.answers.get(asked.key)
+
+
 class Lab:
     """A world of names that are there or not, a flow made of steps on it, and its runs."""
 
@@ -52,8 +64,8 @@ class Lab:
         terms.setdefault("commands", lambda n="": [f"make {name}{n}"])
         return act(**terms)(change)
 
-    def run(self, flow, *, danger=Danger.CHANGE, parameters=None, name="lab", **options):
-        """Run a flow as a recovery; a run id of its own each time."""
+    def run(self, flow, *, danger=Danger.CHANGE, parameters=None, name="lab", form=None, **options):
+        """Run a flow as a recovery; a run id of its own each time, and a form as on a worker."""
         self.runs += 1
         given = parameters or {}
         declared = Recovery(
@@ -66,7 +78,7 @@ class Lab:
             parameters={name: (type(value), ...) for name, value in given.items()},
         )
         run_id = options.pop("run_id", f"00000000-0000-7000-8000-{self.runs:012x}")
-        return launch(declared, given, Options(**options), NO_DELAY, run_id)
+        return launch(declared, given, Options(**options), NO_DELAY, run_id, form)
 
     def events(self, recovery_id):
         with contextlib.closing(open_journal(str(self.path))) as journal:

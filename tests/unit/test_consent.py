@@ -24,6 +24,7 @@ from recovery.secrecy.secret import Secret
 from recovery.stage import PlainStage
 from recovery.steps import act, decision, undo
 from recovery.verdict import Danger
+from tests.unit.engine_lab import Form
 
 RUN = "00000000-0000-7000-8000-00000000abcd"
 ID = "00000000abcd"
@@ -52,18 +53,6 @@ class CutJournal:
         if is_it:
             raise Killed
         return event
-
-
-class Form:
-    """Prefect's form: keeps each answer by the key of its question, for ever, as Prefect does."""
-
-    def __init__(self):
-        self.answers = {}
-        self.reads = []
-
-    def answer(self, asked):
-        self.reads.append(asked.key)
-        return self.answers.get(asked.key)
 
 
 class Wiped:

@@ -1,0 +1,214 @@
+"""Consent to a way back: to the steps back that were shown, at the state they were shown in."""
+
+import contextlib
+
+import pytest
+
+from operate.approving import Consent, say
+from recovery.approval.question import Answer, Decision
+from recovery.commands import changing
+from recovery.errors import NeedsPerson, Refused
+from recovery.journal.opening import open_journal
+from recovery.steps import act, undo
+from tests.unit.engine_lab import Form, down, fails_once, taken_back
+from tests.unit.engine_lab import lab as lab  # noqa: PLC0414 (the fixture)
+
+RUN = "00000000-0000-7000-8000-00000000bac0"
+
+
+class Worker:
+    """Orders the way back of a recovery as a worker does, and answers what it asks."""
+
+    def __init__(self, lab, flow, recovery_id):
+        self.lab, self.flow, self.recovery_id = lab, flow, recovery_id
+        self.form = Form()
+
+    def undo(self, **options):
+        terms = {"run_id": RUN, "undo_by": "Bob", "resume": self.recovery_id, **options}
+        return self.lab.run(self.flow, form=self.form, **terms)
+
+    @property
+    def asked(self):
+        return self.lab.history(self.recovery_id).consents.asked
+
+    def answer(self, asked=None, approver="Ada"):
+        asked = asked or self.asked
+        given = Answer(asked.plan_hash, Decision.APPROVE, approver, "users complain", "lab")
+        self.form.answers[asked.key] = given
+
+    def consent(self, plan_hash, by="Ada"):
+        """Consent by `recover approve`."""
+        with contextlib.closing(open_journal(str(self.lab.path))) as journal:
+            return say(journal, self.recovery_id, Consent(plan_hash, by, "users complain"))
+
+
+@pytest.fixture
+def failed(lab):
+    """A recovery that has done its only act, and failed once behind it."""
+    one, check = taken_back(lab, "one"), fails_once(down())
+
+    def flow():
+        one(), check()
+
+    return Worker(lab, flow, lab.run(flow).recovery_id)
+
+
+@pytest.fixture(autouse=True)
+def no_file_of_approvers(monkeypatch):
+    monkeypatch.delenv("RECOVER_APPROVERS", raising=False)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+
+
+def test_consent_to_a_way_back_does_not_outlive_an_attempt_that_went_forward(lab, failed):
+    failed.undo()
+    before = failed.asked
+    failed.consent(before.plan_hash)
+    assert lab.run(failed.flow, resume=failed.recovery_id).state == "recovered"
+
+    ended = failed.undo()
+
+    assert isinstance(ended.error, NeedsPerson)
+    assert "it was recovered at" in failed.asked.why
+    assert failed.asked.plan_hash != before.plan_hash
+    assert lab.there == {"one"}
+
+
+def test_consent_to_dropping_one_thing_is_none_to_dropping_another(lab):
+    made, dropped = iter(["first", "second"]), []
+
+    @undo
+    def drop(result: str) -> None:
+        with changing(f"drop {result}", "lab"):
+            dropped.append(result)
+            lab.there.clear()
+
+    @act(
+        commands=lambda: ["create"],
+        done_when=lambda: bool(lab.there),
+        expected=lambda: "foretold",
+        undo=drop,
+    )
+    def create() -> str:
+        with changing("create", "lab"):
+            name = next(made)
+            lab.there.add(name)
+        if name == "first":
+            raise down()
+        return name
+
+    worker = Worker(lab, create, lab.run(create).recovery_id)
+    worker.undo()
+    shown = worker.asked.plan["steps"][0]["commands"]
+    worker.consent(worker.asked.plan_hash)
+    lab.there.clear()
+    assert lab.run(create, resume=worker.recovery_id).state == "recovered"
+
+    ended = worker.undo()
+
+    assert shown == ["drop: result: foretold"]
+    assert isinstance(ended.error, NeedsPerson)
+    assert worker.asked.plan["steps"][0]["commands"] == ["drop: result: second"]
+    assert dropped == []
+
+
+def test_an_answer_to_a_way_back_that_another_recovery_overtook_is_void_and_that_is_told(
+    lab, failed
+):
+    failed.undo()
+    before = failed.asked
+    later = lab.run(taken_back(lab, "mend"), name="other")
+    failed.answer(before)
+
+    ended = failed.undo()
+
+    assert isinstance(ended.error, NeedsPerson)
+    (overtaken,) = failed.asked.plan["wants_reason"]
+    assert f"recovery {later.recovery_id} (other) has changed it since" in overtaken
+    assert f"plan {before.plan_hash} was approved" in failed.asked.why
+    assert lab.there == {"one", "mend"}
+    failed.answer()
+    assert failed.undo().state == "undone"
+
+
+def test_what_was_said_to_stay_is_not_taken_back_by_another_release_under_the_same_consent(lab):
+    two = taken_back(lab, "two")
+    releases = [lab.make("one"), taken_back(lab, "one")]
+
+    def flow():
+        releases[0](), two()
+
+    worker = Worker(lab, flow, lab.run(flow).recovery_id)
+    worker.undo()
+    worker.answer()
+    releases.pop(0)
+
+    ended = worker.undo()
+
+    assert isinstance(ended.error, NeedsPerson)
+    assert lab.there == {"one", "two"}
+
+
+def test_a_question_about_a_way_back_takes_no_consent_once_an_attempt_went_forward(lab, failed):
+    failed.undo()
+    lab.run(failed.flow, resume=failed.recovery_id)
+
+    with pytest.raises(Refused, match="gone forward since"):
+        failed.consent(failed.asked.plan_hash)
+
+
+def test_consent_covers_the_way_back_that_failed_halfway_and_is_gone_on_with(lab):
+    copies = []
+
+    @undo
+    def take(result: str) -> None:
+        with changing(f"unmake {result}", "lab"):
+            copies.remove(result)
+
+    @act(
+        commands=lambda: ["copy"],
+        done_when=lambda: bool(copies),
+        expected=lambda: copies[-1] if copies else "none is there",
+        undo=take,
+    )
+    def copy() -> str:
+        with changing("copy", "lab"):
+            copies.append("copy 1")
+        raise down()
+
+    one = taken_back(lab, "one")
+
+    def flow():
+        one(), copy()
+
+    worker = Worker(lab, flow, lab.run(flow).recovery_id)
+    lab.run(lab.make("mend"), name="other")  # known of when it is asked
+    planned = worker.undo(plan_only=True, run_id=RUN[:-1] + "1").plan
+    worker.undo()
+    asked = worker.asked
+    worker.answer()
+    lab.answers["take one"] = down()
+
+    half = worker.undo()
+    del lab.answers["take one"]
+    halfway = worker.undo(plan_only=True, run_id=RUN[:-1] + "2").plan
+    elsewhere = worker.undo(run_id=RUN[:-1] + "3")
+
+    assert half.state == "needs-person"
+    assert halfway.undone == ["copy"]
+    assert planned.hash == asked.plan_hash == halfway.hash
+    assert elsewhere.state == "undone", elsewhere.error
+    assert (worker.asked, copies, lab.there) == (asked, [], {"mend"})
+
+
+def test_a_question_on_a_worker_takes_the_price_of_going_back_from_no_terminal(lab):
+    one = taken_back(lab, "one")
+    worker = Worker(lab, one, lab.run(one).recovery_id)
+    lab.run(lab.make("mend"), name="other")
+    worker.undo()
+
+    ended = lab.run(one, resume=worker.recovery_id, undo_by="Bob")
+
+    assert isinstance(ended.error, NeedsPerson)
+    assert "it was recovered at" in str(ended.error)
+    assert "(other) has changed it since" in str(ended.error)
+    assert lab.there == {"one", "mend"}
