@@ -114,7 +114,12 @@ def _later(events: list[Event], epoch: int, target: str) -> Later | None:
         history = read_history(events) if acted_at else None
     except ValueError:  # somebody changed it: `recover journal verify` tells
         return None
-    if history is None or history.target != target or history.is_undone:
+    if history is None or history.target != target or _has_left_nothing(history):
         return None
     moment = datetime.fromisoformat(acted_at).isoformat(sep=" ", timespec="seconds")
     return Later(history.recovery_id, history.flow, moment)
+
+
+def _has_left_nothing(history: History) -> bool:
+    """Whether all that it did is undone; what a fork took over may keep it from its end."""
+    return history.is_undone or (history.goes_back and not history.steps_to_undo())

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from recovery.checkpoint import plain_arguments, refuse_changed_arguments
 from recovery.errors import Refused
 from recovery.fan_out import TargetsFailed
-from recovery.journal.history import History, StepState
+from recovery.journal.history import History, StepRecord, StepState
 from recovery.steps import Step, StepKind, ask
+from recovery.taken_over import where_to_go_back
 from recovery.values import fingerprint, from_plain, to_plain
 from recovery.walk import EndOfRecord, Gate, NeverBegan, Outcome, StepCall, Walk, gated
 
@@ -136,8 +137,15 @@ class RecordedWalk(Walk):
         kept = any(seq > self.begun_at(act.key) for act in down for seq in still_there)
         return down if kept else []
 
-    def refuse_if_nothing_to_undo(self, backs: Sequence[object], left: Sequence[str]) -> None:
+    def refuse_if_nothing_to_undo(
+        self, backs: Sequence[object], left: Sequence[str], others: Collection[StepRecord] = ()
+    ) -> None:
         """Refuse to go back where nothing was done that could be taken back.
+
+        Args:
+            backs: the steps back.
+            left: acts that this walk missed.
+            others: acts that other recoveries did.
 
         Raises:
             Refused: there is no step back, none was walked before, and no act was missed.
@@ -148,5 +156,7 @@ class RecordedWalk(Walk):
             raise Refused(
                 self.target,
                 f"recovery {self.history.recovery_id} did nothing that has a way back",
-                "There is nothing to undo; see its report for what it did",
+                f"What it took over is taken back by {where}"
+                if (where := where_to_go_back(others))
+                else "There is nothing to undo; see its report for what it did",
             )

@@ -15,16 +15,21 @@ class Why(StrEnum):
     NO_WAY_BACK = "no-way-back"
     NOT_COME_TO = "not-come-to"
     KEPT_DOWN = "kept-down"
+    TAKEN_OVER = "taken-over"
 
 
 @dataclass(frozen=True)
 class ActLeft:
-    """An act whose effect is, or may be, still there when a recovery has gone back."""
+    """An act whose effect is, or may be, still there when a recovery has gone back.
+
+    `done_by` is the recovery that did it, where that is another one.
+    """
 
     key: str
     target: str
     state: str
     why: Why
+    done_by: str = ""
 
     def as_plain(self) -> dict[str, str]:
         """The act as `recover undo ID --plan --json` prints it."""
@@ -33,6 +38,7 @@ class ActLeft:
             "target": self.target,
             "state": self.state,
             "why": str(self.why),
+            "done_by": self.done_by,
         }
 
 
@@ -105,19 +111,27 @@ def notes_on_way_back(plan: Mapping[str, Any]) -> list[str]:
         Why.NOT_COME_TO: "the flow does not come there on the way back"
         + (f" ({cut_short})" if cut_short else ""),
         Why.KEPT_DOWN: "left down, since what was changed behind it stays",
+        Why.TAKEN_OVER: "taken over from recovery ",
     }
-    alike: dict[tuple[str, str, str], list[str]] = {}
+    alike: dict[tuple[str, str, str, str], list[str]] = {}
     for act in plan["stays"]:
-        alike.setdefault((act["target"], act["state"], act["why"]), []).append(act["key"])
+        about = (act["target"], act["state"], act["why"], act.get("done_by", ""))
+        alike.setdefault(about, []).append(act["key"])
     notes = [
-        f"stays: {', '.join(keys)} on {target} ({state}): {whys[Why(why)]}"
-        for (target, state, why), keys in alike.items()
+        f"stays: {', '.join(keys)} on {target} ({state}): {whys[Why(why)]}{done_by}"
+        for (target, state, why, done_by), keys in alike.items()
     ]
-    if any(act["why"] != Why.NO_WAY_BACK for act in plan["stays"]):
+    if {act["why"] for act in plan["stays"]} & {Why.NOT_COME_TO, Why.KEPT_DOWN}:
         notes.append(
             "so going back will not end as undone, and a person is needed: take the rest back by "
             f"hand from `recover report {recovery_id}`, last first"
         )
+    others = dict.fromkeys(one[3] for one in alike if one[2] == Why.TAKEN_OVER)
+    notes += [
+        f"so going back will not end as undone: `recover undo {done_by} --by NAME` is to follow, "
+        "and takes back what was taken over"
+        for done_by in others
+    ]
     if plan["undone"]:
         notes.append(f"undone already: {', '.join(plan['undone'])}")
     asked = "it wants a reason (--break-glass REASON)"

@@ -12,6 +12,7 @@ from recovery.plan import PlannedStep
 from recovery.recorded_walk import RecordedWalk, fingerprint_of
 from recovery.run import Run
 from recovery.secrecy.redaction import redact
+from recovery.taken_over import taken_over
 from recovery.values import to_plain
 from recovery.verdict import Danger
 from recovery.walk import Fence, StepCall
@@ -39,7 +40,8 @@ def plan_way_back(run: Run, history: History) -> WayBackPlan:
     walk.collect(run.walk)
     plan = planned_way_back(run, walk)
     try:
-        walk.refuse_if_nothing_to_undo(plan.steps, walk.not_come_to())
+        others = taken_over(run.journal, history)
+        walk.refuse_if_nothing_to_undo(plan.steps, walk.not_come_to(), others)
     except Refused as refused:
         plan.refusals.append(redact(str(refused)))
     plan.refusals += _taken(run)
@@ -65,6 +67,7 @@ def planned_way_back(run: Run, walk: RecordedWalk) -> WayBackPlan:
             steps.append(_step_back(back))
     has_none = [key for key in history.steps_to_undo() if key not in {*stays, *taken_back}]
     stays |= dict.fromkeys(has_none, Why.NO_WAY_BACK)
+    others = [_act_taken_over(one) for one in taken_over(run.journal, history)]
     undone = [step.key for step in records.values() if step.state is StepState.UNDONE]
     return WayBackPlan(
         run.recovery.name,
@@ -72,12 +75,16 @@ def planned_way_back(run: Run, walk: RecordedWalk) -> WayBackPlan:
         run.plain,
         steps=steps,
         recovery_id=history.recovery_id,
-        acts=_acts(history, taken_back | stays),
+        acts=[
+            *([one.key, str(one.why), one.done_by] for one in others),
+            *_acts(history, taken_back | stays),
+        ],
         as_of=_as_of(history, later),
         stays=[
             _act_left(records[key], stays[key])
             for key in sorted(stays, key=walk.begun_at, reverse=True)
-        ],
+        ]
+        + others,
         undone=sorted(undone, key=walk.begun_at, reverse=True),
         cut_short=redact(walk.cut_short),
         wants_reason=[
@@ -99,11 +106,16 @@ def _as_of(history: History, later: Sequence[Later]) -> list[Any]:
     return [ended, sorted([one.recovery_id, one.acted_at] for one in later)]
 
 
-def _act_left(record: StepRecord, why: Why) -> ActLeft:
+def _act_left(record: StepRecord, why: Why, done_by: str = "") -> ActLeft:
     is_open = record.state is StepState.INTENDED  # the next attempt will call it that
-    return ActLeft(
-        record.key, record.target, str(StepState.IN_DOUBT if is_open else record.state), why
-    )
+    state = StepState.IN_DOUBT if is_open else record.state
+    return ActLeft(record.key, record.target, str(state), why, done_by)
+
+
+def _act_taken_over(record: StepRecord) -> ActLeft:
+    if not record.has_way_back:
+        return _act_left(record, Why.NO_WAY_BACK)
+    return _act_left(record, Why.TAKEN_OVER, record.taken_over_from)
 
 
 def _step_back(back: StepCall) -> PlannedStep:

@@ -22,6 +22,7 @@ from recovery.journal.history import (
 from recovery.journal.store import Holder, Journal
 from recovery.left_to_person import left_to_person
 from recovery.secrecy.redaction import redact_value
+from recovery.taken_over import where_to_go_back
 
 READINGS_MAX = 20
 RECOVERIES_MAX = 1_000_000
@@ -292,6 +293,7 @@ def _next_after_failure(reading: Reading) -> str:
         failed = [step.key for step in history.steps.values() if step.undo_state == "failed"]
         text = f"mend what stopped the way back, then `recover undo {recovery_id} --by NAME` again"
         text += f" (half changed: {', '.join(failed[:STEPS_NAMED_MAX])})" if failed else ""
+        text = text if failed else _next_after_taken_over(history) or text
     elif not history.attempts:
         text = f"{resume}: nothing was begun yet"
     elif reading.end_of(history.attempts[-1])[1] == LOST:
@@ -301,6 +303,17 @@ def _next_after_failure(reading: Reading) -> str:
     else:
         text = f"mend what the error names, then {resume}"
     return text
+
+
+def _next_after_taken_over(history: History) -> str:
+    """What is to follow where only that is left of a way back which a fork took over."""
+    steps = history.steps
+    others = [one for one in steps.values() if one.kind == "act" and one.taken_over_from]
+    where = where_to_go_back(others)
+    if not where or any(steps[key].has_way_back for key in history.steps_to_undo()):
+        return ""
+    ends = f"; then `recover undo {history.recovery_id} --by NAME` ends this one"
+    return f"{where} takes back what it took over" + (ends if history.goes_back else "")
 
 
 def _next_for_person(reading: Reading) -> str:

@@ -67,6 +67,7 @@ class StepRecord:
     undo_state: str = ""
     undone_by: str = ""  # fingerprint of the step back; an older release did not keep it
     has_way_back: bool = True  # an older release did not say
+    taken_over_from: str = ""  # of a fork: the recovery that did it
 
     @property
     def is_done(self) -> bool:
@@ -272,6 +273,8 @@ def _done(history: History, event: Event, body: dict[str, Any]) -> None:
             started_at=body.get("started_at", event.at),
             arguments=body.get("arguments", {}),
             arguments_hash=body.get("arguments_hash", ""),
+            has_way_back=body.get("has_way_back", True),
+            taken_over_from=body.get("reused_from", ""),
         )
         history.steps[event.step] = step
     step.state = StepState.ALREADY_SO if how == "already-so" else StepState.DONE
@@ -310,6 +313,8 @@ def _verdict(history: History, event: Event, body: dict[str, Any]) -> None:
             started_at=body.get("started_at", event.at),
             arguments=body.get("arguments", {}),
             arguments_hash=body.get("arguments_hash", ""),
+            has_way_back=body.get("has_way_back", True),
+            taken_over_from="" if event.attempt else history.forked_from.get("recovery", ""),
         )
         history.steps[event.step] = step
     step.verdict = verdict
