@@ -19,15 +19,17 @@ CLOCKS_DIFFER_MAX = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Later:
-    """A later recovery of the same target, and when it last began an act there."""
+    """Another recovery of the same target, and when it last began an act, or a step back, there."""
 
     recovery_id: str
     flow: str
     acted_at: str
+    went_back: bool = False
 
     def __str__(self) -> str:
         """Which recovery has done what when."""
-        return f"recovery {self.recovery_id} ({self.flow}) has changed it since, at {self.acted_at}"
+        what = "was taken back since" if self.went_back else "has changed it since"
+        return f"recovery {self.recovery_id} ({self.flow}) {what}, at {self.acted_at}"
 
 
 def refuse_overtaken(run: Run, lease: Lease, history: History) -> None:
@@ -40,6 +42,8 @@ def refuse_overtaken(run: Run, lease: Lease, history: History) -> None:
         NeedsPerson: there is one, and no reason is given.
     """
     is_forward = not run.options.undo_by
+    if not (is_forward or history.can_go_back):
+        return  # nothing is put back any more
     for later in later_acts(run, history, lease):
         if run.options.break_glass or (is_forward and later.flow != history.flow):
             step_logger().warning("%s: %s", history.target, later)
@@ -61,7 +65,8 @@ def refuse_overtaken(run: Run, lease: Lease, history: History) -> None:
 
 def why_not_back(later: Later, history: History) -> str:
     """Why going back on a recovery that was overtaken wants a reason."""
-    return f"{later}; going back on {history.recovery_id} puts back what was before both"
+    what = "what was before that" if later.went_back else "what was before both"
+    return f"{later}; going back on {history.recovery_id} puts back {what}"
 
 
 def later_acts(
@@ -69,9 +74,10 @@ def later_acts(
 ) -> list[Later]:
     """The recoveries that have acted on the target since the last attempt of this one began.
 
-    Those that were undone have left nothing. Epochs tell what was later: the target's rises with
-    each lease, whatever the clocks of the workers say. An attempt to go back that did no step back,
-    as one that only asked, is not counted as one.
+    Those that began later and were undone have left nothing; one that began before and was undone
+    since has put back what was there before both. Epochs tell what was later: the target's rises
+    with each lease, whatever the clocks of the workers say. An attempt to go back that did no step
+    back, as one that only asked, is not counted as one.
 
     Args:
         run: the run that goes on with it.
@@ -102,24 +108,20 @@ def later_acts(
 
 
 def _later(events: list[Event], epoch: int, target: str) -> Later | None:
-    acted_at = next(
-        (
-            event.at
-            for event in reversed(events)
-            if event.kind == Kind.INTENDED and event.epoch > epoch
-        ),
-        "",
-    )
+    acted = [event for event in events if event.kind in {Kind.INTENDED, Kind.UNDO_INTENDED}]
+    last = next((event for event in reversed(acted) if event.epoch > epoch), None)
     try:
-        history = read_history(events) if acted_at else None
+        history = read_history(events) if last is not None else None
     except ValueError:  # somebody changed it: `recover journal verify` tells
         return None
-    if history is None or history.target != target or _has_left_nothing(history):
+    if last is None or history is None or history.target != target:
         return None
-    moment = datetime.fromisoformat(acted_at).isoformat(sep=" ", timespec="seconds")
-    return Later(history.recovery_id, history.flow, moment)
+    if _has_left_nothing(history) and all(event.epoch > epoch for event in acted):
+        return None
+    moment = last.moment.isoformat(sep=" ", timespec="seconds")
+    return Later(history.recovery_id, history.flow, moment, last.kind == Kind.UNDO_INTENDED)
 
 
 def _has_left_nothing(history: History) -> bool:
     """Whether all that it did is undone; what a fork took over may keep it from its end."""
-    return history.is_undone or (history.goes_back and not history.steps_to_undo())
+    return history.is_undone or (history.goes_back and not history.can_go_back)

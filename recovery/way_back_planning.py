@@ -46,7 +46,8 @@ def plan_way_back(run: Run, history: History) -> WayBackPlan:
         plan.refusals.append(redact(str(refused)))
     plan.refusals += _taken(run)
     if history.goes_back:  # whoever began it gave the reason
-        plan.wants_reason = [why_not_back(later, history) for later in later_acts(run, history)]
+        later = later_acts(run, history) if history.can_go_back else []
+        plan.wants_reason = [why_not_back(one, history) for one in later]
     return plan
 
 

@@ -307,10 +307,9 @@ def _next_after_failure(reading: Reading) -> str:
 
 def _next_after_taken_over(history: History) -> str:
     """What is to follow where only that is left of a way back which a fork took over."""
-    steps = history.steps
-    others = [one for one in steps.values() if one.kind == "act" and one.taken_over_from]
-    where = where_to_go_back(others)
-    if not where or any(steps[key].has_way_back for key in history.steps_to_undo()):
+    steps = history.steps.values()
+    where = where_to_go_back(one for one in steps if one.kind == "act" and one.taken_over_from)
+    if not where or history.can_go_back:
         return ""
     ends = f"; then `recover undo {history.recovery_id} --by NAME` ends this one"
     return f"{where} takes back what it took over" + (ends if history.goes_back else "")

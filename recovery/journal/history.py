@@ -160,6 +160,11 @@ class History:
         mine = [step for step in self.begun() if step.state is not StepState.UNDONE]
         return [step.key for step in reversed(mine)]
 
+    @property
+    def can_go_back(self) -> bool:
+        """Whether an act is left that may have a way back."""
+        return any(self.steps[key].has_way_back for key in self.steps_to_undo())
+
     def begun(self) -> list[StepRecord]:
         """Acts that were begun, in that order, whether they are undone by now or not.
 

@@ -148,7 +148,7 @@ def test_what_a_fork_took_over_is_not_undone_with_it_and_that_is_told(lab):
 
     assert service.run(resume=parent, undo_by="me").state == "undone"
     assert service.runs
-    assert service.run(**back).state == "undone"
+    assert service.run(resume=fork, undo_by="me").state == "undone"
     left = service.run(**back, plan_only=True).plan.stays
     assert [(one.key, str(one.why)) for one in left] == [("note", "no-way-back")]
 
