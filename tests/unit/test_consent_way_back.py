@@ -3,9 +3,11 @@
 import contextlib
 
 import pytest
+import yaml
 
 from operate.approving import Consent, say
 from recovery.approval.question import Answer, Decision
+from recovery.approval.question_markdown import question_markdown
 from recovery.commands import changing
 from recovery.errors import NeedsPerson, Refused
 from recovery.journal.opening import open_journal
@@ -212,3 +214,28 @@ def test_a_question_on_a_worker_takes_the_price_of_going_back_from_no_terminal(l
     assert "it was recovered at" in str(ended.error)
     assert "(other) has changed it since" in str(ended.error)
     assert lab.there == {"one", "mend"}
+
+
+def test_the_second_person_is_shown_what_going_back_costs_too(lab, tmp_path, monkeypatch):
+    rules = {
+        "approvers": {"Ada": {}, "Grace": {}},
+        "rules": [{"danger": "destructive", "needs": 2}],
+    }
+    (tmp_path / "approvers.yaml").write_text(yaml.safe_dump(rules))
+    monkeypatch.setenv("RECOVER_APPROVERS", str(tmp_path / "approvers.yaml"))
+    one = taken_back(lab, "one")
+    worker = Worker(lab, one, lab.run(one).recovery_id)
+    lab.run(lab.make("mend"), name="other")
+    worker.undo()
+    first = worker.asked
+    worker.answer()
+
+    second = worker.undo().question
+
+    assert second.asked.plan_hash == first.plan_hash
+    form = question_markdown(second)
+    for told in ("1 of 2 approvals", "Bob orders the way back", "it was recovered at"):
+        assert told in second.asked.why
+        assert told in form
+    assert "has changed it since" in form
+    assert "it wants a reason" in form
