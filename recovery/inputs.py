@@ -182,25 +182,50 @@ def price_of_undo(history: History) -> str:
 
 
 def take_recorded(run: Run, history: History) -> None:
-    """Go on with the recorded parameters.
+    """Go on with the recorded parameters, and the defaults of those that a later release added.
 
     A value that was given and is neither the recorded one nor the form's default is a change.
 
     Raises:
-        BadInput: something was changed; it is named.
+        BadInput: something was changed, or cannot be known; it is named.
     """
-    given = {}
-    for name, value in run.plain.items():
-        default = run.recovery.parameters[name][1]
-        if default is ... or value != to_plain(default):
-            given[name] = value
+    given = {name: value for name, value in run.plain.items() if not _is_default(run, name)}
     refuse_changed(history, given)
-    run.parameters = {
-        name: from_plain(annotation, history.parameters[name])
-        for name, (annotation, _) in run.recovery.parameters.items()
-        if name in history.parameters
-    }
+    run.parameters = {name: _recorded(run, history, name) for name in run.recovery.parameters}
     run.plain = dict(history.parameters)
+
+
+def refuse_retry_with_others(run: Run, history: History) -> None:
+    """Refuse a retried run whose parameters are not those that it began with.
+
+    Raises:
+        BadInput: they are not; what differs is named.
+    """
+    given = {
+        name: value
+        for name, value in run.plain.items()
+        if name in history.parameters or not _is_default(run, name)  # a later release added it
+    }
+    refuse_changed(history, given)
+
+
+def _is_default(run: Run, name: str) -> bool:
+    default = run.recovery.parameters[name][1]
+    return default is not ... and run.plain[name] == to_plain(default)
+
+
+def _recorded(run: Run, history: History, name: str) -> Any:
+    annotation, default = run.recovery.parameters[name]
+    if name in history.parameters:
+        return from_plain(annotation, history.parameters[name])
+    if default is ...:
+        raise BadInput(
+            name,
+            f"recovery {history.recovery_id} was begun by a release "
+            f"({history.release or 'unknown'}) that had no such parameter",
+            "Go on with it by that release",
+        )
+    return default
 
 
 def refuse_changed(history: History, given: Mapping[str, Any]) -> None:

@@ -13,9 +13,9 @@ from recovery.forking import complete_fork, fork
 from recovery.inputs import (
     intact_history,
     known_recovery,
-    refuse_changed,
     refuse_nameless,
     refuse_odd_options,
+    refuse_retry_with_others,
     refuse_secrets,
     refuse_unfit,
     take_recorded,
@@ -118,7 +118,8 @@ def _know_retry(run: Run) -> None:
         )
     run.recovery_id = recovery_id
     refuse_unfit(run, history)
-    refuse_changed(history, run.plain)
+    refuse_retry_with_others(run, history)
+    run.plain = dict(history.parameters)  # as its plan was made of, without what is added since
 
 
 def _plan(run: Run) -> Ended:
