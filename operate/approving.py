@@ -42,7 +42,7 @@ def question_of(journal: Journal, recovery_id: str) -> dict[str, Any]:
     if history.called_off:
         why, following = f"it was called off: {history.called_off}", _resumed(history, asked)
     if asked is not None and is_open:
-        why, following = asked.why, f"`recover approve {recovery_id} --plan {plan_hash} --by NAME`"
+        why, following = asked.why, f"`{asked.command(recovery_id)}`"
         if not count.missing:
             why, following = "what was asked is approved", _resumed(history, asked)
         elif asked.is_over:
@@ -78,6 +78,7 @@ def say(journal: Journal, recovery_id: str, consent: Consent) -> dict[str, Any]:
     asked = history.consents.asked
     _refuse_unless_asked(history, asked, consent.plan_hash)
     by = _known(asked, consent.by)
+    _refuse_without_reason(asked, consent)
     code = _code(asked, recovery_id, consent, by)
     if consent.rejects:
         body = {"hash": consent.plan_hash, "by": by, "reason": consent.reason}
@@ -140,9 +141,12 @@ def keep_proof(name: str, token_file: Path, to: Path) -> None:
 
 def _goes_on(history: History, consent: Consent, count: Count, by: str) -> dict[str, Any]:
     """What becomes of it now: the run that waits is woken, or what to type."""
-    recovery_id = history.recovery_id
-    more = f"`recover approve {recovery_id} --plan {consent.plan_hash} --by NAME` by another person"
-    usual = _resumed(history, history.consents.asked)
+    recovery_id, asked = history.recovery_id, history.consents.asked
+    command = f"recover approve {recovery_id} --plan {consent.plan_hash} --by NAME"
+    if asked is not None and asked.plan_hash == consent.plan_hash:
+        command = asked.command(recovery_id)
+    more = f"`{command}` by another person"
+    usual = _resumed(history, asked)
     if count.missing and not consent.rejects:
         return {"run": "", "next": more}
     waiting = history.consents.waiting(consent.plan_hash)
@@ -209,6 +213,16 @@ def _refuse_unless_asked(history: History, asked: Asked | None, plan_hash: str) 
             history.target,
             f"an attempt has gone forward since the way back {plan_hash} was asked about",
             f"It is another one now: {_resumed(history, asked)} asks anew",
+        )
+
+
+def _refuse_without_reason(asked: Asked | None, consent: Consent) -> None:
+    goes_back = asked is not None and asked.goes_back and asked.plan_hash == consent.plan_hash
+    if goes_back and not consent.rejects and not consent.reason.strip():
+        raise BadInput(
+            "--reason",
+            "consent to a way back wants a reason, as the form in the UI does",
+            "Add --reason TEXT; nothing was written",
         )
 
 

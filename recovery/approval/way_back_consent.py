@@ -60,6 +60,6 @@ def settle_way_back(run: Run, walk: WayBack) -> None:
     seeking.ask(
         planned.as_plain(),
         "; ".join([f"{run.options.undo_by} orders the way back", *planned.wants_reason]),
-        f"`recover approve {recovery_id} --plan {plan_hash} --by NAME`, then "
+        f"`recover approve {recovery_id} --plan {plan_hash} --by NAME --reason TEXT`, then "
         f"`recover undo {recovery_id} --by NAME` again",
     )

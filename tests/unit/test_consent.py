@@ -362,7 +362,7 @@ def test_two_persons_are_needed_to_go_back_from_a_terminal_where_the_rule_says_s
     alone = wiped.run(**back)
     asked = wiped.history.consents.asked
     with contextlib.closing(open_journal(str(wiped.path))) as journal:
-        say(journal, ID, Consent(asked.plan_hash, "Grace"))
+        say(journal, ID, Consent(asked.plan_hash, "Grace", "it is old"))
 
     ended = wiped.run(**back)
 

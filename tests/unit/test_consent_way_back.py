@@ -9,7 +9,8 @@ from operate.approving import Consent, say
 from recovery.approval.question import Answer, Decision
 from recovery.approval.question_markdown import question_markdown
 from recovery.commands import changing
-from recovery.errors import NeedsPerson, Refused
+from recovery.errors import BadInput, NeedsPerson, Refused
+from recovery.evidence.status import status_of
 from recovery.journal.opening import open_journal
 from recovery.steps import act, undo
 from tests.unit.engine_lab import Form, down, fails_once, taken_back
@@ -38,10 +39,10 @@ class Worker:
         given = Answer(asked.plan_hash, Decision.APPROVE, approver, "users complain", "lab")
         self.form.answers[asked.key] = given
 
-    def consent(self, plan_hash, by="Ada"):
+    def consent(self, plan_hash, by="Ada", reason="users complain", **more):
         """Consent by `recover approve`."""
         with contextlib.closing(open_journal(str(self.lab.path))) as journal:
-            return say(journal, self.recovery_id, Consent(plan_hash, by, "users complain"))
+            return say(journal, self.recovery_id, Consent(plan_hash, by, reason, **more))
 
 
 @pytest.fixture
@@ -216,16 +217,22 @@ def test_a_question_on_a_worker_takes_the_price_of_going_back_from_no_terminal(l
     assert lab.there == {"one", "mend"}
 
 
-def test_the_second_person_is_shown_what_going_back_costs_too(lab, tmp_path, monkeypatch):
+@pytest.fixture
+def rule_of_two(tmp_path, monkeypatch):
+    """Two persons are to consent, whatever it is."""
     rules = {
         "approvers": {"Ada": {}, "Grace": {}},
-        "rules": [{"danger": "destructive", "needs": 2}],
+        "rules": [{"danger": danger, "needs": 2} for danger in ("destructive", "change")],
     }
     (tmp_path / "approvers.yaml").write_text(yaml.safe_dump(rules))
     monkeypatch.setenv("RECOVER_APPROVERS", str(tmp_path / "approvers.yaml"))
+
+
+def test_the_second_person_is_shown_what_going_back_costs_too(lab, request):
     one = taken_back(lab, "one")
     worker = Worker(lab, one, lab.run(one).recovery_id)
     lab.run(lab.make("mend"), name="other")
+    request.getfixturevalue("rule_of_two")  # from now on
     worker.undo()
     first = worker.asked
     worker.answer()
@@ -239,3 +246,58 @@ def test_the_second_person_is_shown_what_going_back_costs_too(lab, tmp_path, mon
         assert told in form
     assert "has changed it since" in form
     assert "it wants a reason" in form
+
+
+def status(lab, recovery_id):
+    with contextlib.closing(open_journal(str(lab.path))) as journal:
+        return status_of(journal, recovery_id)["next"]
+
+
+def test_what_is_next_while_a_way_back_waits_for_consent_is_to_read_and_answer(lab, failed):
+    failed.undo()
+    plan_hash, id_ = failed.asked.plan_hash, failed.recovery_id
+
+    asked = status(lab, id_)
+    said = failed.consent(plan_hash)
+    approved = status(lab, id_)
+    lab.answers["take one"] = down()
+    half = failed.undo()
+
+    assert asked == (
+        f"read what is asked (`recover approve {id_}`), then answer in the UI or "
+        f"`recover approve {id_} --plan {plan_hash} --by NAME --reason TEXT`"
+    )
+    assert said["missing"] == 0
+    assert approved.startswith("it is approved and goes on by itself")
+    assert f"`recover undo {id_} --by NAME`" in approved
+    assert half.state == "needs-person"
+    assert status(lab, id_).startswith("mend what stopped the way back")
+
+
+def test_what_is_next_after_a_terminal_has_asked_is_to_consent_and_to_go_back_again(
+    lab, failed, rule_of_two
+):
+    id_ = failed.recovery_id
+    ended = lab.run(failed.flow, resume=id_, undo_by="Ada")
+    approve = f"`recover approve {id_} --plan {failed.asked.plan_hash} --by NAME --reason TEXT`"
+
+    asked = status(lab, id_)
+    failed.consent(failed.asked.plan_hash, by="Grace")
+
+    assert approve in str(ended.error)
+    assert (
+        asked == f"read what is asked (`recover approve {id_}`), then {approve}, and "
+        f"`recover undo {id_} --by NAME` again"
+    )
+    assert status(lab, id_) == f"it is approved: `recover undo {id_} --by NAME` goes on"
+
+
+def test_consent_to_a_way_back_from_a_terminal_wants_a_reason_as_the_form_does(lab, failed):
+    failed.undo()
+
+    with pytest.raises(BadInput, match="wants a reason") as refused:
+        failed.consent(failed.asked.plan_hash, reason=" ")
+
+    assert refused.value.field == "--reason"
+    assert lab.history(failed.recovery_id).approvals == []
+    assert failed.consent(failed.asked.plan_hash, reason="", rejects=True)["missing"] == 0
