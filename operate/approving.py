@@ -166,8 +166,8 @@ def _goes_on(history: History, consent: Consent, count: Count, by: str) -> dict[
 
 def _resumed(history: History, asked: Asked | None) -> str:
     """What goes on with it where no run does by itself."""
-    if asked is not None and asked.goes_back:
-        return f"`recover undo {history.recovery_id} --by NAME`"
+    if asked is not None:
+        return f"`{asked.order(history.recovery_id)}`"
     return f"`recover resume {history.recovery_id}`"
 
 

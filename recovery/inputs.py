@@ -29,6 +29,7 @@ def refuse_odd_options(options: Options) -> None:
         ("fork", options.fork and not options.resume, "it does not say of which recovery"),
         ("from_step", options.from_step and not options.fork, "only a fork begins at a step"),
         ("undo_by", options.undo_by and not options.resume, "it does not say which recovery"),
+        ("undo_reason", options.undo_reason and not options.undo_by, "only going back wants it"),
         ("undo_by", options.undo_by and options.fork, "a fork has done nothing to undo yet"),
         ("if_taken", options.if_taken not in {"", "skip"}, "it is neither empty nor `skip`"),
         ("if_taken", options.if_taken and options.resume, "only a new recovery can be skipped"),
@@ -158,13 +159,13 @@ def refuse_undo_of_what_is_used(run: Run, history: History) -> None:
         NeedsPerson: it was recovered, and no reason is given.
     """
     price = "" if history.goes_back else price_of_undo(history)  # who began it gave the reason
-    if price and not (run.options.break_glass or run.options.plan_only or run.form is not None):
+    reason = run.options.undo_reason or run.options.break_glass
+    if price and not (reason or run.options.plan_only or run.form is not None):
         since = "".join(f"; {later}" for later in later_acts(run, history))
         raise NeedsPerson(
             history.target,
             f"{price}{since}",
-            f"If that is meant: `recover undo {history.recovery_id} --by NAME "
-            "--break-glass REASON`",
+            f"If that is meant: `recover undo {history.recovery_id} --by NAME --reason TEXT`",
         )
 
 

@@ -296,7 +296,7 @@ def _begin(run: Run, keeper: LeaseKeeper, history: History) -> Attempt | WayBack
         "release": release(),
         "goes": "back" if run.options.undo_by else "forward",
         "ordered_by": run.options.undo_by,
-        "because": run.options.break_glass,
+        "because": run.options.break_glass or run.options.undo_reason,
     }
     attempt.write(Kind.ATTEMPT_STARTED, body, is_intent=True)
     if _is_take_over_ordered(run):

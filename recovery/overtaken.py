@@ -44,17 +44,20 @@ def refuse_overtaken(run: Run, lease: Lease, history: History) -> None:
     is_forward = not run.options.undo_by
     if not (is_forward or history.can_go_back):
         return  # nothing is put back any more
+    reason = run.options.break_glass or run.options.undo_reason
     for later in later_acts(run, history, lease):
-        if run.options.break_glass or (is_forward and later.flow != history.flow):
+        if reason or (is_forward and later.flow != history.flow):
             step_logger().warning("%s: %s", history.target, later)
             continue
         if not is_forward and run.form is not None:
             continue  # a form asks for the reason itself
-        order = "resume" if is_forward else "undo"
-        again = f"`recover {order} {history.recovery_id} --by NAME --break-glass REASON`"
+        recovery_id = history.recovery_id
+        again = f"`recover undo {recovery_id} --by NAME --reason TEXT`"
+        if is_forward:
+            again = f"`recover resume {recovery_id} --by NAME --break-glass REASON`"
         raise NeedsPerson(
             history.target,
-            f"{later}; {history.recovery_id} would go on with what it decided before that"
+            f"{later}; {recovery_id} would go on with what it decided before that"
             if is_forward
             else why_not_back(later, history),
             f"Start a new one; or, where it is meant, {again}"

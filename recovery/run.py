@@ -37,6 +37,7 @@ class Options:
         break_glass: reason to go ahead without an approved plan; recorded.
         take_over_by: who orders to take the lease from an attempt that is known to be gone.
         undo_by: who orders to go back instead of forward; with `resume`.
+        undo_reason: why, where the recovery was completed or another has changed the target since.
         requested_by: who asks for a new recovery; kept in the journal, consents to nothing.
         if_taken: `skip` ends a new recovery well where another one holds its target.
     """
@@ -50,6 +51,7 @@ class Options:
     break_glass: str = ""
     take_over_by: str = ""
     undo_by: str = ""
+    undo_reason: str = ""
     requested_by: str = ""
     if_taken: str = ""
 

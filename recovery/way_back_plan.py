@@ -54,7 +54,7 @@ class WayBackPlan(Plan):
         stays: acts that are not taken back, those begun last first.
         undone: keys of the acts that are undone already, those begun last first.
         cut_short: why the walk did not come to all of them, where a target failed on it.
-        wants_reason: why going back asks for a reason (`--break-glass`), if it does.
+        wants_reason: why going back asks for a reason (`--reason`), if it does.
 
     The hash is made of `acts` and `as_of`: consent is to what was shown, and to no state after it.
     """
@@ -134,5 +134,5 @@ def notes_on_way_back(plan: Mapping[str, Any]) -> list[str]:
     ]
     if plan["undone"]:
         notes.append(f"undone already: {', '.join(plan['undone'])}")
-    asked = "it wants a reason (--break-glass REASON)"
+    asked = "it wants a reason (--reason TEXT)"
     return [*notes, *(f"{asked}: {why}" for why in plan["wants_reason"])]

@@ -344,9 +344,7 @@ def _next_after_question(history: History) -> str:
     is_of_last = asked is not None and asked.seq > history.attempts[-1].started_seq
     if asked is None or not is_of_last or not (asked.until or asked.goes_back):
         return ""
-    again = f"`recover resume {recovery_id}`"
-    if asked.goes_back:
-        again = f"`recover undo {recovery_id} --by NAME`"
+    again = f"`{asked.order(recovery_id)}`"
     if not count_of(history, asked, asked.plan_hash).missing:
         if not asked.until:
             return f"it is approved: {again} goes on"

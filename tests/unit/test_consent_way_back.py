@@ -10,6 +10,7 @@ from recovery.approval.question import Answer, Decision
 from recovery.approval.question_markdown import question_markdown
 from recovery.commands import changing
 from recovery.errors import BadInput, NeedsPerson, Refused
+from recovery.evidence.report import markdown_report
 from recovery.evidence.status import status_of
 from recovery.journal.opening import open_journal
 from recovery.steps import act, undo
@@ -301,3 +302,59 @@ def test_consent_to_a_way_back_from_a_terminal_wants_a_reason_as_the_form_does(l
     assert refused.value.field == "--reason"
     assert lab.history(failed.recovery_id).approvals == []
     assert failed.consent(failed.asked.plan_hash, reason="", rejects=True)["missing"] == 0
+
+
+def test_a_reason_of_its_own_takes_back_what_was_completed_and_keeps_the_rule(lab, request):
+    """Goal: who may not do it alone cannot, and need not break the glass to go back.
+
+    Method: two of Ada and Grace are to consent; Mallory orders it, then Ada and Grace do.
+    """
+    one = taken_back(lab, "one")
+    worker = Worker(lab, one, lab.run(one).recovery_id)
+    request.getfixturevalue("rule_of_two")  # from now on
+
+    def undo(by, **reason):
+        return lab.run(one, resume=worker.recovery_id, undo_by=by, **reason)
+
+    unasked = undo("Ada")
+    mallory = undo("Mallory", undo_reason="because")
+    by_mallory = worker.asked
+    ada = undo("Ada", undo_reason="it was the wrong one")
+    assert lab.there == {"one"}
+    again = f"`recover undo {worker.recovery_id} --by NAME --reason TEXT`"
+    said = worker.consent(worker.asked.plan_hash, by="Grace")
+    waiting = status(lab, worker.recovery_id)
+    done = undo("Ada", undo_reason="it was the wrong one")
+
+    assert "--by NAME --reason TEXT`" in str(unasked.error)
+    assert "Mallory is no approver of it" in str(mallory.error)
+    assert "Mallory orders the way back: because" in by_mallory.why
+    assert again in str(mallory.error)
+    assert isinstance(ada.error, NeedsPerson)
+    assert said["next"] == again
+    assert waiting == f"it is approved: {again} goes on"
+    assert done.state == "undone"
+    given = lab.history(worker.recovery_id).approvals
+    assert [(one.by, one.how, one.reason) for one in given] == [
+        ("Mallory", "approved", "because"),
+        ("Ada", "approved", "it was the wrong one"),
+        ("Grace", "approved", "users complain"),
+        ("Ada", "approved", "it was the wrong one"),
+    ]
+
+
+def test_the_reason_of_a_way_back_that_needs_no_other_person_is_in_the_report(lab):
+    one = taken_back(lab, "one")
+    first = lab.run(one)
+    lab.run(lab.make("mend"), name="other")
+
+    odd = lab.run(one, resume=first.recovery_id, undo_reason="it was the wrong one")
+    ended = lab.run(
+        one, resume=first.recovery_id, undo_by="Bob", undo_reason="it was the wrong one"
+    )
+
+    assert isinstance(odd.error, BadInput)
+    assert odd.error.field == "undo_reason"
+    assert ended.state == "undone", ended.error
+    with contextlib.closing(open_journal(str(lab.path))) as journal:
+        assert "it was the wrong one" in markdown_report(journal, first.recovery_id)

@@ -131,7 +131,7 @@ def test_what_was_recovered_is_undone_only_for_a_reason_whatever_its_danger(lab,
 
     assert isinstance(unasked.error, NeedsPerson)
     assert price in str(unasked.error)
-    assert "--break-glass REASON" in str(unasked.error)
+    assert "--by NAME --reason TEXT" in str(unasked.error)
     assert lab.there == {"one"}
     terms = {"resume": first.recovery_id, "undo_by": "me", "break_glass": "it was the wrong one"}
     assert lab.run(one, danger=danger, **terms).state == "undone"
