@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from operate.approving import Consent, say
+from recovery import launch
 from recovery.approval.question import Answer, Decision
 from recovery.approval.question_markdown import question_markdown
 from recovery.commands import changing
@@ -16,8 +17,10 @@ from recovery.journal.opening import open_journal
 from recovery.steps import act, undo
 from tests.unit.engine_lab import Form, down, fails_once, taken_back
 from tests.unit.engine_lab import lab as lab  # noqa: PLC0414 (the fixture)
+from tests.unit.test_consent import CutJournal, Killed
 
 RUN = "00000000-0000-7000-8000-00000000bac0"
+EVENTS_OF_UNDO = 6
 
 
 class Worker:
@@ -358,3 +361,40 @@ def test_the_reason_of_a_way_back_that_needs_no_other_person_is_in_the_report(la
     assert ended.state == "undone", ended.error
     with contextlib.closing(open_journal(str(lab.path))) as journal:
         assert "it was the wrong one" in markdown_report(journal, first.recovery_id)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("n", range(1, EVENTS_OF_UNDO + 1))
+def test_a_way_back_killed_at_any_event_is_gone_on_with_under_the_same_consent(
+    lab, failed, monkeypatch, n, when
+):
+    """Goal: who has consented once is not asked again, and nothing is undone without it.
+
+    Method: cut the answered way back at its n-th event; then another run goes on with it.
+    """
+    failed.undo()
+    asked = failed.asked
+    failed.answer()
+    with monkeypatch.context() as patched:
+        cut = CutJournal(open_journal(str(lab.path)), when, n)
+        patched.setattr(launch, "open_journal", lambda: cut)
+        with pytest.raises(Killed):
+            failed.undo()
+    with contextlib.closing(open_journal(str(lab.path))) as journal:  # its lease has run out
+        journal.take_lease("lab", failed.recovery_id, "test", 0.01, by_force=True)
+
+    ended = failed.undo()
+
+    assert ended.state == "undone", ended.error
+    assert failed.asked == asked
+    assert lab.there == set()
+
+
+def test_an_undisturbed_way_back_writes_as_many_events_as_it_is_killed_at(lab, failed):
+    failed.undo()
+    failed.answer()
+    before = len(lab.events(failed.recovery_id))
+
+    failed.undo()
+
+    assert len(lab.events(failed.recovery_id)) - before == EVENTS_OF_UNDO
