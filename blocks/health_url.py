@@ -9,6 +9,7 @@ import httpx
 
 from recovery.commands import reading
 from recovery.errors import BadInput, Unreachable
+from recovery.secrecy.redaction import redacted_head
 
 SHAPE = "Write http://host:port, or the whole address of its health, as http://host:port/health"
 BODY_BYTES_MAX = 100_000
@@ -67,8 +68,8 @@ class HealthUrl:
             except httpx.TransportError as error:
                 raise Unreachable(self.url, asked, str(error) or type(error).__name__) from None
             text = answer.text[:BODY_BYTES_MAX]
-            call.answer = f"{answer.status_code} {text[:1000]}"
-        told = f"{answer.status_code} {text[:300]}"
+            call.answer = f"{answer.status_code} {redacted_head(text, 1000)}"
+        told = f"{answer.status_code} {redacted_head(text, 300)}"
         return Health(answer.is_success and says_healthy(text), told)
 
 

@@ -17,7 +17,7 @@ from redis.connection import UnixDomainSocketConnection
 
 from recovery.commands import changing, reading
 from recovery.errors import BadInput, CommandFailed, Unreachable
-from recovery.secrecy.redaction import redact
+from recovery.secrecy.redaction import redact, redacted_head
 from recovery.secrecy.secret import Secret
 
 ANSWER_CHARS_MAX = 2000
@@ -303,4 +303,4 @@ def _decoded(reply: Any) -> Any:
 
 def _shown(reply: Any) -> str:
     text = "\n".join(map(str, reply)) if isinstance(reply, list) else str(reply)
-    return text[:ANSWER_CHARS_MAX]
+    return redacted_head(text, ANSWER_CHARS_MAX)

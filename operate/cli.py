@@ -154,7 +154,10 @@ def run(  # noqa: PLR0913 (one parameter for each option)
 
         options = Options(approve=approve, approved_by=by, break_glass=break_glass)
         order = orders.order_to_run(name, settings or [], params, orders.consented(options))
-        answer.end(runs.carry_out(order, orders.Place(deployment, worker), answer.progress))
+        place = orders.Place(deployment, worker)
+        if place.is_worker:
+            answer.follows_worker()
+        answer.end(runs.carry_out(order, place, answer.progress))
 
 
 @app.command()
@@ -196,7 +199,10 @@ def resume(  # noqa: PLR0913 (one parameter for each option)
             take_over_by=orders.named(by, "a take-over") if take_over else "",
         )
         order = orders.order_to_resume(history, settings or [], orders.consented(options))
-        answer.end(runs.carry_out(order, orders.Place(deployment, worker), answer.progress))
+        place = orders.Place(deployment, worker)
+        if place.is_worker:
+            answer.follows_worker()
+        answer.end(runs.carry_out(order, place, answer.progress))
 
 
 app.command()(undo)

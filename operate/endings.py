@@ -34,7 +34,8 @@ KINDS = {2: "bad input", 3: "failed", 4: "needs a person", 5: "refused", INTERRU
 class Answer:
     """What a command answers with.
 
-    `next_command` is what to type after an error, `again` what to do where nothing can be resumed.
+    `next_command` is what to type after an error, `again` what to do where nothing can be resumed,
+    `after_interrupt` what to type after Ctrl-C, with the id of the recovery put in.
     A command that goes back and is refused is told in its sentence alone.
     """
 
@@ -42,6 +43,7 @@ class Answer:
     debug: bool
     next_command: str = ""
     again: str = ""
+    after_interrupt: str = "recover resume {id}"
     progress: Progress = field(default_factory=Progress)
     goes_back: bool = False
     _is_given: bool = False
@@ -93,6 +95,10 @@ class Answer:
             history = read_recovery(journal, self.find(journal, wanted)).history
         self._events_before = history.last_seq
         return history
+
+    def follows_worker(self) -> None:
+        """Note that a worker does it, which Ctrl-C here does not stop."""
+        self.after_interrupt = "recover status {id}"
 
     def end(self, ended: "Ended") -> None:
         """End a run, a resume or an undo with the status of the recovery.
@@ -185,7 +191,7 @@ class Answer:
         from recovery.journal.store import JournalUnavailable  # noqa: PLC0415
 
         if isinstance(error, KeyboardInterrupt):
-            return "" if status is None else f"`recover resume {status['id']}`"
+            return "" if status is None else f"`{self.after_interrupt.format(id=status['id'])}`"
         if self.next_command:
             return f"`{self.next_command}`"
         if isinstance(error, BadInput | JournalUnavailable):

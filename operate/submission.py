@@ -22,6 +22,7 @@ from recovery.journal.history import read_history
 from recovery.journal.opening import open_journal
 from recovery.journal.store import Journal
 from recovery.run import Ended, recovery_id_of
+from recovery.secrecy.redaction import redacted_head
 from recovery.values import to_plain
 
 POLLS_EVERY_SECONDS = 0.5
@@ -155,7 +156,7 @@ def _submit(
             raise _unreachable(error, "taking the run") from error
         raise BadInput(
             "--deployment",
-            f"{name} does not take this run: {error.response.text[:300]}",
+            f"{name} does not take this run: {redacted_head(error.response.text, 300)}",
             "Deploy this release of the flow anew",
         ) from error
     return run.id

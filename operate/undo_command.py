@@ -51,7 +51,12 @@ def undo(  # noqa: PLR0913 (one parameter for each option)
 
         history = answer.known(recovery_id)
         answer.goes_back = True
+        how = "--by NAME --reason TEXT" if reason else "--by NAME"
+        how = "--by NAME --break-glass REASON" if break_glass else how
+        answer.after_interrupt = f"recover undo {{id}} {'--plan' if only_plan else how}"
         place = orders.Place(deployment, worker)
+        if place.is_worker:
+            answer.follows_worker()
         who = orders.who_plans(by, place) if only_plan else orders.named(by, "an undo")
         options = Options(
             undo_by=who,

@@ -6,6 +6,8 @@ text in `__str__`: errors are stored by Prefect and must survive being pickled a
 
 from enum import IntEnum
 
+from recovery.secrecy.redaction import redacted_head
+
 UNKNOWN_NAME = "Name or service not known"  # EAI_NONAME in the words of the C library
 ANSWER_LOST_REMEDY = "It may have run, or still run, there: look before anything is done again"
 
@@ -107,8 +109,9 @@ class UnreadableOutput(RecoveryError):
 
     def __str__(self) -> str:
         """What was run and the text that could not be read."""
+        printed = redacted_head(self.printed, 500)
         return (
-            f"`{self.command}` printed what this release cannot read: {self.printed[:500]!r}. "
+            f"`{self.command}` printed what this release cannot read: {printed!r}. "
             "Hand this text over with the bundle; nothing was done on the strength of it."
         )
 

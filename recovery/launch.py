@@ -38,6 +38,12 @@ from recovery.overtaken import refuse_overtaken
 from recovery.plan import Plan
 from recovery.run import Ended, Options, Recovery, Run, recovery_id_of, release
 from recovery.stage import scrubbed
+from recovery.taking_over import (
+    is_take_over_ordered,
+    may_lose,
+    note_take_over,
+    refuse_vain_take_over,
+)
 from recovery.values import to_plain
 from recovery.walk import Stage, StaleSteps, step_logger
 from recovery.way_back import WayBack
@@ -147,7 +153,10 @@ def _under_lease(run: Run, recovery_id: str) -> Ended:
     lease = keeper.lease
     try:
         history = _history_of(run, lease, recovery_id)
-        if _is_recovered(run, history):
+        is_recovered = _is_recovered(run, history)
+        if is_take_over_ordered(run) and (run.taken_from or not is_recovered):
+            note_take_over(run, lease)
+        if is_recovered:
             message = "it was recovered before"
             ended = Ended(recovery_id, RecoveryState.RECOVERED, message=message)
         else:
@@ -185,15 +194,15 @@ def _take_leases(run: Run, recovery_id: str) -> LeaseKeeper:
     recovery is at work on.
     """
     taken: list[Lease] = []
-    is_ordered = _is_take_over_ordered(run)
-    found = run.journal.holder(run.target)
-    may_lose = {recovery_id, found.recovery_id if found else recovery_id}
+    is_ordered = is_take_over_ordered(run)
+    if is_ordered:
+        refuse_vain_take_over(run, recovery_id)
+    losers = may_lose(run, recovery_id)
     try:
         for target in (run.target, *run.parts):
             is_part = target != run.target
-            if is_part:
-                found = run.journal.holder(target)
-            is_to_lose = found is not None and found.recovery_id in may_lose
+            found = run.journal.holder(target)
+            is_to_lose = found is not None and found.recovery_id in losers
             lease = take_lease(
                 run.journal,
                 target,
@@ -211,16 +220,6 @@ def _take_leases(run: Run, recovery_id: str) -> LeaseKeeper:
                 run.journal.release_lease(lease)
         raise
     return LeaseKeeper(run.journal, *taken)
-
-
-def _is_take_over_ordered(run: Run) -> bool:
-    """Whether a person orders it, and not a retry of the run in which a person did."""
-    if not run.options.take_over_by or not run.recovery_id:
-        return bool(run.options.take_over_by)
-    return not any(
-        event.kind == Kind.TAKEN_OVER and event.body.get("flow_run_id") == run.flow_run_id
-        for event in run.journal.events(run.recovery_id)
-    )
 
 
 def _history_of(run: Run, lease: Lease, recovery_id: str) -> History:
@@ -299,15 +298,6 @@ def _begin(run: Run, keeper: LeaseKeeper, history: History) -> Attempt | WayBack
         "because": run.options.break_glass or run.options.undo_reason,
     }
     attempt.write(Kind.ATTEMPT_STARTED, body, is_intent=True)
-    if _is_take_over_ordered(run):
-        attempt.write(
-            Kind.TAKEN_OVER,
-            {
-                "by": run.options.take_over_by,
-                "flow_run_id": run.flow_run_id,
-                "from": [to_plain(holder) for holder in run.taken_from],
-            },
-        )
     if isinstance(attempt, Attempt):
         attempt.danger = run.recovery.danger
     attempt.start_over()

@@ -32,7 +32,7 @@ class Later:
         return f"recovery {self.recovery_id} ({self.flow}) {what}, at {self.acted_at}"
 
 
-def refuse_overtaken(run: Run, lease: Lease, history: History) -> None:
+def refuse_overtaken(run: Run, lease: Lease | None, history: History) -> None:
     """Ask for a reason before a recovery goes on, or back, over a later one of its target.
 
     On the way forward only one of the same flow counts: another one may well have mended the very

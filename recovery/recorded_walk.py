@@ -130,10 +130,10 @@ class RecordedWalk(Walk):
         """The steps back that are left to walk, in the order they are walked."""
         calls = {call.key: call for call in self.acts}
         keys = [key for key in self.history.steps_to_undo() if key in calls]
-        found: dict[str, StepCall] = {}
+        found: dict[tuple[Step[Any, Any], str], StepCall] = {}
         for key in keys:
             if (back := self._back_of(calls[key])) is not None:
-                same = fingerprint([back.step.name, to_plain(back.arguments)])
+                same = back.step, fingerprint(to_plain(back.arguments))
                 known = found.setdefault(same, back)
                 known.undoes = (*known.undoes, calls[key])
         return list(found.values())

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recovery.left_to_person import LEFT_TO_PERSON
-from recovery.secrecy.redaction import redact
-from recovery.values import shortly, to_plain
+from recovery.secrecy.redaction import contains_secret, redact, redact_value
+from recovery.values import canonical, shortly, to_plain
 
 LINE_CHARS_MAX = 240
 FIELD_CHARS_MAX = 600
@@ -33,8 +33,18 @@ def told(value: object, chars_max: int = LINE_CHARS_MAX) -> str:
 def in_words(plain: object, chars_max: int = LINE_CHARS_MAX) -> str:
     """A plain value in one line: lists with commas, names as `name: value`, what is empty left out.
 
-    Long lists of values with names are counted where they stand within another value.
+    Long lists of values with names are counted where they stand within another value. Secrets are
+    masked.
     """
+    return _in_words(_clean(plain), chars_max)
+
+
+def _clean(plain: object) -> Any:
+    """A plain value without secrets: they are masked before a line is cut, or half of one stays."""
+    return redact_value(plain) if contains_secret(canonical(plain)) else plain
+
+
+def _in_words(plain: object, chars_max: int = LINE_CHARS_MAX) -> str:
     if isinstance(plain, Mapping):
         text = _named(plain)
     elif isinstance(plain, str) or not isinstance(plain, Sequence):
@@ -48,15 +58,16 @@ def field_lines(plain: object) -> list[str]:
     """A plain value as a line for each of its fields; the items of a long one are indented."""
     if plain in EMPTY:
         return []
+    plain = _clean(plain)
     if not isinstance(plain, Mapping):
-        return [in_words(plain, FIELD_CHARS_MAX)]
+        return [_in_words(plain, FIELD_CHARS_MAX)]
     lines = []
     for name in _in_order(plain):
         value = plain[name]
-        text = in_words(value, FIELD_CHARS_MAX)
+        text = _in_words(value, FIELD_CHARS_MAX)
         if isinstance(value, list) and len(value) > 1 and len(text) > INNER_CHARS_MAX:
             lines.append(f"{name}:")
-            lines += [f"  {in_words(item)}" for item in value[:ITEMS_MAX]]
+            lines += [f"  {_in_words(item)}" for item in value[:ITEMS_MAX]]
             lines += [f"  {_more(value)}"] if len(value) > ITEMS_MAX else []
         elif isinstance(value, Mapping) and len(text) > INNER_CHARS_MAX:
             lines.append(f"{name}:")
@@ -98,7 +109,9 @@ def _listed(items: Sequence[Any], chars_max: int) -> str:
 
 
 def _item(item: object, chars_max: int) -> str:
-    return f"({in_words(item, chars_max)})" if isinstance(item, list) else in_words(item, chars_max)
+    return (
+        f"({_in_words(item, chars_max)})" if isinstance(item, list) else _in_words(item, chars_max)
+    )
 
 
 def _more(items: Sequence[Any]) -> str:
@@ -121,8 +134,8 @@ def _inner(value: object) -> str:
         text = _named(value)
         return f"({text})" if len(text) <= INNER_CHARS_MAX else f"{len(value)} values"
     if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        text = in_words(value)
+        text = _in_words(value)
         if len(text) <= INNER_CHARS_MAX:
             return f"({text})"
         return f"{len(value)} {'entry' if len(value) == 1 else 'entries'}"
-    return in_words(value)
+    return _in_words(value)

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 
 from recovery.errors import CommandFailed, Unreachable, UnreadableOutput
+from recovery.secrecy.redaction import redacted_head
 from recovery.secrecy.secret import Secret
 
 SHOWN_CHARACTERS = 500
@@ -122,8 +123,8 @@ def said_in(text: str) -> str:
         said = json.loads(text)
         parts = [str(said[name]) for name in ("status", "message") if said.get(name)]
     except (ValueError, AttributeError):
-        return text.strip()[:SHOWN_CHARACTERS]
-    return ": ".join(parts)[:SHOWN_CHARACTERS] or text.strip()[:SHOWN_CHARACTERS]
+        parts = []
+    return redacted_head(": ".join(parts) or text.strip(), SHOWN_CHARACTERS)
 
 
 def is_about_a_thing(text: str) -> bool:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from recovery.errors import CommandFailed, Unreachable
+from recovery.secrecy.redaction import redacted_head
 
 SHOWN_CHARACTERS = 300
 GONE_FOR_NOW = {429, 502, 503, 504}
@@ -83,10 +84,11 @@ class Said:
         """What an error answer says, in a line; nothing of an answer that is none is shown."""
         content = self.content
         if not isinstance(content, dict):
-            return self.text.strip()[:SHOWN_CHARACTERS] or "it said nothing"
+            return redacted_head(self.text.strip(), SHOWN_CHARACTERS) or "it said nothing"
         names = ("error", "error_description", "errorMessage")
         parts = [str(content[name]) for name in names if content.get(name)]
-        return ": ".join(parts)[:SHOWN_CHARACTERS] or f"JSON with {', '.join(sorted(content))}"
+        said = redacted_head(": ".join(parts), SHOWN_CHARACTERS)
+        return said or f"JSON with {', '.join(sorted(content))}"
 
 
 def refuse_error(target: str, command: str, said: Said) -> None:

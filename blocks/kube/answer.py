@@ -7,6 +7,7 @@ from typing import Any
 
 from blocks.kube.path import STREAMS, Asked
 from recovery.errors import AnswerLost, CommandFailed, Unreachable
+from recovery.secrecy.redaction import redacted_head
 
 MESSAGE_CHARS_MAX = 2000
 WEBHOOK_CALL = "failed calling webhook"
@@ -126,11 +127,12 @@ def message_in(text: str) -> str:
     """The message of a Status object, with its causes; else the start of the text."""
     status = status_in(text)
     if not status:
-        return text.strip()[:MESSAGE_CHARS_MAX]
+        return redacted_head(text.strip(), MESSAGE_CHARS_MAX)
     details = status.get("details") or {}
     causes = [str(cause.get("message", "")) for cause in details.get("causes") or []]
     told = [str(status.get("message", "")), *(c for c in causes if c)]
-    return "; ".join(dict.fromkeys(part for part in told if part))[:MESSAGE_CHARS_MAX]
+    message = "; ".join(dict.fromkeys(part for part in told if part))
+    return redacted_head(message, MESSAGE_CHARS_MAX)
 
 
 def status_in(text: str) -> Mapping[str, Any]:

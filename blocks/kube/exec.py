@@ -18,6 +18,7 @@ from blocks.kube.session import KubernetesSession
 from blocks.kube.stream import CHUNK_BYTES, PodStream, StreamOrder, open_stream
 from recovery.commands import Call, changing, reading
 from recovery.errors import CommandFailed, UnreadableOutput
+from recovery.secrecy.redaction import redacted_tail
 from recovery.secrecy.secret import Secret
 
 STDIN, STDOUT, STDERR, STATUS = 0, 1, 2, 3
@@ -107,7 +108,7 @@ def run_in_pod(session: KubernetesSession, place: Place, command: Command) -> Pr
     """
     printed = ask_in_pod(session, place, command)
     if printed.exit_code != 0:
-        tail = (printed.stderr or printed.stdout)[-TAIL_CHARS:]
+        tail = redacted_tail(printed.stderr or printed.stdout, TAIL_CHARS)
         remedy = NO_PROGRAM if printed.exit_code == NO_SUCH_PROGRAM else ""
         text = exec_text(place, command)
         raise CommandFailed(session.label, text, printed.exit_code, tail, remedy)

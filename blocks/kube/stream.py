@@ -28,6 +28,7 @@ from blocks.kube.answer import Answer, Question, refuse_bad_answer
 from blocks.kube.path import asked_by
 from blocks.kube.session import KubernetesSession
 from recovery.errors import AnswerLost, CommandFailed, Unreachable
+from recovery.secrecy.redaction import redacted_head
 
 CONNECT_SECONDS = 10.0
 CHUNK_BYTES = 1 << 15
@@ -79,7 +80,7 @@ class PodStream:
             except WebSocketConnectionClosedException:
                 return None
             except (WebSocketException, OSError) as error:
-                raise self.lost(str(error)[:500]) from error
+                raise self.lost(redacted_head(str(error), 500)) from error
             if kind == ABNF.OPCODE_CLOSE:
                 return None
             if piece:
@@ -143,11 +144,15 @@ def open_stream(session: KubernetesSession, order: StreamOrder) -> Iterator[PodS
         refuse_bad_answer(question, Answer(error.status_code, text))
         raise Unreachable(session.label, command, f"status {error.status_code}") from error
     except ssl.SSLCertVerificationError as error:
-        raise CommandFailed(session.label, command, "TLS", str(error)[:500]) from error
+        raise CommandFailed(
+            session.label, command, "TLS", redacted_head(str(error), 500)
+        ) from error
     except (WebSocketException, OSError) as error:
         is_lost = order.is_change and not isinstance(error, NEVER_SENT)
         kind = AnswerLost if is_lost else Unreachable
-        raise kind(session.label, command, str(error)[:500] or type(error).__name__) from error
+        raise kind(
+            session.label, command, redacted_head(str(error), 500) or type(error).__name__
+        ) from error
     try:
         yield PodStream(socket, session.label, command, ends, order.is_change)
     finally:

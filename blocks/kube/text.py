@@ -19,6 +19,7 @@ from typing import Any
 
 from blocks.kube.path import asked_by
 from blocks.kube.seen import SECRET_FIELDS, learn_secrets
+from recovery.secrecy.redaction import redacted_head
 from recovery.secrecy.secret import MASK, Secret
 
 Object = dict[str, Any]
@@ -147,8 +148,8 @@ def changed_since(read: Mapping[str, Any], operations: Sequence[Operation]) -> s
         if isinstance(wanted, Secret) or (read.get("kind") == "Secret" and _is_content(operation)):
             now = "not there" if seen is MISSING else "another value"
             return f"{operation['path']} is {now}, and not what it was"
-        now = "not there" if seen is MISSING else _json(seen)[:200]
-        return f"{operation['path']} is {now}, and was {_json(wanted)[:200]}"
+        now = "not there" if seen is MISSING else redacted_head(_json(seen), 200)
+        return f"{operation['path']} is {now}, and was {redacted_head(_json(wanted), 200)}"
     return ""
 
 

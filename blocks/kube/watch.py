@@ -14,6 +14,7 @@ from blocks.kube.text import Object
 from blocks.kube.wire import Sent
 from recovery.commands import Call, reading
 from recovery.errors import Unreachable, UnreadableOutput
+from recovery.secrecy.redaction import redacted_tail
 
 WATCH_SECONDS_MAX = 240  # the API ends watches by itself after five minutes or more
 PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
@@ -137,7 +138,7 @@ class _Waiting:
 
 def _apply(call: Call, kind: str, found: Object, known: dict[str, Object]) -> None:
     learn_secrets(found)
-    call.answer = (call.answer + f"{kind} {told(found)}\n")[-4000:]
+    call.answer = redacted_tail(call.answer + f"{kind} {told(found)}\n", 4000)
     call.heard(f"{kind} {told(found)}")
     uid = found["metadata"]["uid"]
     if kind == "DELETED":

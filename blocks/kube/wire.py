@@ -20,6 +20,7 @@ from urllib3.exceptions import (
 from blocks.kube.access import Access
 from blocks.kube.answer import Answer
 from recovery.errors import AnswerLost, CommandFailed, Unreachable
+from recovery.secrecy.redaction import redacted_head
 from recovery.secrecy.secret import Secret
 
 ANSWER_MAX_BYTES = 256 << 20
@@ -138,9 +139,9 @@ class Wire:
             yield
         except SSLError as error:
             if "certificate" in str(error).lower():
-                told = str(error)[:500]
+                told = redacted_head(str(error), 500)
                 raise CommandFailed(self.label, sent.command, "TLS", told, NOT_TRUSTED) from error
-            raise Unreachable(self.label, sent.command, str(error)[:500]) from error
+            raise Unreachable(self.label, sent.command, redacted_head(str(error), 500)) from error
         except (HTTPError, OSError) as error:
             kind = (
                 AnswerLost if sent.is_change and not isinstance(error, NEVER_SENT) else Unreachable
@@ -174,7 +175,7 @@ def _revealed(value: object) -> str:
 def _plainly(error: BaseException) -> str:
     """An error of urllib3 without the addresses of its objects."""
     text = str(error).rpartition("object at ")[2].partition(": ")[2] or str(error)
-    return (text or type(error).__name__)[:500]
+    return redacted_head(text or type(error).__name__, 500)
 
 
 def _lines_of(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:

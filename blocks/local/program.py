@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
+from recovery.secrecy.redaction import redacted_tail
+
 TAIL_CHARACTERS = 2000
 PIPE_BYTES = 1 << 16
 PR_SET_PDEATHSIG = 1
@@ -92,7 +94,7 @@ def run_program(  # noqa: PLR0913 (what a process is started with)
         if late.is_set():
             raise TimeoutError
         errors.seek(0)
-        return Ended(code, errors.read().decode(errors="replace")[-TAIL_CHARACTERS:])
+        return Ended(code, redacted_tail(errors.read().decode(errors="replace"), TAIL_CHARACTERS))
 
 
 def passed_on(more: Mapping[str, str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import BinaryIO
 from blocks.ssh.deadline import Deadline
 from blocks.ssh.sudo import refusal_of
 from recovery.errors import CommandFailed, UnreadableOutput
+from recovery.secrecy.redaction import redacted_head
 from recovery.secrecy.secret import Secret
 
 TAIL_LINES = 20
@@ -72,7 +73,8 @@ class Answer:
         """
         if self.left_out_bytes:
             raise UnreadableOutput(
-                self.command, f"({self.left_out_bytes} bytes left out) {self.stdout[:200]}"
+                self.command,
+                f"({self.left_out_bytes} bytes left out) {redacted_head(self.stdout, 200)}",
             )
         return self.stdout
 

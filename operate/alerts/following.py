@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from operate.alerts.apart import Apart
-from operate.alerts.calling_off import has_acted, is_called_off
-from operate.alerts.kept import NEITHER, WELL, Kept, State
-from operate.alerts.latest_runs import GONE, LatestRun, LatestRuns
+from operate.alerts.calling_off import Found, call_off
+from operate.alerts.kept import CANCELLING, NEITHER, WELL, Kept, State
+from operate.alerts.latest_runs import LatestRun, LatestRuns
 from operate.alerts.notices import Notice, Notifier
-from operate.alerts.prefect_runs import Runs, Standing
+from operate.alerts.prefect_runs import GONE, Runs, Standing
 from operate.alerts.routing import REQUESTER
 from operate.alerts.store import AlertStore
 from recovery.run import recovery_id_of
@@ -17,7 +17,8 @@ from recovery.run import recovery_id_of
 SEES_AGAIN_SECONDS = 30.0
 BEGUN_AGAIN_MAX = 7 * 86_400.0  # a run that ended longer ago, s, is not looked at again
 CANCELLED = "Cancelled"
-CANCELS = ("CANCELLING", "CANCELLED")
+CANCELS = (CANCELLING, "CANCELLED")
+CUT_OFF = ("CANCELLED", "CRASHED")  # ends of a run that are none of its recovery
 logger = logging.getLogger("recovery.alerts")
 
 
@@ -48,23 +49,34 @@ class Following:
         self.apart.each_run(running, follow_one)
 
     def _follow(self, kept: Kept, run: LatestRun, standing: Standing) -> None:
-        is_wanted = standing.is_final or run.is_other or self._is_wanted(kept)
-        if is_wanted or not is_called_off(kept, standing):
+        has_ended = standing.is_final and standing.type not in CUT_OFF
+        if has_ended or run.is_other or self._is_wanted(kept):
             self._note(kept, run, standing)
             return
-        who = kept.parameters.get(REQUESTER) or "its alert"
-        why = f"{who} was resolved before anything was done; *Retry* asks anew"
-        self.runs.cancel(kept.flow_run_id, why)
-        if has_acted(kept):  # it began, and acted, between the look at it and the order to end it
-            recovery_id = recovery_id_of(kept.flow_run_id)
-            reason = f"it was cancelled while it acted: `recover status {recovery_id}`"
-            self.store.end_cancelled(kept.flow_run_id, reason, self.clock())
-            text = f"{reason} says what is left"
-            self._tell(kept, f"{kept.work}: cancelled in mid-act", text, kept.flow_run_id)
-            return
-        reason = "it was resolved before its run had acted: cancelled"
-        self.store.call_off(kept.flow_run_id, reason)
-        logger.info("flow run %s was cancelled: %s", kept.flow_run_id, reason)
+        is_ordered = CANCELLING in (standing.type, kept.run_state)
+        found = call_off(kept, standing)
+        if found is Found.CALLED_OFF and standing.type not in (CANCELLING, *CUT_OFF):
+            who = kept.parameters.get(REQUESTER) or "its alert"
+            why = f"{who} was resolved before anything was done; *Retry* asks anew"
+            standing = self.runs.cancel(kept.flow_run_id, why)
+            is_ordered = True
+            found = call_off(kept, standing)  # it may have begun between the look and the order
+        is_cancelled = standing.type in (*CANCELS, GONE.type)
+        if is_cancelled and found is Found.CALLED_OFF:
+            reason = "it was resolved before its run had acted: cancelled"
+            self.store.call_off(kept.flow_run_id, reason)
+            logger.info("flow run %s was cancelled: %s", kept.flow_run_id, reason)
+        elif is_cancelled and is_ordered and found is Found.ACTED:
+            self._note_cut_off(kept)
+        else:
+            self._note(kept, run, standing)
+
+    def _note_cut_off(self, kept: Kept) -> None:
+        recovery_id = recovery_id_of(kept.flow_run_id)
+        reason = f"it was cancelled while it acted: `recover status {recovery_id}`"
+        self.store.end_cancelled(kept.flow_run_id, reason, self.clock())
+        text = f"{reason} says what is left"
+        self._tell(kept, f"{kept.work}: cancelled in mid-act", text, kept.flow_run_id)
 
     def _is_wanted(self, kept: Kept) -> bool:
         if kept.ended_at:

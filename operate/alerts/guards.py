@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from operate.alerts.kept import NEITHER, WELL, Kept, State
+from operate.alerts.kept import CANCELLING, NEITHER, WELL, Kept, State
 from operate.alerts.routes import Guard, Limits, Routes
 from operate.alerts.routing import Decision, repairs
 from operate.alerts.store import AlertStore
@@ -56,10 +56,8 @@ def may_start(
             return Hold(f"maintenance {window.name} until {until:%F %R} UTC", until.timestamp())
     runs = store.runs_on(work, now - max(guard.strikes_within_seconds, guard.cool_down_seconds))
     alike = [run for run in runs if repairs(run.parameters) == repairs(decision.parameters)]
-    for run in runs:
-        if run.state is State.STARTED:
-            reason = f"busy: another run of {work} is on its way"
-            return Join(run) if run in alike else Hold(reason, now + ASKS_AGAIN_SECONDS)
+    if verdict := _beside(runs, alike, work, now):
+        return verdict
     runs = alike
     if held := _flapping(store, guard, kept, now):
         return held
@@ -68,6 +66,18 @@ def may_start(
     if held := _cooling_down(runs, guard, kept, now):
         return held
     return _within_limits(store, routes.limits, work, now)
+
+
+def _beside(runs: list[Kept], alike: list[Kept], work: str, now: float) -> Verdict | None:
+    """Share the run on the same target that is on its way, or wait for its end."""
+    on_its_way = next((run for run in runs if run.state is State.STARTED), None)
+    if on_its_way is None:
+        return None
+    is_ending = on_its_way.run_state == CANCELLING
+    if on_its_way in alike and not is_ending:
+        return Join(on_its_way)
+    why = "is being cancelled" if is_ending else "is on its way"
+    return Hold(f"busy: another run of {work} {why}", now + ASKS_AGAIN_SECONDS)
 
 
 def is_releasable(kept: Kept) -> bool:

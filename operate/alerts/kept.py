@@ -34,6 +34,7 @@ STANDS_SQL = (
 )
 WELL = ("Recovered", "Planned", "Completed", "Undone")
 NEITHER = ("Cancelled", "Deleted")
+CANCELLING = "CANCELLING"
 RELEASED = re.compile(r"(?:^|; )released by (.+)$", re.DOTALL)
 WITHOUT_RUN = (State.CANCELLED, State.RESOLVED, State.NOT_ROUTED)
 

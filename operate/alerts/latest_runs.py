@@ -11,7 +11,6 @@ from recovery.journal.store import Journal
 from recovery.run import recovery_id_of
 
 KNOWN_MAX = 1000
-GONE = Standing("", "Deleted", is_final=True)
 
 
 @dataclass(frozen=True)

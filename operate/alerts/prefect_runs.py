@@ -21,6 +21,7 @@ from prefect.states import Cancelled, Cancelling
 
 from operate.server import api_url
 from recovery.errors import BadInput, Unreachable
+from recovery.secrecy.redaction import redacted_head
 
 SAYS_NO = (404, 409, 422)
 AWAY = (401, 429, 502, 503, 504)  # said to everybody, whatever is asked
@@ -52,6 +53,9 @@ class Standing:
     is_final: bool
 
 
+GONE = Standing("", "Deleted", is_final=True)
+
+
 class Runs(Protocol):
     """The runs, as far as alerts need them.
 
@@ -78,8 +82,11 @@ class Runs(Protocol):
     def standings(self, ids: Sequence[str]) -> dict[str, Standing]:
         """How far these runs are, by id; runs that are gone are left out."""
 
-    def cancel(self, flow_run_id: str, why: str) -> None:
-        """Cancel a run, and say there why; nothing happens where it has ended or is gone."""
+    def cancel(self, flow_run_id: str, why: str) -> Standing:
+        """Cancel a run, and say there why; nothing happens where it has ended or is gone.
+
+        Returns how far it is then: what has a process is cancelled once that has ended.
+        """
 
 
 class PrefectRuns:
@@ -102,7 +109,7 @@ class PrefectRuns:
 
     def _away(self, asked: str, error: Exception) -> Unreachable:
         if isinstance(error, httpx.HTTPStatusError) and error.response.status_code not in AWAY:
-            seen = f"HTTP {error.response.status_code}: {error.response.text[:300]}"
+            seen = f"HTTP {error.response.status_code}: {redacted_head(error.response.text, 300)}"
             remedy = "It is asked again; the log of the server may say why"
             return Unanswered(f"the Prefect server {api_url()}", asked, seen, remedy)
         self.close()
@@ -159,9 +166,10 @@ class PrefectRuns:
             if error.response.status_code not in SAYS_NO:
                 raise self._away("starting a run", error) from error
             self._deployments.clear()
+            said = redacted_head(error.response.text, 300)
             raise BadInput(
                 "deployment",
-                f"the server does not take a run of {submission.flow}: {error.response.text[:300]}",
+                f"the server does not take a run of {submission.flow}: {said}",
                 "Deploy this release of the flow anew",
             ) from error
         except ObjectNotFound as error:
@@ -183,7 +191,7 @@ class PrefectRuns:
             raise self._away("reading runs", error) from error
         return {str(run.id): _standing(run.state) for run in found}
 
-    def cancel(self, flow_run_id: str, why: str) -> None:
+    def cancel(self, flow_run_id: str, why: str) -> Standing:
         """See Runs. Where nothing runs, the server cancels at once and leaves the message out."""
         client = self._asked()
         try:
@@ -192,9 +200,12 @@ class PrefectRuns:
             if state is not None and state.is_cancelled() and not state.message:
                 client.set_flow_run_state(UUID(flow_run_id), Cancelled(message=why))
         except ObjectNotFound:
-            return
+            return GONE
         except httpx.HTTPError as error:
             raise self._away("cancelling a run", error) from error
+        if state is not None:
+            return _standing(state)
+        return self.standings([flow_run_id]).get(flow_run_id, GONE)  # the server left it as it was
 
     def close(self) -> None:
         """Close the client; the next question opens another one."""

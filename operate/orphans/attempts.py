@@ -1,7 +1,8 @@
 """What the journal says of attempts: which ended and how, which are at work, which are orphans.
 
 An orphan is an attempt that has not ended and no longer holds its target: its process is gone, or
-was cut off from the journal for so long that it may do nothing more.
+was cut off from the journal for so long that it may do nothing more. One that was called off lost
+its target to that, and is none: nobody wants it any more.
 """
 
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ class KnownAttempt:
         error: what it ended with, and `error_type` the class of that.
         ended_at: when, in UTC as ISO 8601; empty while it has not ended.
         asks: whether its run waits, or is about to wait, for the answer to a question.
+        called_off: why nothing is wanted of it any more; empty where it was not called off.
     """
 
     recovery_id: str
@@ -42,6 +44,7 @@ class KnownAttempt:
     error_type: str
     ended_at: str = ""
     asks: bool = False
+    called_off: str = ""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -142,7 +145,8 @@ class AttemptReader:
             return None
         history = reading.history
         last = history.attempts[-1] if history.attempts else None
-        is_open = (last is None or not last.ended_as) and not history.abandoned_by
+        is_given_up = bool(history.abandoned_by or history.called_off)
+        is_open = (last is None or not last.ended_as) and not is_given_up
         attempts = tuple(_attempts_of(reading))
         self._known[recovery_id] = _Known(
             recovery_id,
@@ -159,8 +163,11 @@ def _attempts_of(reading: Reading) -> Iterator[KnownAttempt]:
     started = _bodies(reading, Kind.ATTEMPT_STARTED)
     ended = _bodies(reading, Kind.ATTEMPT_ENDED)
     history = reading.history
+    called_off = history.called_off
     if not history.attempts:  # opened, and about to begin its first, or it never will
-        yield KnownAttempt(history.recovery_id, 0, history.flow_run_id, "", "", "", "")
+        yield KnownAttempt(
+            history.recovery_id, 0, history.flow_run_id, "", "", "", "", called_off=called_off
+        )
     for attempt in history.attempts:
         yield KnownAttempt(
             recovery_id=history.recovery_id,
@@ -172,6 +179,7 @@ def _attempts_of(reading: Reading) -> Iterator[KnownAttempt]:
             error_type=ended.get(attempt.n, {}).get("error_type", ""),
             ended_at=attempt.ended_at,
             asks=_asks(history, attempt.flow_run_id),
+            called_off=called_off if attempt is history.attempts[-1] else "",
         )
 
 

@@ -69,6 +69,9 @@ def due_state(shown: Shown, pace: Pace) -> State[None] | None:
         is_wrong = run.state_type in GOES_ON and is_late
         is_wrong = is_wrong or run.state_type is StateType.CRASHED
         return state_of(attempt) if is_wrong else None
+    if attempt.called_off:
+        is_wrong = run.state_type is StateType.CRASHED or (run.state_type in GOES_ON and is_late)
+        return _called_off(attempt) if is_wrong else None
     is_gone = shown.orphan is not None or attempt.ended_as == LOST
     if not is_gone:
         return None
@@ -78,6 +81,11 @@ def due_state(shown: Shown, pace: Pace) -> State[None] | None:
     is_gone = run.state_type is StateType.RUNNING and shown.is_certain
     is_gone = is_gone or (run.state_type in GOES_ON and is_late)  # a worker may end what it cancels
     return _gone(shown) if is_gone else None
+
+
+def _called_off(attempt: KnownAttempt) -> State[None]:
+    why = f"it was called off before it changed anything: {attempt.called_off}"
+    return Cancelled(message=f"{prefix_of(attempt.recovery_id)}{why}")
 
 
 def _gone(shown: Shown) -> State[None]:

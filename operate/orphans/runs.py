@@ -32,6 +32,7 @@ from prefect.types import DateTime
 from operate.orphans.attempts import Orphan
 from operate.server import api_url
 from recovery.errors import BadInput, Unreachable
+from recovery.secrecy.redaction import redacted_head
 
 ANSWERS_WITHIN_SECONDS = 5.0
 IDS_AT_ONCE = 100
@@ -176,7 +177,9 @@ class Runs:
         except PrefectHTTPStatusError as error:
             if error.response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
                 raise
-            seen = f"{deployment_id} does not take the run: {error.response.text[:300]}"
+            seen = (
+                f"{deployment_id} does not take the run: {redacted_head(error.response.text, 300)}"
+            )
             raise BadInput("deployment", seen, NO_LONGER_THERE) from error
         return _seen(run)
 

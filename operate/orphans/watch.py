@@ -233,7 +233,7 @@ class Watch:
         }
         look.mended.append(row)
         if not attempt.ended_as:
-            return  # an orphan, which is told of by itself
+            return  # an orphan, which is told of by itself, or called off, which the receiver tells
         text = (
             f"{prefix_of(attempt.recovery_id)}attempt {attempt.n} has ended, and its run "
             f"{run.run_id} was shown as {run.state_name}: it is shown as {name} now"

@@ -21,6 +21,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from operate.schedules.wanted import WantedSchedule, default_file, wanted_schedules
 from operate.server import api_url
 from recovery.errors import BadInput, Unreachable
+from recovery.secrecy.redaction import redacted_head
 
 SLUG = "recover-schedule-"
 PAGE = 200
@@ -109,7 +110,7 @@ def _server() -> Iterator[SyncPrefectClient]:
     except PrefectHTTPStatusError as error:
         raise BadInput(
             "schedules",
-            f"the server does not take them: {error.response.text[:300]}",
+            f"the server does not take them: {redacted_head(error.response.text, 300)}",
             "Deploy this release of the flows anew, then apply them again",
         ) from error
     except httpx.HTTPError as error:

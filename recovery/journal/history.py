@@ -135,6 +135,11 @@ class History:
         return (self.recovery_id, *self.forked_from.get("lineage", ()))
 
     @property
+    def last_n(self) -> int:
+        """The number of its latest attempt; 0 before the first."""
+        return self.attempts[-1].n if self.attempts else 0
+
+    @property
     def approvals(self) -> list[Approval]:
         """All consents that were given to plans of this recovery."""
         return self.consents.approvals
@@ -234,6 +239,7 @@ def _close_attempt(history: History, event: Event, ended_as: str, error: str = "
 
 
 def _attempt_ended(history: History, event: Event, body: dict[str, Any]) -> None:
+    history.called_off = ""  # what was called off can write no end
     _close_attempt(history, event, body.get("as", ""), body.get("error", ""))
     if history.attempts:
         history.attempts[-1].result = body.get("result")
@@ -241,6 +247,7 @@ def _attempt_ended(history: History, event: Event, body: dict[str, Any]) -> None
 
 
 def _intended(history: History, event: Event, body: dict[str, Any]) -> None:
+    history.called_off = ""
     history.last_act_seq = event.seq
     history.steps[event.step] = StepRecord(
         key=event.step,
@@ -379,7 +386,7 @@ def _resolved(history: History, event: Event, body: dict[str, Any]) -> None:
 
 
 def _undo_intended(history: History, event: Event, _body: dict[str, Any]) -> None:
-    history.goes_back = True
+    history.goes_back, history.called_off = True, ""
     if history.attempts:
         history.attempts[-1].has_undone = True
     if step := history.steps.get(event.step):
@@ -404,7 +411,8 @@ def _planned(history: History, _event: Event, body: dict[str, Any]) -> None:
 
 def _said(history: History, event: Event, body: dict[str, Any]) -> None:
     history.consents.hear(event, body)
-    if body.get("called_off"):
+    is_of_last = body.get("attempt", history.last_n) == history.last_n  # one began meanwhile
+    if body.get("called_off") and is_of_last:
         history.called_off = body.get("why", "")
     if history.called_off:  # it asks anew once it is begun again
         history.consents.void_all()

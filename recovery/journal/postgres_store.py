@@ -299,26 +299,28 @@ class PostgresJournal(Journal):
             )
         )
 
-    def withdraw(self, target: str, recovery_id: str) -> bool:
+    def withdraw(self, target: str, recovery_id: str, epoch: int) -> bool:
         """See Journal."""
+        acts = (recovery_id, str(Kind.INTENDED), str(Kind.UNDO_INTENDED))
 
         def take(connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
             with connection.transaction():
                 connection.execute(
                     "select 1 from recover_leases where target = %s for update", (target,)
                 )
-                acted = connection.execute(
+                kept = connection.execute(
                     "select 1 from recover_events where recovery_id = %s and kind in (%s, %s) "
-                    "limit 1",
-                    (recovery_id, str(Kind.INTENDED), str(Kind.UNDO_INTENDED)),
+                    "union all select 1 from recover_leases where target = %s "
+                    "and recovery_id = %s and epoch > %s and expires > clock_timestamp() limit 1",
+                    (*acts, target, recovery_id, epoch),
                 ).fetchone()
-                if acted is None:
+                if kept is None:
                     connection.execute(
                         "update recover_leases set epoch = epoch + 1, "
                         "expires = clock_timestamp() where target = %s and recovery_id = %s",
                         (target, recovery_id),
                     )
-            return acted is None
+            return kept is None
 
         return self._ask(take)
 

@@ -273,20 +273,23 @@ class SqliteJournal(Journal):
                 (lease.target, lease.epoch, lease.recovery_id),
             )
 
-    def withdraw(self, target: str, recovery_id: str) -> bool:
+    def withdraw(self, target: str, recovery_id: str, epoch: int) -> bool:
         """See Journal."""
+        acts = (recovery_id, str(Kind.INTENDED), str(Kind.UNDO_INTENDED))
         with self._writing():
-            acted = self._connection.execute(
-                "select 1 from events where recovery_id = ? and kind in (?, ?) limit 1",
-                (recovery_id, str(Kind.INTENDED), str(Kind.UNDO_INTENDED)),
+            kept = self._connection.execute(
+                "select 1 from events where recovery_id = ? and kind in (?, ?) union all "
+                "select 1 from leases where target = ? and recovery_id = ? and epoch > ? "
+                "and boot = ? and expires > ? limit 1",
+                (*acts, target, recovery_id, epoch, self._boot, boot_clock()),
             ).fetchone()
-            if acted is None:
+            if kept is None:
                 self._connection.execute(
                     "update leases set epoch = epoch + 1, expires = 0 "
                     "where target = ? and recovery_id = ?",
                     (target, recovery_id),
                 )
-        return acted is None
+        return kept is None
 
     def holder(self, target: str) -> Holder | None:
         """See Journal."""

@@ -149,11 +149,17 @@ class Journal(ABC):
         """End a lease now; nothing happens when it is no longer ours."""
 
     @abstractmethod
-    def withdraw(self, target: str, recovery_id: str) -> bool:
+    def withdraw(self, target: str, recovery_id: str, epoch: int) -> bool:
         """Take the right to act from a recovery that has not acted; false where it has.
 
         Nothing gets in between the look and the taking: an attempt that runs either has its first
         intent on record before, and is left alone, or can write none afterwards.
+
+        Args:
+            target: the name of what it repairs.
+            recovery_id: whose right it is.
+            epoch: the latest that was known; an attempt with a later one keeps its lease, and
+                nothing is taken while it lives.
         """
 
     @abstractmethod

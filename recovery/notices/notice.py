@@ -67,7 +67,7 @@ class Notice:
     @property
     def body(self) -> str:
         """The text, the id, what to type next, and the link."""
-        lines = [cut(self.text, TEXT_CHARS_MAX)]
+        lines = [cut(redact(self.text), TEXT_CHARS_MAX)]
         lines += [f"Recovery: {self.recovery_id}"] if self.recovery_id else []
         lines += [f"Next: {self.next_command}"] if self.next_command else []
         lines += [f"See: {self.link}"] if self.link else []
@@ -78,7 +78,7 @@ class Notice:
         plain = {
             "occasion": str(self.occasion),
             "subject": self.subject,
-            "text": cut(self.text, TEXT_CHARS_MAX),
+            "text": cut(redact(self.text), TEXT_CHARS_MAX),
             "flow": self.flow,
             "target": self.target,
             "recovery_id": self.recovery_id,

@@ -359,6 +359,16 @@ def redact(text: str) -> str:
     return text if clean is data else clean.decode("utf-8", "surrogatepass")
 
 
+def redacted_head(text: str, chars_max: int) -> str:
+    """The beginning of the text, masked before it is cut: half a secret is not known as one."""
+    return redact(text)[:chars_max]
+
+
+def redacted_tail(text: str, chars_max: int) -> str:
+    """The end of the text, masked before it is cut."""
+    return redact(text)[-chars_max:]
+
+
 def contains_secret(text: str) -> bool:
     """Whether any form of any known secret stands in the text."""
     return bool(known.index().spans_in(_bytes_of(text)))

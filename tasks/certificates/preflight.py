@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from recovery.errors import Refused
+from recovery.secrecy.redaction import redacted_head
 from recovery.steps import probe
 from tasks.certificates.catalogue import CONTROL_PLANE, Component, EtcdKind
 from tasks.certificates.judging import Method, Reason, names_due, reasons_against
@@ -133,7 +134,7 @@ def reasons_of_kubeadm(seen: Seen) -> list[Reason]:
         )
         return [
             Reason(
-                f"kubeadm cannot list the certificates: {first[:400]}",
+                f"kubeadm cannot list the certificates: {redacted_head(first, 400)}",
                 "Mend what it names; files that are damaged are made anew by method=regenerate",
             )
         ]

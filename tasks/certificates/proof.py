@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from recovery.errors import NotVerified
+from recovery.secrecy.redaction import redacted_head
 from recovery.steps import verify
 from tasks.certificates.api import FORBIDDEN, NOT_FOUND, OK, ApiAnswer, ask_api
 from tasks.certificates.catalogue import CONTROL_PLANE, Component, EtcdKind
@@ -133,7 +134,7 @@ def leader_of(lease: ApiAnswer, endpoints: ApiAnswer, now: datetime) -> tuple[st
     if lease.status == NOT_FOUND and endpoints.status == OK:
         annotations = endpoints.parsed().get("metadata", {}).get("annotations") or {}
         return _held(json.loads(annotations.get(LEADER, "{}")), now)
-    return f"{lease.status or 'no answer'} {lease.text.strip()[:200]}", False
+    return f"{lease.status or 'no answer'} {redacted_head(lease.text.strip(), 200)}", False
 
 
 def _held(spec: dict[str, Any], now: datetime) -> tuple[str, bool]:
@@ -163,7 +164,7 @@ def admin_can_read(job: Job, within_seconds: float = WITHIN_SECONDS) -> int:
             raise NotVerified(
                 job.label,
                 "the API to list nodes to the new admin.conf",
-                f"{answer.status or 'no answer'}: {answer.text.strip()[:300]}",
+                f"{answer.status or 'no answer'}: {redacted_head(answer.text.strip(), 300)}",
                 f"The group kubeadm:cluster-admins has no rights: `{BIND_ADMINS}`, then resume"
                 if answer.status == FORBIDDEN
                 else "Check the address in admin.conf (the load balancer?), then resume",

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from recovery.secrecy.redaction import redacted_head
 from tasks.workloads.pods import NEVER_STARTED
 
 NEVER_RAN = {"StartError", "ContainerCannotRun"}
@@ -90,7 +91,7 @@ def ending_of(
     one: Mapping[str, Any] = next((it for it in seen if it["name"] == container), {})
     restarts = int(one.get("restartCount") or 0)
     if status.get("reason") == "Evicted":
-        told = str(status.get("message") or "evicted")[:TOLD_CHARS_MAX]
+        told = redacted_head(str(status.get("message") or "evicted"), TOLD_CHARS_MAX)
         return Ending(name, Cause.NODE, told, 0, is_slow=False, restarts=restarts)
     waiting = ((one.get("state") or {}).get("waiting") or {}).get("reason", "")
     if waiting in NEVER_STARTED or not one:
@@ -108,7 +109,8 @@ def ending_of(
     if cause in {Cause.LIVENESS, Cause.STARTUP}:
         told = probe_told or told
     lived = _seconds_between(ended.get("startedAt"), ended.get("finishedAt"))
-    return Ending(name, cause, told[:TOLD_CHARS_MAX], lived, is_slow=is_slow, restarts=restarts)
+    told = redacted_head(told, TOLD_CHARS_MAX)
+    return Ending(name, cause, told, lived, is_slow=is_slow, restarts=restarts)
 
 
 def _why(ended: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> tuple[Cause, str]:
@@ -136,7 +138,8 @@ def _probe_told(events: Sequence[Mapping[str, Any]]) -> tuple[str, bool]:
     failed.sort(key=_at, reverse=True)
     failed.sort(key=lambda event: str(event.get("message") or "").startswith("Readiness"))
     told = str(failed[0].get("message") or "") if failed else ""
-    return told[:TOLD_CHARS_MAX], any(word in told.lower() for word in SLOW_WORDS)
+    is_slow = any(word in told.lower() for word in SLOW_WORDS)
+    return redacted_head(told, TOLD_CHARS_MAX), is_slow
 
 
 def _is_about(event: Mapping[str, Any], container: str) -> bool:

@@ -3,6 +3,7 @@
 import re
 
 from blocks.postgres.answer import ConnectionAnswer, answer_in
+from recovery.secrecy.redaction import redacted_head
 
 LOCKED = "change-log-locked"
 # What the JDBC driver and Liquibase print; the server's own words in it are those libpq passes on.
@@ -45,7 +46,7 @@ def cause_in(log: str) -> tuple[str, str]:
         if not TELLING.search(line):
             continue
         if (cause := _cause_of(line)) != ConnectionAnswer.OTHER:
-            return cause, line.strip()[:SHOWN_CHARACTERS]
+            return cause, redacted_head(line.strip(), SHOWN_CHARACTERS)
     return "", ""
 
 

@@ -11,6 +11,7 @@ import httpx
 from blocks.grafana.answer import GrafanaAnswer
 from blocks.grafana.api import GrafanaApi, in_path
 from recovery.errors import NotVerified
+from recovery.secrecy.redaction import redacted_head
 from recovery.steps import verify
 from tasks.datasources.order import Accepted, DatasourceOrder, Kind
 from tasks.datasources.stored import LISTED, Stored, is_by_uid, release_of, stored_named
@@ -101,7 +102,7 @@ def _through_the_proxy(grafana: GrafanaApi, stored: Stored, release: int) -> Dat
         told = f"this Grafana tells no health of {stored.kind} data sources"
         return DatasourceHealth(HealthState.UNKNOWN, told)
     answer = grafana.answer(proxy_path(stored, release, question))
-    told = f"{answer.status} {answer.said}"[:TOLD_CHARACTERS]
+    told = redacted_head(f"{answer.status} {answer.said}", TOLD_CHARACTERS)
     if answer.status != httpx.codes.OK or (wrong := error_in(answer.read())):
         return DatasourceHealth(HealthState.FAILING, wrong if answer.status == 200 else told)  # noqa: PLR2004
     return DatasourceHealth(HealthState.OK, f"it answered {question.partition('?')[0]}")

@@ -7,6 +7,7 @@ from typing import Any
 from blocks.grafana.answer import GrafanaNotFound
 from blocks.grafana.api import GrafanaApi, in_path
 from recovery.errors import UnreadableOutput
+from recovery.secrecy.redaction import redacted_head
 from recovery.secrecy.secret import Secret
 from tasks.datasources.order import DatasourceOrder, Kind
 
@@ -84,14 +85,14 @@ def read_stored(said: Any) -> Stored:
             kept,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UnreadableOutput(f"GET {LISTED}", str(said)[:500]) from error
+        raise UnreadableOutput(f"GET {LISTED}", redacted_head(str(said), 500)) from error
 
 
 def all_stored(grafana: GrafanaApi) -> list[Stored]:
     """Every data source of the organisation, as it is listed: without its secrets' names."""
     listed = grafana.get(LISTED)
     if not isinstance(listed, list):
-        raise UnreadableOutput(f"GET {LISTED}", str(listed)[:500])
+        raise UnreadableOutput(f"GET {LISTED}", redacted_head(str(listed), 500))
     return [read_stored(one) for one in listed]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from blocks.ssh.command import Answer
 from blocks.ssh.host import SshHost
 from recovery.errors import CommandFailed, Unreachable, UnreadableOutput
+from recovery.secrecy.redaction import redacted_tail
 from tasks.etcd.settings import Settings
 from tasks.etcd.tools import PATH, WITH_TOOLS
 
@@ -121,7 +122,7 @@ def require_answer(
     """
     if answer.exit_code == 0:
         return answer.stdout
-    said = (answer.stderr.strip() or answer.stdout.strip())[-600:]
+    said = redacted_tail(answer.stderr.strip() or answer.stdout.strip(), 600)
     asked = f"etcdctl {' '.join(words)}"
     if answer.exit_code in {124, 137} or any(sign in said for sign in UNANSWERED):
         raise Unreachable(

@@ -11,6 +11,7 @@ from typing import TypeVar
 from blocks.inventory import place_of
 from blocks.ssh.host import SshHost
 from recovery.errors import CommandFailed, Unreachable, UnreadableOutput
+from recovery.secrecy.redaction import redacted_tail
 from tasks.etcd import etcdctl
 from tasks.etcd.as_static_pod import START_BY_HAND, STOP_BY_HAND
 from tasks.etcd.etcdctl import Listed, Status
@@ -283,7 +284,7 @@ def _hashed(host: SshHost, seen: MemberSeen, revision: int) -> MemberSeen:
 
 def _last_line(error: Unreachable | CommandFailed) -> str:
     said = error.seen if isinstance(error, Unreachable) else error.tail
-    return (said.strip().splitlines() or [""])[-1][-SHOWN_MAX:]
+    return redacted_tail((said.strip().splitlines() or [""])[-1], SHOWN_MAX)
 
 
 def parse_on_disk(printed: str) -> MemberSeen:

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 from blocks.ssh.host import SshHost
 from recovery.errors import Refused, UnreadableOutput
+from recovery.secrecy.redaction import redacted_tail
 from tasks.etcd.as_static_pod import IS_UP, MANIFEST, PARKED
 from tasks.etcd.manifest import (
     ONE_EACH,
@@ -100,7 +101,7 @@ def parse_look(target: str, printed: str) -> PodSeen | None:
         elif line.startswith("kubelet "):
             kubelet = line.removeprefix("kubelet ")
         elif line:
-            raise UnreadableOutput("look for a static pod of etcd", printed[-200:])
+            raise UnreadableOutput("look for a static pod of etcd", redacted_tail(printed, 200))
     files = {path: "\n".join([*lines, ""]) for path, lines in texts.items()}
     own = {MANIFEST, PARKED}
     others = tuple(at for at, text in files.items() if at not in own and pod_name(text) == NAME)

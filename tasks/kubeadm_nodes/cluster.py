@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from blocks.ssh.host import SshHost
 from recovery.errors import Refused, Unreachable, UnreadableOutput
+from recovery.secrecy.redaction import redacted_head
 from recovery.steps import probe
 from tasks.certificates.api import NOT_FOUND, OK, ApiAnswer, ask_api
 from tasks.certificates.cluster_config import CONFIG_MAP
@@ -139,7 +140,7 @@ def cluster_seen(survivors: Sequence[Node], replacement: Replacement) -> Cluster
     ):
         is_told = answers[name].status == NOT_FOUND and name.startswith("node ")
         if answers[name].status != OK and not is_told:
-            said = answers[name].text.strip()[:200] or "no answer"
+            said = redacted_head(answers[name].text.strip(), 200) or "no answer"
             raise Refused(first.label, f"the API does not give {what}: {said}", remedy)
     server, ca_sha256 = parse_info(answers["info"])
     configuration = answers["config"].parsed().get("data", {}).get("ClusterConfiguration", "")
@@ -200,7 +201,7 @@ def node_now(host: SshHost, name: str) -> NodeObject | None:
     answer = ask_api(host, {"node": f"{NODES}/{name}"})[0]["node"]
     if answer.status == NOT_FOUND:
         return None
-    said = answer.text.strip()[:200] or "no answer"
+    said = redacted_head(answer.text.strip(), 200) or "no answer"
     if not answer.status or answer.status >= SERVER_ERROR:
         raise Unreachable(host.label, f"{NODES}/{name}", said)
     if answer.status != OK:

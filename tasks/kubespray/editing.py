@@ -1,6 +1,7 @@
 """Changing the inventory: saved before, written whole or not at all, only where it is as seen."""
 
 from recovery.errors import Refused, UndoFailed
+from recovery.secrecy.redaction import redacted_head
 from recovery.steps import act, undo
 from recovery.verdict import Verdict
 from tasks.kubespray import edits, reading
@@ -116,7 +117,7 @@ def restore_inventory(order: Kubespray, change: Change) -> None:
         raise UndoFailed(
             order.label,
             "edit_inventory",
-            f"a playbook of this inventory runs: {others[0][:300]}",
+            f"a playbook of this inventory runs: {redacted_head(others[0], 300)}",
             "Let it end, then `recover undo` again",
         )
     text = order.machine.text_of(["cat", "--", copy])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from blocks.ssh.host import SshHost
 from recovery.errors import BadInput, CommandFailed, UnreadableOutput
+from recovery.secrecy.redaction import redacted_tail
 
 ENVIRONMENT = "/etc/etcd.env"  # where kubespray keeps how to reach etcd on a host
 WITHIN_SECONDS = 60.0
@@ -132,7 +133,7 @@ def ask(host: SshHost, name: str) -> Asked:
     except CommandFailed as error:
         raise BadInput(
             "hosts",
-            f"{name} has no {ENVIRONMENT}: {error.tail.strip()[-200:]}",
+            f"{name} has no {ENVIRONMENT}: {redacted_tail(error.tail.strip(), 200)}",
             "Name hosts on which kubespray runs etcd as a service (etcd_deployment_type: host); "
             "etcd as a static pod is left to the recoveries of kubeadm clusters",
         ) from error

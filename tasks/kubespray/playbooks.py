@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from blocks.ssh.detached import DetachedCommand, DetachedState, UnitGone
 from recovery.errors import CommandFailed, NotVerified, Refused
+from recovery.secrecy.redaction import redacted_head, redacted_tail
 from recovery.steps import act
 from recovery.verdict import Danger
 from recovery.walk import step_logger
@@ -151,7 +152,7 @@ def refuse_unless_alone(order: Kubespray, playbook: Playbook) -> None:
     if others := running_now(order):
         raise Refused(
             order.label,
-            f"another playbook of this inventory runs: {others[0][:300]}",
+            f"another playbook of this inventory runs: {redacted_head(others[0], 300)}",
             "Let it end, or find out who started it; then resume",
         )
 
@@ -171,9 +172,10 @@ def refuse_unless_understood(order: Kubespray, playbook: Playbook) -> None:
     argv = ["sh", "-c", script, "syntax", order.project, *unlimited.argv(order)]
     answer = order.machine.read(argv, within_seconds=300, accept=tuple(range(256)))
     if answer.exit_code:
+        said = redacted_tail((answer.stdout + answer.stderr).strip(), 800)
         raise Refused(
             order.label,
-            f"{playbook.file} cannot be run: {(answer.stdout + answer.stderr).strip()[-800:]}",
+            f"{playbook.file} cannot be run: {said}",
             "Install what the checkout asks for (requirements.txt), or take its own tag",
         )
 

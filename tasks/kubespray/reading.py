@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from recovery.errors import BadInput, CommandFailed, Refused, UnreadableOutput
+from recovery.secrecy.redaction import redacted_head, redacted_tail
 from recovery.steps import decision, probe
 from tasks.kubespray import edits, judging
 from tasks.kubespray.layout import (
@@ -171,7 +172,7 @@ def parse_inventory_list(printed: str) -> tuple[Layout, str]:
         }
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         # What it printed may hold passwords: only its beginning is told, which is the first group.
-        raise UnreadableOutput("ansible-inventory --list", printed[:40]) from error
+        raise UnreadableOutput("ansible-inventory --list", redacted_head(printed, 40)) from error
     types = {str(own[ETCD_TYPE]) for own in said.values() if ETCD_TYPE in own}
     return Layout(variables, groups), types.pop() if len(types) == 1 else ""
 
@@ -201,7 +202,7 @@ def _listed(order: Kubespray) -> str:
         is_missing = error.code == 127  # noqa: PLR2004 (the shell's "not found")
         raise BadInput(
             "ansible_playbook" if is_missing else "inventory",
-            f"ansible-inventory on {order.machine.label}: {error.tail.strip()[-600:]}",
+            f"ansible-inventory on {order.machine.label}: {redacted_tail(error.tail.strip(), 600)}",
             "Install ansible-core there, or name the path of its ansible-playbook"
             if is_missing
             else "Correct what Ansible does not understand",

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import yaml
 
+from recovery.secrecy.redaction import redacted_head
 from tasks.certificates.api import ask_api
 from tasks.certificates.catalogue import Component, held
 from tasks.certificates.files import leaf_requests, leaves_of
@@ -142,7 +143,8 @@ def parse_healthz(lines: Lines, component: Component) -> tuple[Health, str]:
     status = head.partition(" ")[2].partition("\n")[0]
     if not status:
         return Health.SILENT, address
-    said = f"{address}: {status}" + (f" ({' '.join(body.split())[:200]})" if body.strip() else "")
+    shown = " ".join(redacted_head(body, 200).split())
+    said = f"{address}: {status}" + (f" ({shown})" if shown else "")
     return (Health.HEALTHY if status.startswith("200") else Health.UNHEALTHY), said
 
 
@@ -173,5 +175,7 @@ def leader_seen(hosts: Sequence[Host], component: Component) -> Leader:
             now = datetime.fromtimestamp(float(lines.all("clock")[-1]), UTC)
             seen, is_fresh = leader_of(answers["lease"], answers["old"], now)
             return Leader(seen, is_fresh)
-        said.append(f"{host.label}: {answers['lease'].text.strip()[:200] or 'no answer'}")
+        said.append(
+            f"{host.label}: {redacted_head(answers['lease'].text.strip(), 200) or 'no answer'}"
+        )
     return Leader("; ".join(said), is_fresh=False)

@@ -9,6 +9,7 @@ from typing import Any
 from blocks.grafana.answer import GrafanaNotFound
 from blocks.grafana.api import GrafanaApi, in_path
 from recovery.errors import BadInput, CommandFailed, NotVerified, Refused, UnreadableOutput
+from recovery.secrecy.redaction import redacted_head
 from recovery.steps import act, decision, undo, verify
 from recovery.verdict import Verdict
 from tasks.grafana.migration import work_folder
@@ -94,7 +95,7 @@ def read_dashboard(grafana: GrafanaApi, uid: str) -> dict[str, Any] | None:
     except GrafanaNotFound:
         return None
     if not isinstance(said, dict) or not isinstance(said.get("dashboard"), dict):
-        raise UnreadableOutput(f"GET {path}", json.dumps(said)[:500])
+        raise UnreadableOutput(f"GET {path}", redacted_head(json.dumps(said), 500))
     return {"meta": said.get("meta") or {}, "dashboard": said["dashboard"]}
 
 

@@ -8,6 +8,7 @@ import httpx
 
 from blocks.grafana.api import GrafanaApi
 from recovery.errors import CommandFailed, Refused, UnreadableOutput
+from recovery.secrecy.redaction import redacted_head
 from tasks.datasources.health import HealthState, error_in, health_of, proxy_path
 from tasks.datasources.order import Kind
 from tasks.datasources.stored import Stored, release_of, stored_named
@@ -74,7 +75,7 @@ def read_series(query: str, said: Any) -> list[Series]:
             for one in result.get("series") or []
         ]
     except (AttributeError, KeyError, TypeError) as error:
-        raise UnreadableOutput(query, str(said)[:500]) from error
+        raise UnreadableOutput(query, redacted_head(str(said), 500)) from error
 
 
 def open_influx(order: MetricsOrder) -> InfluxThroughGrafana:

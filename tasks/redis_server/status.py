@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from blocks.redis_session import RedisSession
 from recovery.errors import UnreadableOutput
+from recovery.secrecy.redaction import redacted_head
 
 MASTER = "master"
 REPLICA = re.compile(r"slave\d+")
@@ -106,7 +107,7 @@ def parse_info(printed: str) -> Info:
     try:
         return _info(said)
     except (KeyError, ValueError) as error:
-        raise UnreadableOutput("INFO", printed[:2000]) from error
+        raise UnreadableOutput("INFO", redacted_head(printed, 2000)) from error
 
 
 def _info(said: Mapping[str, str]) -> Info:

@@ -7,6 +7,7 @@ from typing import Any
 from blocks.kube.answer import ClusterForbidden, ClusterNotFound, ClusterRejected
 from blocks.kube.path import path_of
 from blocks.kube.session import KubernetesSession, LogOrder
+from recovery.secrecy.redaction import redacted_head
 from recovery.steps import probe
 from tasks.workloads.pods import PodSeen, containers_of, read_pod
 from tasks.workloads.state import read_state
@@ -91,8 +92,9 @@ def _events(session: KubernetesSession, workload: Workload) -> list[str]:
     mine.sort(key=lambda one: str(one.get("lastTimestamp") or one.get("eventTime") or ""))
     return [
         f"{one['involvedObject'].get('kind')}/{one['involvedObject'].get('name')} "
-        f"{one.get('reason')}: {str(one.get('message'))[:300]} (x{one.get('count') or 1})"
+        f"{one.get('reason')}: {said} (x{one.get('count') or 1})"
         for one in mine[-EVENTS_MAX:]
+        for said in [redacted_head(str(one.get("message")), 300)]
     ]
 
 

@@ -14,7 +14,7 @@ from tests.integration.kubernetes_runs import Mongodb, cronjob
 from tests.lab.kubernetes_node import SUCCEEDS, Image
 from tests.lab.processes import made_up_password
 
-POINTS = 5  # of an ordinary run; all of them with FAULTS=all
+POINTS = 2  # of an ordinary run; all of them with FAULTS=all
 VOLUMES = [{"name": "creds", "secret": {"secretName": "dbbackup-creds"}}]
 
 

@@ -11,7 +11,7 @@ from tests.integration.metrics_runs import CPU_TO_BE, Metrics, vantiq_resources
 from tests.integration.metrics_runs import POINTS as FRESH
 from tests.lab.grafana_api import stand_in_grafana
 
-POINTS = 6  # of an ordinary run; all of them with FAULTS=all
+POINTS = 3  # of an ordinary run; all of them with FAULTS=all
 TIMES_RESUMED = 3
 WRONG_URL = "http://127.0.0.1:1"
 

@@ -33,7 +33,7 @@ ACCEPT = ["truncated-fraction:*"]
 LEASE_SECONDS = "3"  # a busy machine must be able to renew it
 SHARDS = shards(20, in_a_sample=2)
 UNDO_SHARDS = shards(4, in_a_sample=1)
-POINTS = 6  # of each shard in an ordinary run; all of them with FAULTS=all
+POINTS = 3  # of each shard in an ordinary run; all of them with FAULTS=all
 
 
 @dataclass

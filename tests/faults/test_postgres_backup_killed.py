@@ -19,7 +19,7 @@ from tests.lab.postgres import private_postgres
 from tests.lab.session import started_or_skipped
 
 SHARDS = shards(3, in_a_sample=1)
-POINTS = 3  # of each shard in an ordinary run; all of them with FAULTS=all
+POINTS = 2  # of each shard in an ordinary run; all of them with FAULTS=all
 EARLIER = 2
 
 

@@ -12,8 +12,8 @@ import pytest
 from tests.faults.conftest import JournaledWorld, flaws_of, kill_points, sampled, the_recovery
 from tests.integration.container_runs import MARK, REVISION, Containers
 
-POINTS = 5  # of an ordinary run; all of them with FAULTS=all
-POINTS_BACK = 3
+POINTS = 2  # of an ordinary run; all of them with FAULTS=all
+POINTS_BACK = 1
 
 
 @dataclass

@@ -12,7 +12,7 @@ from tests.lab.hosts import lab_hosts
 from tests.lab.session import started_or_skipped
 
 SHARDS = shards(6, in_a_sample=2)
-POINTS = 3  # of each shard in an ordinary run; all of them with FAULTS=all
+POINTS = 2  # of each shard in an ordinary run; all of them with FAULTS=all
 WITHIN_SECONDS = 60.0
 
 

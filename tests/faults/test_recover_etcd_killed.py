@@ -184,7 +184,17 @@ def takes_writes(member):
     return False
 
 
-@pytest.fixture(scope="module", params=["unit", "static pod"])
+FORMS = ["unit", "static pod"]
+
+
+def forms(in_a_sample):
+    """Of the members: with FAULTS=all each in turn."""
+    return pytest.mark.parametrize(
+        "lab", FORMS if IS_WHOLE else [in_a_sample], indirect=True, scope="module"
+    )
+
+
+@pytest.fixture(scope="module", params=FORMS)
 def lab(request, tmp_path_factory):
     make = etcd_pods if request.param == "static pod" else etcd_lab
     with started_or_skipped(make(tmp_path_factory.mktemp("etcd"))) as etcd:
@@ -193,6 +203,7 @@ def lab(request, tmp_path_factory):
 
 @pytest.mark.timeout(TIMEOUT_SECONDS)
 @pytest.mark.parametrize("is_silent", [True, *([False] if IS_WHOLE else [])])
+@forms(in_a_sample="unit")
 def test_a_worker_killed_at_any_event_loses_no_key_and_no_copy(lab, tmp_path, runs, is_silent):
     """Goal: no instruction is a point of no return, and no copy of the data is ever the only one.
 
@@ -220,6 +231,7 @@ def test_a_worker_killed_at_any_event_loses_no_key_and_no_copy(lab, tmp_path, ru
 
 
 @pytest.mark.timeout(TIMEOUT_SECONDS)
+@forms(in_a_sample="static pod")
 def test_a_worker_killed_while_a_member_is_replaced_costs_no_quorum(lab, tmp_path, runs):
     """Goal: whenever the worker is lost, the members that are left go on, and a resume ends it.
 

@@ -28,7 +28,7 @@ KEYS = 500
 SHARDS = shards(8, in_a_sample=1)
 DISTURBED_SHARDS = shards(4, in_a_sample=1)
 FAILOVER_SHARDS = shards(3, in_a_sample=1)
-POINTS = 4  # of each shard in an ordinary run; all of them with FAULTS=all
+POINTS = 2  # of each shard in an ordinary run; all of them with FAULTS=all
 AWAY_SECONDS = 3.0
 TIMES_RESUMED = 3
 CLEAN = f"""
@@ -274,7 +274,7 @@ def test_a_worker_killed_in_a_failover_loses_no_confirmed_write(a_failover, runs
         if step == "fail_over" and (is_change or kind in {"intended", "done"})
     ]
 
-    for n in sampled(points[shard :: len(FAILOVER_SHARDS)], 2, f"failover {shard}"):
+    for n in sampled(points[shard :: len(FAILOVER_SHARDS)], 1, f"failover {shard}"):
         with a_failover() as failover:
             killed, resumed = failover.run(runs, kill=(n, "before"))
             at = (n, whole.events[n - 1], killed.events[-1:])

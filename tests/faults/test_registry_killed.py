@@ -35,8 +35,8 @@ from tests.lab.session import started_or_skipped
 SHARDS = shards(6, in_a_sample=1)
 SERVER_SHARDS = shards(3, in_a_sample=1)
 BACK = {"undo_by": "fault test", "break_glass": "a test"}
-SERVER_POINTS = 3
-POINTS = 5  # of each shard in an ordinary run; all of them with FAULTS=all
+SERVER_POINTS = 2
+POINTS = 3  # of each shard in an ordinary run; all of them with FAULTS=all
 BEGUN = """
 import sys
 import flows.registry_indexes

@@ -13,7 +13,7 @@ from tests.integration.admin_key_runs import Installation
 from tests.lab.keycloak import lab_keycloak
 from tests.lab.processes import wait_until
 
-POINTS = 3  # of an ordinary run; all of them with FAULTS=all
+POINTS = 2  # of an ordinary run; all of them with FAULTS=all
 CONSENT = "robin"
 
 

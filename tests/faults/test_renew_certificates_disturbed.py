@@ -169,7 +169,7 @@ class Disturbance:
 
 
 EVERY_WAY = [(disturb, way) for disturb in (cut_network, cut_power, freeze) for way in WAYS]
-IN_A_SAMPLE = [(cut_network, "pods"), (cut_power, "reboot"), (freeze, "pods")]
+IN_A_SAMPLE = [(cut_network, "pods"), (cut_power, "reboot")]
 
 
 @pytest.mark.timeout(14_400 if IS_WHOLE else 900)

@@ -40,7 +40,7 @@ from tests.lab.processes import wait_until
 from tests.lab.session import started_or_skipped
 
 SHARDS = shards(8, in_a_sample=1)
-POINTS = 2  # of each shard in an ordinary run; all of them with FAULTS=all
+POINTS = 1  # of each shard in an ordinary run; all of them with FAULTS=all
 TIMEOUT_SECONDS = 7200 if IS_WHOLE else 1800
 WAYS = {
     "expired": (EXPIRED_WITH_KUBELETS, {}),

@@ -12,7 +12,7 @@ from tests.faults.conftest import JournaledWorld, flaws_of, kill_points, sampled
 from tests.integration.config_runs import MARK, encoded
 from tests.integration.login_runs import NAME, RIGHT, WRONG, Keycloak, keycloak_on
 
-POINTS = 4  # of an ordinary run; all of them with FAULTS=all
+POINTS = 2  # of an ordinary run; all of them with FAULTS=all
 
 
 @dataclass

@@ -12,7 +12,7 @@ import pytest
 from tests.faults.conftest import IS_WHOLE, JournaledWorld, flaws_of, survives_kills
 from tests.integration.rescue_runs import SelfHosted
 
-POINTS = 3  # of an ordinary run; all of them with FAULTS=all
+POINTS = 2  # of an ordinary run; all of them with FAULTS=all
 
 
 @dataclass

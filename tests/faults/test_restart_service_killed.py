@@ -11,7 +11,7 @@ import pytest
 from tests.faults.conftest import JournaledWorld, flaws_of, kill_points, sampled, the_recovery
 from tests.lab.kubernetes_api import KubernetesApi, deployment
 
-POINTS = 6  # of an ordinary run; all of them with FAULTS=all
+POINTS = 2  # of an ordinary run; all of them with FAULTS=all
 REVISION = "deployment.kubernetes.io/revision"
 MARK = "recovery-pipelines.io/restarted-by"
 

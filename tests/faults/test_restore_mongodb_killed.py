@@ -20,7 +20,7 @@ from tests.faults.conftest import (
 from tests.integration.kubernetes_runs import Mongodb
 
 SHARDS = shards(12, in_a_sample=1)
-POINTS = 6  # of an ordinary run; all of them with FAULTS=all
+POINTS = 3  # of an ordinary run; all of them with FAULTS=all
 
 
 @dataclass

@@ -23,7 +23,7 @@ from tests.faults.conftest import (
 from tests.integration.volume_runs import Volumes
 
 SHARDS = shards(8, in_a_sample=1)
-POINTS = 4  # of an ordinary run; all of them with FAULTS=all
+POINTS = 2  # of an ordinary run; all of them with FAULTS=all
 NOTE = "recovery-pipelines.io/replicas"
 
 
@@ -154,7 +154,7 @@ def test_a_worker_killed_on_the_way_back_gives_everybody_what_they_had(
     points = kill_points(whole.events)[shard :: len(SHARDS)]
     assert points
 
-    for point in sampled(points, POINTS - 2, f"back-{kind}"):
+    for point in sampled(points, 1, f"back-{kind}"):
         world, before = recovered()
         killed = runs.run(world, kill=point, resume=the_recovery(world), **back)
         at = (point, whole.events[min(point[0], len(whole.events)) - 1])

@@ -25,8 +25,8 @@ from tests.lab.keycloak import lab_keycloak
 from tests.lab.keycloak_server import WITHOUT_PREFIX
 from tests.lab.kubernetes_node import UNREADY, Image
 
-POINTS = 5  # of an ordinary run; all of them with FAULTS=all
-POINTS_BACK = 2
+POINTS = 2  # of an ordinary run; all of them with FAULTS=all
+POINTS_BACK = 1
 SHARDS = shards(10, in_a_sample=1)
 READER = READERS[:1]
 

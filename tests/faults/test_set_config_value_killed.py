@@ -12,8 +12,8 @@ from tests.faults.conftest import JournaledWorld, flaws_of, kill_points, sampled
 from tests.integration.config_runs import CONFIG, MARK, Settings, encoded
 from tests.lab.kubernetes_node import UNREADY, Image
 
-POINTS = 6  # of an ordinary run; all of them with FAULTS=all
-POINTS_BACK = 3
+POINTS = 2  # of an ordinary run; all of them with FAULTS=all
+POINTS_BACK = 1
 LIMIT = "CERTIFICATE_UPDATE_LIMIT"
 OLD, NEW = "old-0f-the-lab-17", "new-0f-the-lab-42"
 READERS = ("api", "web")

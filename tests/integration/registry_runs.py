@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import flows.registry_database
+from blocks.postgres.server import PostgresServer
 from recovery.declare import RECOVERIES, run_plainly
 from recovery.errors import Refused
 from recovery.journal.opening import open_journal
@@ -49,11 +50,25 @@ def running(stopped):
     return stopped
 
 
+SILENT_FOR = "5s"  # longer than a server is waited for here
+
+
+def be_impatient(monkeypatch):
+    """Wait for a server that says nothing for some seconds only, on its host and from outside."""
+    from_url = PostgresServer.from_url
+
+    def opened(url):
+        return from_url(url).model_copy(update={"connect_within_seconds": 3})
+
+    monkeypatch.setattr(PostgresServer, "from_url", staticmethod(opened))
+    monkeypatch.setattr("tasks.postgres_server.inside.CONNECT_WITHIN_SECONDS", 2)
+
+
 @pytest.fixture(autouse=True)
 def _quick(tmp_path, monkeypatch):
     monkeypatch.setenv("RECOVER_JOURNAL", str(tmp_path / "journal.sqlite"))
     monkeypatch.setenv("RECOVER_LEASE_SECONDS", "8")
-    monkeypatch.setattr("tasks.postgres_server.inside.CONNECT_WITHIN_SECONDS", 2)
+    be_impatient(monkeypatch)
     for module in (starting, waiting, restarting, proof, forcing):
         monkeypatch.setattr(module, "PAUSE_SECONDS", 0.1, raising=False)
 
@@ -138,7 +153,7 @@ def shutting_down(registry):
 @contextmanager
 def hung(registry):
     """Let nobody in any more, though the configuration is right again."""
-    registry.configure(pre_auth_delay="13s")
+    registry.configure(pre_auth_delay=SILENT_FOR)
     registry.psql("SELECT pg_reload_conf()")
     registry.run(f"sed -i '/pre_auth_delay/d' {CONFIG}/postgresql.conf")
     yield

@@ -241,7 +241,7 @@ def test_what_has_not_acted_loses_its_right_to_and_what_has_keeps_it(journal):
         journal.append(recovery_id, Kind.OPENED, {}, lease=held)
     journal.append("r2", Kind.INTENDED, {}, step="s", lease=other, needs_live_lease=True)
 
-    withdrawn = [journal.withdraw("db", "r1"), journal.withdraw("web", "r2")]
+    withdrawn = [journal.withdraw("db", "r1", 1), journal.withdraw("web", "r2", 1)]
 
     assert withdrawn == [True, False]
     with pytest.raises(LeaseLost):
@@ -250,6 +250,19 @@ def test_what_has_not_acted_loses_its_right_to_and_what_has_keeps_it(journal):
         journal.renew_lease(lease)
     journal.append("r2", Kind.DONE, {}, step="s", lease=other)
     assert journal.take_lease("db", "r3", "three", 20).epoch > lease.epoch
+
+
+def test_an_attempt_that_has_begun_since_keeps_its_right_and_none_is_taken_while_it_lives(journal):
+    old = journal.take_lease("db", "r1", "one", 20)
+    journal.append("r1", Kind.OPENED, {}, lease=old)
+    journal.release_lease(old)
+    new = journal.take_lease("db", "r1", "two", 20)
+
+    while_it_lives = journal.withdraw("db", "r1", old.epoch)
+    renewed = journal.renew_lease(new)
+    journal.release_lease(renewed)
+
+    assert (while_it_lives, journal.withdraw("db", "r1", old.epoch)) == (False, True)
 
 
 def test_the_holder_of_an_old_epoch_can_neither_write_nor_renew_nor_release(journal):

@@ -23,6 +23,7 @@ from operate.orphans.watch import Look, Watch
 from recovery.declare import RECOVERIES
 from recovery.journal.events import Kind
 from recovery.run import recovery_id_of
+from tests.faults.conftest import IS_WHOLE
 from tests.lab import prefect_recovery
 from tests.lab.counted_recovery import DONE_ONCE, World
 from tests.lab.prefect_server import private_prefect_server
@@ -35,7 +36,6 @@ from tests.lab.watched_stage import (
     orphan_in,
 )
 
-IS_WHOLE = os.environ.get("FAULTS") == "all"
 AWAY_SECONDS = 120.0 if IS_WHOLE else 5.0
 AT_ONCE = Pace(back_off=(1.0, 1.0, 1.0), settle=3.0, away=0.0)
 

@@ -3,7 +3,6 @@
 The members are units of systemd, and static pods of a kubelet that stands in.
 """
 
-import os
 import re
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from recovery.run import RecoveryState
 from tasks.etcd import placing
 from tasks.etcd.parts import Part
+from tests.faults.conftest import IS_WHOLE
 from tests.integration.etcd_runs import assert_moves_to_a_spare, copies_watched
 from tests.integration.etcd_runs import etcd as etcd  # noqa: PLC0414 (the fixture)
 from tests.integration.etcd_runs import runs as runs  # noqa: PLC0414 (the fixture)
@@ -21,10 +21,15 @@ from tests.lab.session import started_or_skipped
 
 pytestmark = pytest.mark.timeout(300)  # the first run builds the root file system
 KEYS = 300
-IS_WHOLE = os.environ.get("FAULTS") == "all"
 
 
-@pytest.fixture(scope="module", params=["unit", "static pod"])
+FORMS = ["unit", "static pod"]
+units_alone_in_a_sample = pytest.mark.parametrize(
+    "lab", FORMS if IS_WHOLE else FORMS[:1], indirect=True, scope="module"
+)
+
+
+@pytest.fixture(scope="module", params=FORMS)
 def lab(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("etcd")
     made = etcd_pods(directory) if request.param == "static pod" else etcd_lab(directory, spares=1)
@@ -89,6 +94,7 @@ def test_members_that_are_only_stopped_are_started_and_nothing_is_rebuilt(etcd, 
     assert etcd.members[1].status()["header"]["cluster_id"] == cluster
 
 
+@units_alone_in_a_sample
 def test_what_was_acknowledged_last_is_in_what_is_rebuilt(etcd, runs):
     """A member notes that a majority has an entry with the next one, and is lost before that."""
     survivor, *others = etcd.members
@@ -264,6 +270,7 @@ def cut_all(members):
         member.host.power_cut()
 
 
+@units_alone_in_a_sample
 def test_a_member_that_lost_its_data_is_replaced_and_no_write_stands_still(etcd, runs):
     first, second, third = etcd.members
     third.lose_data()
@@ -297,6 +304,7 @@ def test_a_member_is_replaced_by_another_host_which_starts_it_at_boot(etcd, runs
     assert_moves_to_a_spare(etcd, runs)
 
 
+@units_alone_in_a_sample
 def test_a_full_database_is_defragmented_one_by_one_and_takes_writes_again(etcd, runs):
     first = etcd.members[0]
     leader = next(

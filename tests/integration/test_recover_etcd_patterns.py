@@ -5,17 +5,16 @@ on a newer etcd, and those of five members.
 """
 
 import itertools
-import os
 
 import pytest
 
 from recovery.run import RecoveryState
+from tests.faults.conftest import IS_WHOLE
 from tests.integration.etcd_runs import EtcdRuns
 from tests.lab.etcd_hosts import etcd_lab
 from tests.lab.session import started_or_skipped
 
 pytestmark = pytest.mark.timeout(600)
-IS_WHOLE = os.environ.get("FAULTS") == "all"
 KEYS = 150
 # How the last survivors are found: serving what needs no quorum, started anew and silent, stopped,
 # stopped before the others were lost, as where the power of all goes at once, or with a database

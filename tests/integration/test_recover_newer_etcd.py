@@ -5,11 +5,11 @@ goes back, that revision comes again with other keys; where it is put ahead and 
 client is told so, and reads everything anew.
 """
 
-import os
 import re
 
 import pytest
 
+from tests.faults.conftest import IS_WHOLE
 from tests.integration.etcd_runs import assert_moves_to_a_spare, copies_watched
 from tests.integration.etcd_runs import etcd as etcd  # noqa: PLC0414 (the fixture)
 from tests.integration.etcd_runs import runs as runs  # noqa: PLC0414 (the fixture)
@@ -19,7 +19,6 @@ from tests.lab.session import started_or_skipped
 
 pytestmark = pytest.mark.timeout(600)
 KEYS = 150
-IS_WHOLE = os.environ.get("FAULTS") == "all"
 
 
 @pytest.fixture(scope="module")

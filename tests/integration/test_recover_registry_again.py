@@ -120,6 +120,7 @@ def test_a_server_that_is_starting_by_then_is_not_said_to_shut_down(running, mon
 
     with hung(running):
         monkeypatch.setattr(restarting, "ask_inside", cut)
+        monkeypatch.setenv("RECOVER_PATIENCE_SECONDS", "1")
         ended = recover(running)
         assert isinstance(ended.error, Unreachable), ended
     monkeypatch.setattr(restarting, "ask_inside", asked)

@@ -9,6 +9,7 @@ from recovery.journal.history import RecoveryState
 from recovery.journal.opening import open_journal
 from recovery.run import Options
 from tasks.registry_database import restarting, starting, waiting
+from tests.integration.registry_runs import SILENT_FOR, be_impatient
 from tests.lab.hosts import lab_hosts
 from tests.lab.processes import wait_until
 from tests.lab.registry_host import DATA, UNIT
@@ -40,7 +41,7 @@ def pair(prepared):
 def _quick(tmp_path, monkeypatch):
     monkeypatch.setenv("RECOVER_JOURNAL", str(tmp_path / "journal.sqlite"))
     monkeypatch.setenv("RECOVER_LEASE_SECONDS", "8")
-    monkeypatch.setattr("tasks.postgres_server.inside.CONNECT_WITHIN_SECONDS", 2)
+    be_impatient(monkeypatch)
     for module in (starting, waiting, restarting):
         monkeypatch.setattr(module, "PAUSE_SECONDS", 0.2, raising=False)
 
@@ -119,7 +120,7 @@ def test_a_server_that_died_is_started_by_its_supervisor(pair):
 
 
 def make_hung(registry):
-    registry.psql("ALTER SYSTEM SET pre_auth_delay = '13s'")
+    registry.psql(f"ALTER SYSTEM SET pre_auth_delay = '{SILENT_FOR}'")
     registry.psql("SELECT pg_reload_conf()")
     registry.run(f"sed -i '/pre_auth_delay/d' {DATA}/postgresql.auto.conf")
 

@@ -1,7 +1,7 @@
 """Flagship recoveries in a real browser: filled, run, failed, mended, resumed and approved.
 
 What counts at the end is what the repaired system shows, not what the page says. `move-grafana-to-
-mysql` has `test_ui` of its own. An ordinary run renews certificates; FAULTS=all does all three.
+mysql` has `test_ui` of its own, in each run; these are for FAULTS=all.
 """
 
 import secrets
@@ -23,8 +23,10 @@ from tests.lab.kubespray_cluster import FILES, KEYS, UNITS, KubesprayCluster
 from tests.lab.processes import scratch_directory
 from tests.lab.session import started_or_skipped
 
-pytestmark = pytest.mark.timeout(1800)
-whole = pytest.mark.skipif(not IS_WHOLE, reason="one of the whole campaign: FAULTS=all")
+pytestmark = [
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(not IS_WHOLE, reason="one of the whole campaign: FAULTS=all"),
+]
 ENDS_WITHIN_SECONDS = 600
 NAMES = ["node1", "node2", "node3", "node4"]
 RULES = "approvers: {Ada: {}, Grace: {}}\nrules: [{danger: destructive}]\n"
@@ -94,7 +96,6 @@ def test_a_key_that_is_missing_is_made_and_the_renewal_goes_on_in_a_run_that_res
     assert_renewed(host, before)
 
 
-@whole
 def test_a_new_host_that_is_off_is_switched_on_and_a_retry_puts_it_in_the_place_of_the_old(
     page, kubespray
 ):
@@ -134,7 +135,6 @@ def test_a_new_host_that_is_off_is_switched_on_and_a_retry_puts_it_in_the_place_
     assert "node2" not in kubespray.inventory.read_text()
 
 
-@whole
 def test_a_backup_that_was_not_there_is_put_there_and_a_fork_restores_from_it(page, mongodb):
     (mongodb.data / "document-1").write_text("as it was\n")
     mongodb.deploy()

@@ -144,9 +144,10 @@ def free_networks() -> Iterator[ipaddress.IPv4Network]:
     routes = [route["dst"] for route in listed if route["dst"] != "default"]
     taken = [ipaddress.IPv4Network(destination) for destination in routes]
     wide = [ipaddress.IPv4Network(text) for text in RANGES]
-    candidates = list(itertools.chain(*[network.subnets(new_prefix=24) for network in wide]))
-    random.SystemRandom().shuffle(candidates)  # other labs look at the same time
-    for subnet in candidates:
+    firsts = [at for network in wide for at in range(int(network[0]), int(network[-1]), 256)]
+    begin = random.SystemRandom().randrange(len(firsts))  # other labs look at the same time
+    for first in itertools.chain(firsts[begin:], firsts[:begin]):
+        subnet = ipaddress.IPv4Network((first, 24))
         if not any(subnet.overlaps(network) for network in taken):
             yield subnet
     raise LabError(f"every private network is in the routes of this machine: {routes}")

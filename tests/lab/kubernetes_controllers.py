@@ -40,11 +40,20 @@ class Controllers:
             with self.store.changed:
                 if self.store.version == seen:
                     self.store.changed.wait(0.2)
-                changed = {at.namespace for v, _, at, _ in self.store.events if v > seen}
+                changed = {at.namespace for _, _, at, _ in self.store.since(seen)}
+                is_known = bool(changed) or self.store.version == seen  # no compaction in between
                 seen = self.store.version
-            # Deadlines pass without a change: then everything is looked at.
-            for namespace in sorted(changed) or [""]:
+                due = (changed or self._under_way()) if is_known else {""}
+            for namespace in sorted(due):
                 self._reconcile(namespace)
+
+    def _under_way(self):
+        """Where a Deployment is not out yet: its deadline passes without a change."""
+        return {
+            key.namespace for key, body in self.store.items("deployments")
+            if not any(c["reason"] == "NewReplicaSetAvailable"
+                       for c in (body.get("status") or {}).get("conditions", []))
+        }  # fmt: skip
 
     def _reconcile(self, namespace):
         for each in (self._volumes, self._collect_garbage, self._deployments, self._replica_sets,

@@ -126,9 +126,8 @@ class StandInApi:
         with self.store.changed:
             version = str(self.store.version)
             found = [
-                (k, o) for k, o in sorted(self.store.objects.items(), key=lambda kv: kv[0])
-                if k.resource == key.resource and key.namespace in {"", k.namespace}
-                and selected(o, query.get("labelSelector", ""), query.get("fieldSelector", ""))
+                (k, o) for k, o in self.store.items(key.resource, key.namespace)
+                if selected(o, query.get("labelSelector", ""), query.get("fieldSelector", ""))
             ]  # fmt: skip
         metadata = {"resourceVersion": version}
         after = query.get("continue", "").removeprefix(PAGE_TOKEN)
@@ -192,14 +191,16 @@ class StandInApi:
             return request.send_line({"type": "ERROR", "object": status_of(gone)})
         waited = 0.0
         labels, fields = query.get("labelSelector", ""), query.get("fieldSelector", "")
-        seen = {k for k, o in store.objects.items() if selected(o, labels, fields)}
+        with store.changed:
+            there = store.items(key.resource, key.namespace)
+            seen = {k for k, body in there if selected(body, labels, fields)}
         while waited < ends and not self.closing.is_set() and not self.is_away:
             with store.changed:
-                news = [e for e in store.events if e[0] > since]
+                news = store.since(since)
                 if not news:
                     store.changed.wait(0.1)
                     waited += 0.1
-                    news = [e for e in store.events if e[0] > since]
+                    news = store.since(since)
             for version, kind, at, body in news:
                 since = version
                 if at.resource != key.resource or key.namespace not in {"", at.namespace}:

@@ -83,6 +83,7 @@ class Store:
     version: int = 100
     compacted: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
+    _listed: dict[str, dict[str, dict[Key, dict[str, Any]]]] = field(default_factory=dict)
 
     def get(self, key):
         with self.changed:
@@ -93,11 +94,22 @@ class Store:
     def under(self, resource, namespace=""):
         """Every object of a resource, as a copy; in one namespace, or in all."""
         with self.changed:
-            return [
-                copy.deepcopy(o)
-                for k, o in sorted(self.objects.items(), key=lambda kv: kv[0])
-                if k.resource == resource and namespace in {"", k.namespace}
-            ]
+            return [copy.deepcopy(body) for _, body in self.items(resource, namespace)]
+
+    def items(self, resource, namespace=""):
+        """Return the same with their keys, in order and not copied: to be read while `changed`."""
+        by_namespace = self._listed.get(resource, {})
+        chosen = [by_namespace.get(namespace, {})] if namespace else by_namespace.values()
+        return sorted((item for of_one in chosen for item in of_one.items()), key=key_of_item)
+
+    def since(self, version):
+        """Return what happened after a version: to be asked while `changed`."""
+        news = []
+        for event in reversed(self.events):
+            if event[0] <= version:
+                break
+            news.append(event)
+        return news[::-1]
 
     def create(self, key, body, manager="unknown", *, is_tried=False):
         with self.changed:
@@ -189,6 +201,7 @@ class Store:
                 return copy.deepcopy(new)
             self.version += 1
             del self.objects[key]
+            del self._listed[key.resource][key.namespace][key]
             old["metadata"]["resourceVersion"] = str(self.version)
             self.events.append((self.version, "DELETED", key, old))
             self.changed.notify_all()
@@ -204,8 +217,15 @@ class Store:
         self.version += 1
         body["metadata"]["resourceVersion"] = str(self.version)
         self.objects[key] = copy.deepcopy(body)
+        by_namespace = self._listed.setdefault(key.resource, {})
+        by_namespace.setdefault(key.namespace, {})[key] = self.objects[key]
         self.events.append((self.version, kind, key, copy.deepcopy(body)))
         self.changed.notify_all()
+
+
+def key_of_item(item):
+    key, _ = item
+    return (key.version, key.resource, key.namespace, key.name)
 
 
 def note_fields(old, new, key, manager):

@@ -195,7 +195,9 @@ class GuardedProcess:
 
     def poll(self, within_seconds: float = 0) -> int | None:
         """Return the exit code, negative for a signal; `None` while it runs."""
-        if self._returncode is None and self._listen(within_seconds):
+        if self._returncode is None:
+            if b"\n" not in self._told:  # its end may have come along with its beginning
+                self._listen(within_seconds)
             told = self._told.strip()
             if told.startswith(b"exited "):
                 self._returncode = int(told.removeprefix(b"exited "))

@@ -6,6 +6,9 @@ from uuid import uuid4
 from operate.alerts.prefect_runs import Standing, Submission
 from recovery.errors import BadInput, Unreachable
 
+CANCELLING = Standing("CANCELLING", "Cancelling", is_final=False)
+CANCELLED = Standing("CANCELLED", "Cancelled", is_final=True)
+
 
 @dataclass
 class ScriptedRuns:
@@ -15,6 +18,7 @@ class ScriptedRuns:
     ids: dict[str, str] = field(default_factory=dict)
     ended: dict[str, Standing] = field(default_factory=dict)
     cancelled: dict[str, str] = field(default_factory=dict)
+    held: set[str] = field(default_factory=set)
     is_away: bool = False
     loses_answers: bool = False
     deployments: set[str] = field(default_factory=lambda: {"recover-redis", "end-frozen-redis"})
@@ -47,10 +51,12 @@ class ScriptedRuns:
         running = Standing("RUNNING", "Running", is_final=False)
         return {one: self.ended.get(one, running) for one in ids if one in known}
 
-    def cancel(self, flow_run_id: str, why: str) -> None:
+    def cancel(self, flow_run_id: str, why: str) -> Standing:
         self._ask()
         self.cancelled[flow_run_id] = why
-        self.ended[flow_run_id] = Standing("CANCELLED", "Cancelled", is_final=True)
+        is_held = flow_run_id in self.held  # by a process, which the server has ended first
+        self.ended[flow_run_id] = CANCELLING if is_held else CANCELLED
+        return self.ended[flow_run_id]
 
     def ask_person(self, run_id: str) -> None:
         """Let a run wait for an answer."""

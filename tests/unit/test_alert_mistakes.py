@@ -91,7 +91,7 @@ def test_a_run_that_cannot_be_followed_keeps_no_other_from_being_followed(desk):
     def picky(run_id, why):
         if run_id == bad:
             raise Unanswered("the Prefect server", "cancelling a run", "HTTP 500")
-        cancel(run_id, why)
+        return cancel(run_id, why)
 
     desk.runs.cancel = picky
     for instance in "ab":

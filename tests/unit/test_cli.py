@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import flows
-from operate import catalogue, doctor, runs, screens
+from operate import catalogue, doctor, orders, runs, screens
 from operate.cli import app
 from operate.completion import recovery_ids, recovery_names
 from operate.endings import Answer, as_document, exit_code_of, text_of
@@ -317,6 +317,35 @@ def test_a_plan_that_failed_is_made_again_and_nothing_is_resumed(monkeypatch):
     told = ended.stderr.splitlines()
     assert told[-2].endswith("can be reached from this worker, then try again.")
     assert told[-1] == "next: mend that, then `recover plan recover-redis` again"
+
+
+BACK = ("--by", "Ada")
+
+
+@pytest.mark.parametrize(
+    ("command", "more", "following"),
+    [
+        ("resume", (), "recover resume ID"),
+        ("resume", ("--worker",), "recover status ID"),
+        ("undo", BACK, "recover undo ID --by NAME"),
+        ("undo", (*BACK, "--break-glass", "why"), "recover undo ID --by NAME --break-glass REASON"),
+        ("undo", (*BACK, "--reason", "why"), "recover undo ID --by NAME --reason TEXT"),
+        ("undo", (*BACK, "--worker"), "recover status ID"),
+        ("undo", ("--plan",), "recover undo ID --plan"),
+    ],
+)
+def test_ctrl_c_says_how_to_go_on_the_same_way(failed, monkeypatch, command, more, following):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(orders, "order_to_resume", lambda *_: None)
+    monkeypatch.setattr(runs, "carry_out", interrupted)
+    monkeypatch.setattr(runs, "plan", interrupted)
+
+    ended = run(command, failed, *more)
+
+    assert ended.exit_code == 130
+    assert ended.stderr.splitlines()[-1] == f"next: `{following.replace('ID', failed)}`"
 
 
 def test_doctor_refuses_hosts_that_are_none():

@@ -242,3 +242,25 @@ def test_what_another_release_recorded_and_this_one_cannot_read_cuts_the_way_bac
     assert "this release cannot read what keep returned (size: Field required)" in str(ended.error)
     assert "undo it with the release that began it (" in str(ended.error)
     assert lab.there == {"two"} | (set() if is_decision else {"kept"})
+
+
+def test_steps_back_that_only_share_a_name_are_walked_each(lab):
+    def made(name):
+        @undo
+        def put_back(n="") -> None:
+            with changing(f"unmake {name}", "lab"):
+                lab.there.discard(name)
+
+        return lab.make(name, undo=put_back, done_when=None, without_probe="x", redo_in_doubt=True)
+
+    first, second = made("first"), made("second")
+
+    def flow():
+        first()
+        second()
+
+    done = lab.run(flow)
+
+    undone = lab.run(flow, resume=done.recovery_id, undo_by="me", break_glass="both")
+
+    assert (undone.state, undone.result, lab.there) == ("undone", ["second", "first"], set())

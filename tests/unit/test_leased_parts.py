@@ -104,6 +104,22 @@ def test_a_take_over_takes_no_part_that_another_recovery_is_at_work_on(lab):
     assert "--take-over" not in str(ended[0].error)
 
 
+def test_nobody_loses_the_target_to_a_take_over_that_a_part_stands_against(lab):
+    ended = []
+
+    def both():
+        ended.append(repair("prod", "cp1", meanwhile=take_over, n=2))
+
+    def take_over():
+        ended.append(repair("prod", "cp1", "cp2", n=3, take_over_by="Ada"))
+
+    other = repair("cp2", meanwhile=both)
+
+    assert isinstance(ended[0].error, TargetTaken)
+    assert "cp2" in str(ended[0].error)
+    assert [ended[1].state, other.state] == ["recovered", "recovered"]
+
+
 def test_a_take_over_takes_the_target_with_its_parts_and_says_from_whom(lab):
     ended = []
 

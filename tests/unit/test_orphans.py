@@ -3,10 +3,13 @@
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from prefect.client.schemas.objects import StateType
 
+from operate.alerts.calling_off import Found, call_off
+from operate.alerts.prefect_runs import Standing
 from operate.orphans.attempts import AttemptReader, KnownAttempt, Orphan, newest_by_run
 from operate.orphans.command import exit_code_of
 from operate.orphans.mending import Shown, due_state
@@ -172,6 +175,11 @@ def test_the_crash_names_the_step_what_is_in_doubt_and_how_to_go_on():
         (RUN, {"ended_as": "failed"}, None, 0.0, "FAILED"),
         (replace(RUN, state_type=StateType.FAILED), {"ended_as": "failed"}, None, 99.0, None),
         (replace(RUN, state_type=StateType.SCHEDULED), {}, ORPHAN, 99.0, None),  # retried
+        (running(state_id="s1"), {"called_off": "resolved"}, None, 19.0, None),
+        (running(state_id="s1"), {"called_off": "resolved"}, None, 20.0, "CANCELLED"),
+        (running(), {"called_off": "resolved"}, None, 299.0, None),  # a retry that begins
+        (RUN, {"called_off": "resolved"}, None, 0.0, "CANCELLED"),
+        (replace(RUN, state_type=StateType.CANCELLED), {"called_off": "x"}, None, 99.0, None),
     ],
 )
 def test_a_run_is_shown_as_the_journal_says(run, attempt, orphan, seconds, due):
@@ -302,6 +310,38 @@ def test_without_a_server_each_orphan_is_told_of_once_with_what_a_person_is_to_t
     kinds = [event.kind for event in journal.events(ORPHAN.recovery_id)]
     assert kinds.count(Kind.ORPHANED) == 1
     assert exit_code_of(looks[0]) == 4
+
+
+@pytest.mark.parametrize("is_begun", [True, False])
+def test_what_was_called_off_while_it_looked_is_neither_lost_nor_resumed(
+    journal, monkeypatch, is_begun
+):
+    """Goal: nothing goes on by itself for an alert that is resolved.
+
+    Method: call off an attempt that is at work, and let a watch look that has the run as crashed.
+    """
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    if is_begun:
+        begin(journal)
+    else:
+        lease = journal.take_lease("db", ORPHAN.recovery_id, "host:7", 30.0)
+        opened = {"flow": "mend", "target": "db", "flow_run_id": RUN_ID}
+        journal.append(ORPHAN.recovery_id, Kind.OPENED, opened, lease=lease)
+    kept = SimpleNamespace(parameters={}, flow_run_id=RUN_ID)
+    assert call_off(kept, Standing("RUNNING", "Running", is_final=False)) is Found.CALLED_OFF
+    server, told = WatchedServer([RUN]), []
+    patient = Pace(back_off=(0.0, 0.0, 0.0))
+    watch = Watch({"mend": MEND}, patient, lambda text, facts: told.append(text), _server=server)
+
+    look = watch.look()
+    watch.close()
+
+    assert (look.orphans, told) == ([], [])
+    kinds = {event.kind for event in journal.events(ORPHAN.recovery_id)}
+    assert not kinds & {Kind.ORPHANED, Kind.RESUME_ORDERED}
+    ((run_id, state),) = server.shown
+    assert (run_id, state.type) == (RUN_ID, StateType.CANCELLED)
+    assert "it was called off before it changed anything: its alert was resolved" in state.message
 
 
 def test_a_journal_that_is_away_is_told_of_once_and_asked_again(tmp_path, monkeypatch):

@@ -4,12 +4,14 @@ import contextlib
 
 import pytest
 
-from recovery.errors import NeedsPerson
+from recovery import launch
+from recovery.errors import Fenced, NeedsPerson, Refused
 from recovery.journal.opening import open_journal
 from recovery.steps import decision
 from tests.unit.engine_lab import down, taken_back
 from tests.unit.engine_lab import lab as lab  # noqa: PLC0414 (the fixture)
 
+BREAK = "w1 is to be put back all the same"
 A_RUN = "00000000-0000-7000-8000-00000000aaaa"
 A = "00000000aaaa"
 
@@ -147,3 +149,118 @@ def test_a_retry_goes_on_with_no_journal_that_was_changed(lab, rolling):
         assert ended.state == "needs-person"
         assert "its journal is not what was written" in str(ended.error)
     assert lab.done == []
+
+
+class Asking:
+    """A form that nobody has answered."""
+
+    def answer(self, asked):
+        return None
+
+
+def in_mid_act(lab, name, do, *, flow="other"):
+    """Another recovery that makes a name, and in the middle of that something happens."""
+    other = taken_back(lab, name)
+    works = other.fn
+
+    def change(n=""):
+        do()
+        works(n)
+
+    other.fn = change
+    return lab.run(other, name=flow)
+
+
+@pytest.mark.parametrize(
+    ("order", "flow"),
+    [({"undo_by": "me"}, "other"), ({"undo_by": "me", "form": Asking()}, "other"), ({}, "lab")],
+    ids=["back", "back by a form", "forward"],
+)
+def test_nobody_loses_the_target_to_a_take_over_that_wants_a_reason_and_has_none(
+    lab, rolling, order, flow
+):
+    """Goal: what a take-over is refused for costs nobody the lease.
+
+    Method: order it while the other one is in the middle of an act, which is then a later one.
+    """
+    rolling.due = ["w0", "w1"]
+    rolling.run(run_id=A_RUN)
+    before, refused = len(lab.events(A)), []
+
+    def take_over():
+        refused.append(rolling.run(resume=A, take_over_by="me", **order))
+
+    other = in_mid_act(lab, "mend", take_over, flow=flow)
+
+    assert isinstance(refused[0].error, NeedsPerson)
+    assert f"recovery {other.recovery_id} ({flow}) has changed it since" in str(refused[0].error)
+    assert (other.state, lab.there) == ("recovered", {"rebootw0", "mend"})
+    assert len(lab.events(A)) == before
+
+
+def test_a_take_over_for_a_reason_is_on_record_before_anything_else_of_its_attempt(lab, rolling):
+    rolling.due = ["w0", "w1"]
+    rolling.run(run_id=A_RUN)
+    before, ended = len(lab.events(A)), []
+    order = {"resume": A, "undo_by": "me", "take_over_by": "me", "break_glass": BREAK}
+
+    with pytest.raises(Fenced):
+        in_mid_act(lab, "mend", lambda: ended.append(rolling.run(**order)))
+
+    assert ended[0].state == "undone"
+    taken, started = lab.events(A)[before : before + 2]
+    assert (taken.kind, started.kind) == ("taken-over", "attempt-started")
+    assert [one["recovery_id"] for one in taken.body["from"]] == ["000000000002"]
+
+
+def test_a_take_over_that_is_refused_behind_the_lease_is_on_record(lab, rolling, monkeypatch):
+    """Goal: who was fenced finds out by whom.
+
+    Method: the other one begins to act between the question and the taking.
+    """
+    rolling.due = ["w0", "w1"]
+    rolling.run(run_id=A_RUN)
+    monkeypatch.setattr(launch, "refuse_vain_take_over", lambda run, recovery_id: None)
+    ended = []
+    order = {"resume": A, "undo_by": "me", "take_over_by": "me"}
+
+    with pytest.raises(Fenced):
+        in_mid_act(lab, "mend", lambda: ended.append(rolling.run(**order)))
+
+    assert isinstance(ended[0].error, NeedsPerson)
+    assert lab.events(A)[-1].kind == "taken-over"
+
+
+@pytest.mark.parametrize(
+    ("why", "order"),
+    [
+        ("is recovered, and recovery", {}),
+        ("is undone, and recovery", {"undo_by": "me"}),
+        ("did nothing that has a way back", {"undo_by": "me"}),
+    ],
+)
+def test_nobody_loses_the_target_to_a_take_over_for_which_nothing_is_left_to_do(
+    lab, rolling, why, order
+):
+    rolling.broken = set() if "recovered" in why or "undone" in why else {"w1"}
+    if "did nothing" in why:
+        rolling.flow = lab.make("elsewhere", commands=list, done_when=fails)
+    rolling.run(run_id=A_RUN)
+    if "undone" in why:
+        rolling.run(resume=A, undo_by="me", break_glass=BREAK)
+    refused = []
+
+    def take_over():
+        refused.append(
+            rolling.run(resume=A, take_over_by="me", break_glass=BREAK, **order),
+        )
+
+    other = in_mid_act(lab, "mend", take_over)
+
+    assert isinstance(refused[0].error, Refused)
+    assert why in str(refused[0].error)
+    assert other.state == "recovered"
+
+
+def fails():
+    raise down()

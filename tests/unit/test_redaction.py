@@ -24,6 +24,11 @@ from prefect.logging.formatters import JsonFormatter
 from prefect.logging.handlers import APILogHandler, PrefectConsoleHandler, set_api_log_sink
 from prefect.logging.loggers import flow_run_logger
 
+from blocks.grafana.answer import said_in
+from blocks.keycloak.answer import Said
+from blocks.kube.answer import message_in
+from recovery.errors import UnreadableOutput
+from recovery.notices.notice import Notice, Occasion
 from recovery.secrecy.log_redaction import (
     ByteStreamRedactor,
     StreamRedactor,
@@ -36,6 +41,8 @@ from recovery.secrecy.redaction import (
     isolated_registry,
     redact,
     redact_value,
+    redacted_head,
+    redacted_tail,
     register,
 )
 from recovery.secrecy.secret import Secret
@@ -306,6 +313,29 @@ def test_bytes_that_are_no_text_are_replaced():
     shown = "".join(stream.feed(data[n : n + 1]) for n in range(len(data))) + stream.finish()
 
     assert shown == f"\ufffd {MASK} \ufffd"
+
+
+def test_what_is_cut_to_its_beginning_or_end_holds_no_piece_of_a_secret():
+    secret = "Sup3rS3cretPassw0rd-0123456789"
+    with isolated_registry():
+        register(secret)
+        shown = [
+            *(redacted_head("a" * n + secret, 40) for n in range(60)),
+            *(redacted_tail(secret + "a" * n, 40) for n in range(60)),
+            *(str(UnreadableOutput("info", "a" * n + secret)) for n in range(470, 510)),
+            Said(500, "a" * 290 + secret).told,
+            Said(500, json.dumps({"error": "a" * 290 + secret})).told,
+            said_in("a" * 490 + secret),
+            said_in(json.dumps({"message": "a" * 490 + secret})),
+            message_in("a" * 1990 + secret),
+            message_in(json.dumps({"kind": "Status", "message": "a" * 1990 + secret})),
+            Notice(Occasion.FAILED, "a" * 1490 + secret).body,
+            Notice(Occasion.FAILED, "a" * 1490 + secret).as_plain()["text"],
+        ]
+
+    assert not [text for text in shown if secret[:5] in text or secret[-5:] in text]
+    assert redacted_head("a" * 50, 40) == "a" * 40
+    assert redacted_tail("ab" * 25, 4) == "abab"
 
 
 def test_values_are_redacted_at_any_depth():

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from operate.alerts.calling_off import is_called_off
+from operate.alerts.calling_off import Found, call_off
 from operate.alerts.prefect_runs import Standing
 from operate.approving import Consent, question_of, say
 from operate.orphans.attempts import AttemptReader
@@ -18,6 +18,7 @@ from recovery.journal.consents import Asked
 from recovery.journal.events import Kind
 from recovery.journal.history import read_history
 from recovery.journal.opening import open_journal
+from recovery.journal.sqlite_store import SqliteJournal
 
 RECOVERY, RUN_ID = "00000000c0de", "01900000-0000-7000-8000-00000000c0de"
 
@@ -158,7 +159,7 @@ def test_the_question_of_a_run_that_was_called_off_is_taken_back(journal):
     ask(journal, hours=1)
     kept = SimpleNamespace(parameters={}, flow_run_id=RUN_ID)
 
-    assert is_called_off(kept, Standing("PAUSED", "Suspended", is_final=False))
+    assert call_off(kept, Standing("PAUSED", "Suspended", is_final=False)) is Found.CALLED_OFF
 
     told = status_of(journal, RECOVERY)["next"]
     assert told.startswith("nothing: it was called off before it changed anything (its alert was")
@@ -175,7 +176,7 @@ def test_one_that_was_called_off_is_to_be_answered_again_after_a_retry(journal):
     ask(journal, hours=1)
     kept = SimpleNamespace(parameters={}, flow_run_id=RUN_ID)
     for _ in range(2):
-        assert is_called_off(kept, Standing("PAUSED", "Suspended", is_final=False))
+        assert call_off(kept, Standing("PAUSED", "Suspended", is_final=False)) is Found.CALLED_OFF
 
     ask(journal, hours=1, n=2)
 
@@ -192,13 +193,69 @@ def test_one_that_was_called_off_before_it_asked_says_so(journal):
     journal.append(RECOVERY, Kind.ATTEMPT_STARTED, started, attempt=1, lease=lease)
     kept = SimpleNamespace(parameters={}, flow_run_id=RUN_ID)
 
-    assert is_called_off(kept, Standing("RUNNING", "Running", is_final=False))
+    assert call_off(kept, Standing("RUNNING", "Running", is_final=False)) is Found.CALLED_OFF
 
     assert status_of(journal, RECOVERY)["next"].startswith("nothing: it was called off")
     (said,) = read_evidence(journal, RECOVERY).people
     assert (
         said.note == "by the receiver of alerts: its alert was resolved, and its run is cancelled"
     )
+
+
+def begins_meanwhile(journal, monkeypatch):
+    """A person's resume that begins when the right to act is taken, before that is noted."""
+    withdraw, leases = SqliteJournal.withdraw, []
+
+    def then_resume(*asked):
+        is_taken = withdraw(*asked)
+        leases.append(journal.take_lease("db", RECOVERY, "host:8", 30.0))
+        started = {"flow_run_id": "hers", "worker": "host:8", "goes": "forward"}
+        journal.append(RECOVERY, Kind.ATTEMPT_STARTED, started, attempt=2, lease=leases[0])
+        return is_taken
+
+    monkeypatch.setattr(SqliteJournal, "withdraw", then_resume)
+    return leases
+
+
+def test_a_resume_that_begins_meanwhile_is_not_told_as_called_off(journal, monkeypatch):
+    ask(journal, hours=1)
+    leases = begins_meanwhile(journal, monkeypatch)
+    kept = SimpleNamespace(parameters={}, flow_run_id=RUN_ID)
+    until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+
+    assert call_off(kept, Standing("PAUSED", "Suspended", is_final=False)) is Found.CALLED_OFF
+    said = {"hash": "ab12", "by": "Ada", "until": until, "how": "approved"}
+    journal.append(RECOVERY, Kind.APPROVED, said)
+    (lease,) = leases
+    journal.append(RECOVERY, Kind.INTENDED, {}, step="load", attempt=2, lease=lease)
+    journal.append(RECOVERY, Kind.ATTEMPT_ENDED, {"as": "recovered"}, attempt=2, lease=lease)
+    journal.release_lease(lease)
+
+    history = read_history(journal.events(RECOVERY))
+    assert status_of(journal, RECOVERY)["state"] == "recovered"
+    assert [one.by for one in history.consents.standing("ab12")] == ["Ada"]
+
+
+@pytest.mark.parametrize("kind", [Kind.INTENDED, Kind.UNDO_INTENDED, Kind.ATTEMPT_ENDED])
+def test_what_has_acted_or_ended_was_not_called_off_whatever_an_older_release_wrote(journal, kind):
+    ask(journal, hours=1)
+    said = {"by": "the receiver of alerts", "why": "it was resolved", "called_off": True}
+    journal.append(RECOVERY, Kind.DISREGARDED, said)
+    before = read_history(journal.events(RECOVERY)).called_off
+    journal.append(RECOVERY, kind, {"as": "failed"}, step="load", attempt=1)
+
+    assert (before, read_history(journal.events(RECOVERY)).called_off) == ("it was resolved", "")
+
+
+def test_the_right_to_act_of_an_attempt_that_is_just_beginning_is_looked_at_again(journal):
+    ask(journal, hours=1)
+    journal.take_lease("db", RECOVERY, "host:8", 30.0)
+    kept = SimpleNamespace(parameters={}, flow_run_id=RUN_ID)
+
+    found = call_off(kept, Standing("PAUSED", "Suspended", is_final=False))
+
+    assert found is Found.UNSETTLED
+    assert not read_history(journal.events(RECOVERY)).called_off
 
 
 @pytest.mark.parametrize("said_first", [True, False])
@@ -209,7 +266,7 @@ def test_a_consent_does_not_outlive_that_it_was_called_off(journal, said_first):
     approved = {"hash": "ab12", "by": "Ada", "until": until, "how": "approved"}
     steps = [
         lambda: journal.append(RECOVERY, Kind.APPROVED, approved),
-        lambda: is_called_off(kept, Standing("PAUSED", "Suspended", is_final=False)),
+        lambda: call_off(kept, Standing("PAUSED", "Suspended", is_final=False)),
     ]
     for step in steps if said_first else reversed(steps):
         step()
@@ -228,6 +285,6 @@ def test_one_that_has_come_to_an_end_by_itself_is_told_as_that(journal):
     journal.append(RECOVERY, Kind.ATTEMPT_ENDED, ended, attempt=2)
     kept = SimpleNamespace(parameters={}, flow_run_id=RUN_ID)
 
-    assert is_called_off(kept, Standing("RUNNING", "Running", is_final=False))
+    assert call_off(kept, Standing("RUNNING", "Running", is_final=False)) is Found.CALLED_OFF
 
     assert status_of(journal, RECOVERY)["state"] == "refused"

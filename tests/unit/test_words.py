@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from recovery.secrecy.redaction import isolated_registry, register
+from recovery.values import to_plain
 from recovery.words import field_lines, in_words, told
 
 
@@ -32,6 +34,35 @@ from recovery.words import field_lines, in_words, told
 )
 def test_a_value_is_told_in_words(plain, words):
     assert in_words(plain) == words
+
+
+VALUE = "Sup3rS3cretPassw0rd-0123456789"
+
+
+@dataclass
+class Holding:
+    names: list[str]
+    why: str
+
+
+@pytest.mark.parametrize("chars_max", [240, 600])
+@pytest.mark.parametrize("before", range(0, 40, 3))
+@pytest.mark.parametrize(
+    "value",
+    [str, lambda text: [text], lambda text: Holding([text], "it is there"), lambda t: {t: "is"}],
+    ids=["a text", "a list", "fields", "a name"],
+)
+def test_a_secret_that_the_end_of_a_line_would_cut_is_masked_as_a_whole(value, before, chars_max):
+    """Goal: no piece of a secret is shown that is too short to be known as one."""
+    with isolated_registry():
+        register(VALUE)
+        text = "a" * (chars_max - before) + VALUE
+
+        lines = [told(value(text), chars_max), in_words(to_plain(value(text)), chars_max)]
+        lines += field_lines(to_plain(value(text)))
+
+        assert not [line for line in lines if VALUE[:4] in line]
+        assert len(lines[0]) <= chars_max
 
 
 def test_a_long_value_stays_within_its_line_and_says_how_many_more():
