@@ -42,7 +42,7 @@ def question_of(journal: Journal, recovery_id: str) -> dict[str, Any]:
     if history.called_off:
         why, following = f"it was called off: {history.called_off}", _resumed(history, asked)
     if asked is not None and is_open:
-        why, following = asked.why, f"`recover approve {recovery_id} --plan {plan_hash} --by NAME`"
+        why, following = asked.why, f"`{asked.command(recovery_id)}`"
         if not count.missing:
             why, following = "what was asked is approved", _resumed(history, asked)
         elif asked.is_over:
@@ -78,6 +78,7 @@ def say(journal: Journal, recovery_id: str, consent: Consent) -> dict[str, Any]:
     asked = history.consents.asked
     _refuse_unless_asked(history, asked, consent.plan_hash)
     by = _known(asked, consent.by)
+    _refuse_without_reason(asked, consent)
     code = _code(asked, recovery_id, consent, by)
     if consent.rejects:
         body = {"hash": consent.plan_hash, "by": by, "reason": consent.reason}
@@ -140,9 +141,12 @@ def keep_proof(name: str, token_file: Path, to: Path) -> None:
 
 def _goes_on(history: History, consent: Consent, count: Count, by: str) -> dict[str, Any]:
     """What becomes of it now: the run that waits is woken, or what to type."""
-    recovery_id = history.recovery_id
-    more = f"`recover approve {recovery_id} --plan {consent.plan_hash} --by NAME` by another person"
-    usual = _resumed(history, history.consents.asked)
+    recovery_id, asked = history.recovery_id, history.consents.asked
+    command = f"recover approve {recovery_id} --plan {consent.plan_hash} --by NAME"
+    if asked is not None and asked.plan_hash == consent.plan_hash:
+        command = asked.command(recovery_id)
+    more = f"`{command}` by another person"
+    usual = _resumed(history, asked)
     if count.missing and not consent.rejects:
         return {"run": "", "next": more}
     waiting = history.consents.waiting(consent.plan_hash)
@@ -162,8 +166,8 @@ def _goes_on(history: History, consent: Consent, count: Count, by: str) -> dict[
 
 def _resumed(history: History, asked: Asked | None) -> str:
     """What goes on with it where no run does by itself."""
-    if asked is not None and asked.goes_back:
-        return f"`recover undo {history.recovery_id} --by NAME`"
+    if asked is not None:
+        return f"`{asked.order(history.recovery_id)}`"
     return f"`recover resume {history.recovery_id}`"
 
 
@@ -196,12 +200,29 @@ def _refuse_unless_asked(history: History, asked: Asked | None, plan_hash: str) 
             f"Nothing waits for an answer; {_resumed(history, asked)} asks anew",
         )
     last = history.attempts[-1].ended_as if history.attempts else ""
+    forward = history.last_forward
     goes_back = asked is not None and asked.goes_back and asked.plan_hash == plan_hash
     if history.is_undone or (last == RecoveryState.RECOVERED and not goes_back):
         raise Refused(
             history.target,
             f"recovery {history.recovery_id} has come to its end ({last})",
             "There is nothing left to consent to",
+        )
+    if goes_back and asked is not None and forward is not None and forward.started_seq > asked.seq:
+        raise Refused(
+            history.target,
+            f"an attempt has gone forward since the way back {plan_hash} was asked about",
+            f"It is another one now: {_resumed(history, asked)} asks anew",
+        )
+
+
+def _refuse_without_reason(asked: Asked | None, consent: Consent) -> None:
+    goes_back = asked is not None and asked.goes_back and asked.plan_hash == consent.plan_hash
+    if goes_back and not consent.rejects and not consent.reason.strip():
+        raise BadInput(
+            "--reason",
+            "consent to a way back wants a reason, as the form in the UI does",
+            "Add --reason TEXT; nothing was written",
         )
 
 

@@ -27,6 +27,7 @@ OPTIONS = {
     "break_glass": "--break-glass REASON",
     "take_over_by": "recover resume ID --take-over --by NAME",
     "undo_by": "recover undo ID --by NAME",
+    "undo_reason": "recover undo ID --by NAME --reason TEXT",
     "requested_by": "recover run NAME --by NAME",
     "if_taken": "recover schedules --help",
 }

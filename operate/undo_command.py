@@ -24,6 +24,14 @@ def undo(  # noqa: PLR0913 (one parameter for each option)
             "--plan", help="Show what would be undone and what stays; change and write nothing."
         ),
     ] = False,
+    reason: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="Why, where it was completed or another one has changed the target since; kept in "
+            "the journal. Whoever must consent is asked all the same.",
+        ),
+    ] = "",
     break_glass: BreakGlass = "",
     take_over: TakeOver = False,
     worker: OnWorker = False,
@@ -43,14 +51,18 @@ def undo(  # noqa: PLR0913 (one parameter for each option)
 
         history = answer.known(recovery_id)
         answer.goes_back = True
-        how = "--by NAME --break-glass REASON" if break_glass else "--by NAME"
+        how = "--by NAME --reason TEXT" if reason else "--by NAME"
+        how = "--by NAME --break-glass REASON" if break_glass else how
         answer.after_interrupt = f"recover undo {{id}} {'--plan' if only_plan else how}"
         place = orders.Place(deployment, worker)
         if place.is_worker:
             answer.follows_worker()
         who = orders.who_plans(by, place) if only_plan else orders.named(by, "an undo")
         options = Options(
-            undo_by=who, break_glass=break_glass, take_over_by=who if take_over else ""
+            undo_by=who,
+            undo_reason=reason,
+            break_glass=break_glass,
+            take_over_by=who if take_over else "",
         )
         order = orders.order_to_resume(history, [], options)
         if only_plan:

@@ -49,6 +49,7 @@ OPTION_TITLES = {
     "break_glass": "Break glass: reason to go ahead without an approved plan",
     "take_over_by": "Take over a lost attempt: your name",
     "undo_by": "Undo the resumed recovery: your name",
+    "undo_reason": "Undo the resumed recovery: why",
     "requested_by": "Requested by: your name",
     "if_taken": "Where the target is taken: empty or skip",
 }
@@ -63,6 +64,8 @@ OPTION_HELP = {
     "break_glass": "Reason to go ahead without an approved plan. It is recorded.",
     "take_over_by": "Who orders to take the lease from an attempt that is known to be gone.",
     "undo_by": "Who orders to go back instead of forward. Needs the id of the recovery.",
+    "undo_reason": "Why it is undone, where it was completed or another one has changed the target "
+    "since. Whoever must consent is asked all the same.",
     "requested_by": "Who asks for a new recovery. Where two persons are needed, another consents.",
     "if_taken": "Where another recovery holds the target: empty refuses, `skip` ends well.",
 }

@@ -88,6 +88,7 @@ def complete_fork(run: Run, lease: Lease, history: History) -> None:
         is_in_doubt = record.kind == "act" and record.state in IN_DOUBT
         if is_in_doubt and record.key not in history.steps:
             body = {**_about(record), "verdict": "unknown", "was": str(record.state)}
+            body["has_way_back"] = record.has_way_back
             _append(run, lease, history.recovery_id, Kind.VERDICT, body, record.key)
 
 
@@ -136,13 +137,14 @@ def _take_over(run: Run, lease: Lease, history: History, step: StepRecord) -> No
         **_about(step),
         "arguments": step.arguments,
         "arguments_hash": step.arguments_hash,
-        "reused_from": history.forked_from["recovery"],
+        "reused_from": step.taken_over_from or history.forked_from["recovery"],
     }
     if step.kind == "decision":
         body = {**about, "value": step.result}
         _append(run, lease, history.recovery_id, Kind.DECIDED, body, step.key)
     else:
         body = {**about, "how": "reused", "result": step.result}
+        body["has_way_back"] = step.has_way_back
         _append(run, lease, history.recovery_id, Kind.DONE, body, step.key)
 
 

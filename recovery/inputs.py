@@ -29,6 +29,7 @@ def refuse_odd_options(options: Options) -> None:
         ("fork", options.fork and not options.resume, "it does not say of which recovery"),
         ("from_step", options.from_step and not options.fork, "only a fork begins at a step"),
         ("undo_by", options.undo_by and not options.resume, "it does not say which recovery"),
+        ("undo_reason", options.undo_reason and not options.undo_by, "only going back wants it"),
         ("undo_by", options.undo_by and options.fork, "a fork has done nothing to undo yet"),
         ("if_taken", options.if_taken not in {"", "skip"}, "it is neither empty nor `skip`"),
         ("if_taken", options.if_taken and options.resume, "only a new recovery can be skipped"),
@@ -157,50 +158,75 @@ def refuse_undo_of_what_is_used(run: Run, history: History) -> None:
     Raises:
         NeedsPerson: it was recovered, and no reason is given.
     """
-    price = price_of_undo(history)
-    if price and not (run.options.break_glass or run.options.plan_only or run.form is not None):
+    price = "" if history.goes_back else price_of_undo(history)  # who began it gave the reason
+    reason = run.options.undo_reason or run.options.break_glass
+    if price and not (reason or run.options.plan_only or run.form is not None):
         since = "".join(f"; {later}" for later in later_acts(run, history))
         raise NeedsPerson(
             history.target,
             f"{price}{since}",
-            f"If that is meant: `recover undo {history.recovery_id} --by NAME "
-            "--break-glass REASON`",
+            f"If that is meant: `recover undo {history.recovery_id} --by NAME --reason TEXT`",
         )
 
 
 def price_of_undo(history: History) -> str:
     """What it costs to go back on a recovery that was completed; empty where it was not."""
-    ended = [attempt for attempt in history.attempts if attempt.ended_as]
-    if not ended or ended[-1].ended_as != RecoveryState.RECOVERED:
+    last = history.last_forward
+    if last is None or last.ended_as != RecoveryState.RECOVERED:
         return ""
     price = (
         "destroys what was written to it since"
         if history.danger == Danger.DESTRUCTIVE
         else "takes from its users what works now"
     )
-    return f"it was recovered at {ended[-1].ended_at}, and going back {price}"
+    return f"it was recovered at {last.ended_at}, and going back {price}"
 
 
 def take_recorded(run: Run, history: History) -> None:
-    """Go on with the recorded parameters.
+    """Go on with the recorded parameters, and the defaults of those that a later release added.
 
     A value that was given and is neither the recorded one nor the form's default is a change.
 
     Raises:
-        BadInput: something was changed; it is named.
+        BadInput: something was changed, or cannot be known; it is named.
     """
-    given = {}
-    for name, value in run.plain.items():
-        default = run.recovery.parameters[name][1]
-        if default is ... or value != to_plain(default):
-            given[name] = value
+    given = {name: value for name, value in run.plain.items() if not _is_default(run, name)}
     refuse_changed(history, given)
-    run.parameters = {
-        name: from_plain(annotation, history.parameters[name])
-        for name, (annotation, _) in run.recovery.parameters.items()
-        if name in history.parameters
-    }
+    run.parameters = {name: _recorded(run, history, name) for name in run.recovery.parameters}
     run.plain = dict(history.parameters)
+
+
+def refuse_retry_with_others(run: Run, history: History) -> None:
+    """Refuse a retried run whose parameters are not those that it began with.
+
+    Raises:
+        BadInput: they are not; what differs is named.
+    """
+    given = {
+        name: value
+        for name, value in run.plain.items()
+        if name in history.parameters or not _is_default(run, name)  # a later release added it
+    }
+    refuse_changed(history, given)
+
+
+def _is_default(run: Run, name: str) -> bool:
+    default = run.recovery.parameters[name][1]
+    return default is not ... and run.plain[name] == to_plain(default)
+
+
+def _recorded(run: Run, history: History, name: str) -> Any:
+    annotation, default = run.recovery.parameters[name]
+    if name in history.parameters:
+        return from_plain(annotation, history.parameters[name])
+    if default is ...:
+        raise BadInput(
+            name,
+            f"recovery {history.recovery_id} was begun by a release "
+            f"({history.release or 'unknown'}) that had no such parameter",
+            "Go on with it by that release",
+        )
+    return default
 
 
 def refuse_changed(history: History, given: Mapping[str, Any]) -> None:

@@ -13,9 +13,9 @@ from recovery.forking import complete_fork, fork
 from recovery.inputs import (
     intact_history,
     known_recovery,
-    refuse_changed,
     refuse_nameless,
     refuse_odd_options,
+    refuse_retry_with_others,
     refuse_secrets,
     refuse_unfit,
     take_recorded,
@@ -124,7 +124,8 @@ def _know_retry(run: Run) -> None:
         )
     run.recovery_id = recovery_id
     refuse_unfit(run, history)
-    refuse_changed(history, run.plain)
+    refuse_retry_with_others(run, history)
+    run.plain = dict(history.parameters)  # as its plan was made of, without what is added since
 
 
 def _plan(run: Run) -> Ended:
@@ -294,7 +295,7 @@ def _begin(run: Run, keeper: LeaseKeeper, history: History) -> Attempt | WayBack
         "release": release(),
         "goes": "back" if run.options.undo_by else "forward",
         "ordered_by": run.options.undo_by,
-        "because": run.options.break_glass,
+        "because": run.options.break_glass or run.options.undo_reason,
     }
     attempt.write(Kind.ATTEMPT_STARTED, body, is_intent=True)
     if isinstance(attempt, Attempt):

@@ -19,15 +19,17 @@ CLOCKS_DIFFER_MAX = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Later:
-    """A later recovery of the same target, and when it last began an act there."""
+    """Another recovery of the same target, and when it last began an act, or a step back, there."""
 
     recovery_id: str
     flow: str
     acted_at: str
+    went_back: bool = False
 
     def __str__(self) -> str:
         """Which recovery has done what when."""
-        return f"recovery {self.recovery_id} ({self.flow}) has changed it since, at {self.acted_at}"
+        what = "was taken back since" if self.went_back else "has changed it since"
+        return f"recovery {self.recovery_id} ({self.flow}) {what}, at {self.acted_at}"
 
 
 def refuse_overtaken(run: Run, lease: Lease | None, history: History) -> None:
@@ -40,18 +42,22 @@ def refuse_overtaken(run: Run, lease: Lease | None, history: History) -> None:
         NeedsPerson: there is one, and no reason is given.
     """
     is_forward = not run.options.undo_by
+    if not (is_forward or history.can_go_back):
+        return  # nothing is put back any more
+    reason = run.options.break_glass or run.options.undo_reason
     for later in later_acts(run, history, lease):
-        if run.options.break_glass or (is_forward and later.flow != history.flow):
+        if reason or (is_forward and later.flow != history.flow):
             step_logger().warning("%s: %s", history.target, later)
             continue
         if not is_forward and run.form is not None:
-            run.overtaken_by = str(later)
             continue  # a form asks for the reason itself
-        order = "resume" if is_forward else "undo"
-        again = f"`recover {order} {history.recovery_id} --by NAME --break-glass REASON`"
+        recovery_id = history.recovery_id
+        again = f"`recover undo {recovery_id} --by NAME --reason TEXT`"
+        if is_forward:
+            again = f"`recover resume {recovery_id} --by NAME --break-glass REASON`"
         raise NeedsPerson(
             history.target,
-            f"{later}; {history.recovery_id} would go on with what it decided before that"
+            f"{later}; {recovery_id} would go on with what it decided before that"
             if is_forward
             else why_not_back(later, history),
             f"Start a new one; or, where it is meant, {again}"
@@ -62,20 +68,37 @@ def refuse_overtaken(run: Run, lease: Lease | None, history: History) -> None:
 
 def why_not_back(later: Later, history: History) -> str:
     """Why going back on a recovery that was overtaken wants a reason."""
-    return f"{later}; going back on {history.recovery_id} puts back what was before both"
+    what = "what was before that" if later.went_back else "what was before both"
+    return f"{later}; going back on {history.recovery_id} puts back {what}"
 
 
-def later_acts(run: Run, history: History, lease: Lease | None = None) -> list[Later]:
+def later_acts(
+    run: Run, history: History, lease: Lease | None = None, *, since_forward: bool = False
+) -> list[Later]:
     """The recoveries that have acted on the target since the last attempt of this one began.
 
-    Those that were undone have left nothing. Epochs tell what was later: the target's rises with
-    each lease, whatever the clocks of the workers say.
+    Those that began later and were undone have left nothing; one that began before and was undone
+    since has put back what was there before both. Epochs tell what was later: the target's rises
+    with each lease, whatever the clocks of the workers say. An attempt to go back that did no step
+    back, as one that only asked, is not counted as one.
+
+    Args:
+        run: the run that goes on with it.
+        history: what it goes on with.
+        lease: what it holds for that, if anything.
+        since_forward: count no attempt that went back, whatever it did.
     """
-    if not history.attempts or not (history.last_act_seq or history.decisions):
+    mine = [
+        one
+        for one in history.attempts
+        if not one.goes_back or (one.has_undone and not since_forward)
+    ]
+    if not mine or not (history.last_act_seq or history.decisions):
         return []
-    last = history.attempts[-1]
-    if lease is not None and lease.epoch == last.epoch + 1:
-        return []
+    last = mine[-1]
+    others = history.attempts[history.attempts.index(last) + 1 :]
+    if lease is not None and lease.epoch == last.epoch + len(others) + 1:
+        return []  # all leases between were its own
     since = datetime.fromisoformat(last.started_at) - CLOCKS_DIFFER_MAX
     found = []
     for recovery_id in run.journal.recovery_ids():  # those written to last first
@@ -88,19 +111,20 @@ def later_acts(run: Run, history: History, lease: Lease | None = None) -> list[L
 
 
 def _later(events: list[Event], epoch: int, target: str) -> Later | None:
-    acted_at = next(
-        (
-            event.at
-            for event in reversed(events)
-            if event.kind == Kind.INTENDED and event.epoch > epoch
-        ),
-        "",
-    )
+    acted = [event for event in events if event.kind in {Kind.INTENDED, Kind.UNDO_INTENDED}]
+    last = next((event for event in reversed(acted) if event.epoch > epoch), None)
     try:
-        history = read_history(events) if acted_at else None
+        history = read_history(events) if last is not None else None
     except ValueError:  # somebody changed it: `recover journal verify` tells
         return None
-    if history is None or history.target != target or history.is_undone:
+    if last is None or history is None or history.target != target:
         return None
-    moment = datetime.fromisoformat(acted_at).isoformat(sep=" ", timespec="seconds")
-    return Later(history.recovery_id, history.flow, moment)
+    if _has_left_nothing(history) and all(event.epoch > epoch for event in acted):
+        return None
+    moment = last.moment.isoformat(sep=" ", timespec="seconds")
+    return Later(history.recovery_id, history.flow, moment, last.kind == Kind.UNDO_INTENDED)
+
+
+def _has_left_nothing(history: History) -> bool:
+    """Whether all that it did is undone; what a fork took over may keep it from its end."""
+    return history.is_undone or (history.goes_back and not history.can_go_back)

@@ -4,7 +4,8 @@ It finds what was done, with the very arguments that each act had, and the step 
 changes nothing and writes nothing: the way back begins like this, and its plan is no more.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,19 +14,40 @@ from pydantic import ValidationError
 from recovery.checkpoint import plain_arguments, refuse_changed_arguments
 from recovery.errors import Refused
 from recovery.fan_out import TargetsFailed
-from recovery.journal.history import History, StepState
+from recovery.journal.history import History, StepRecord, StepState
 from recovery.steps import Step, StepKind, ask
+from recovery.taken_over import where_to_go_back
 from recovery.values import fingerprint, from_plain, to_plain
 from recovery.walk import EndOfRecord, Gate, NeverBegan, Outcome, StepCall, Walk, gated
 
 
+def fingerprint_of(back: StepCall) -> str:
+    """What tells a step back from another one: its name, and the arguments that a plan shows."""
+    return fingerprint([back.step.name, to_plain(back.arguments)])
+
+
 @dataclass
 class RecordedWalk(Walk):
-    """Collects the acts that are on record. `cut_short`: why no more were found."""
+    """Collects the acts that are on record.
+
+    Attributes:
+        history: what is on record.
+        acts: those that were found.
+        failed: why targets of a fan-out came no further.
+        unfit: what the release that recorded it could take back, and this one cannot.
+    """
 
     history: History = field(kw_only=True)
     acts: list[StepCall] = field(default_factory=list)
-    cut_short: str = ""
+    failed: list[str] = field(default_factory=list)
+    unfit: list[str] = field(default_factory=list)
+
+    @property
+    def cut_short(self) -> str:
+        """Why not all acts on record were found, where that is known."""
+        release = self.history.release or "unknown"
+        remedy = f"undo it with the release that began it ({release}), or by hand"
+        return "; ".join([*self.failed, *self.unfit, *([remedy] if self.unfit else [])])
 
     def collect(self, walked: Callable[[Walk], Any]) -> None:
         """Go along the flow up to where it ended, as far as targets of a fan-out each came."""
@@ -35,7 +57,7 @@ class RecordedWalk(Walk):
             pass
         except TargetsFailed as failed:
             others = [one for one in failed.errors.values() if not isinstance(one, NeverBegan)]
-            self.cut_short = "; ".join(map(str, others))
+            self.failed += map(str, others)
 
     def carry_out(self, call: StepCall) -> Outcome:
         """Remember the acts on the way; look only where nothing is on record."""
@@ -46,7 +68,9 @@ class RecordedWalk(Walk):
                 made = self.history.decisions.get(call.key)
                 if made is None:
                     raise EndOfRecord
-                return Outcome("Restored", "decided", from_plain(call.step.returns, made["value"]))
+                with self._ending_where_unreadable(call):
+                    value = from_plain(call.step.returns, made["value"])
+                return Outcome("Restored", "decided", value)
             case _ if call.step.is_guard or call.step.kind is StepKind.VERIFY:
                 return Outcome("Passed", "not asked on the way back", call.step.not_asked)
             case _:
@@ -70,9 +94,27 @@ class RecordedWalk(Walk):
             raise EndOfRecord
         arguments, hashed = plain_arguments(call, self.history.identities)
         made = {"arguments": record.arguments, "arguments_hash": record.arguments_hash}
-        refuse_changed_arguments(call, made, arguments, hashed, self.history)
+        with self._ending_where_unreadable(call):
+            result = self._result_of(call)
+        try:
+            refuse_changed_arguments(call, made, arguments, hashed, self.history)
+        except Refused as refused:  # its step back would get other arguments: it stays
+            self.unfit.append(refused.reason)
+            return Outcome("Restored", "recorded with other arguments", result)
         self.acts.append(call)
-        return Outcome("Restored", "recorded", self._result_of(call))
+        return Outcome("Restored", "recorded", result)
+
+    @contextmanager
+    def _ending_where_unreadable(self, call: StepCall) -> Iterator[None]:
+        """End the walk at what another release recorded and this one cannot read."""
+        try:
+            yield
+        except ValidationError as error:
+            first = error.errors(include_input=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            flaw = f"{place}: {first['msg']}" if place else first["msg"]
+            self.unfit.append(f"this release cannot read what {call.key} returned ({flaw})")
+            raise EndOfRecord from None
 
     def _result_of(self, call: StepCall) -> Any:
         recorded = self.history.steps[call.key].result
@@ -83,20 +125,6 @@ class RecordedWalk(Walk):
             return None
         with gated(Gate(self, call)):
             return ask(expected, call.arguments)
-
-    @property
-    def begun(self) -> list[str]:
-        """Keys of the acts that were begun, in that order, whether they are undone by now or not.
-
-        The order is that of the journal: this walk comes to the targets of a step in any order.
-        """
-        records = [self.history.steps[act.key] for act in self.acts]
-        mine = [one for one in records if one.intended_seq]
-        return [
-            one.key
-            for one in sorted(mine, key=lambda one: one.intended_seq)
-            if one.state is not StepState.ALREADY_SO
-        ]
 
     def backs(self) -> list[StepCall]:
         """The steps back that are left to walk, in the order they are walked."""
@@ -145,8 +173,15 @@ class RecordedWalk(Walk):
         kept = any(seq > self.begun_at(act.key) for act in down for seq in still_there)
         return down if kept else []
 
-    def refuse_if_nothing_to_undo(self, backs: Sequence[object], left: Sequence[str]) -> None:
+    def refuse_if_nothing_to_undo(
+        self, backs: Sequence[object], left: Sequence[str], others: Collection[StepRecord] = ()
+    ) -> None:
         """Refuse to go back where nothing was done that could be taken back.
+
+        Args:
+            backs: the steps back.
+            left: acts that this walk missed.
+            others: acts that other recoveries did.
 
         Raises:
             Refused: there is no step back, none was walked before, and no act was missed.
@@ -157,5 +192,7 @@ class RecordedWalk(Walk):
             raise Refused(
                 self.target,
                 f"recovery {self.history.recovery_id} did nothing that has a way back",
-                "There is nothing to undo; see its report for what it did",
+                f"What it took over is taken back by {where}"
+                if (where := where_to_go_back(others))
+                else "There is nothing to undo; see its report for what it did",
             )

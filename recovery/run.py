@@ -37,6 +37,7 @@ class Options:
         break_glass: reason to go ahead without an approved plan; recorded.
         take_over_by: who orders to take the lease from an attempt that is known to be gone.
         undo_by: who orders to go back instead of forward; with `resume`.
+        undo_reason: why, where the recovery was completed or another has changed the target since.
         requested_by: who asks for a new recovery; kept in the journal, consents to nothing.
         if_taken: `skip` ends a new recovery well where another one holds its target.
     """
@@ -50,6 +51,7 @@ class Options:
     break_glass: str = ""
     take_over_by: str = ""
     undo_by: str = ""
+    undo_reason: str = ""
     requested_by: str = ""
     if_taken: str = ""
 
@@ -102,8 +104,7 @@ class Run:
 
     `parameters` are typed values; `plain` is what the journal keeps. `form` is how this run can ask
     a person and wait without a process, where it can; `question` is what it asks now. `taken_from`
-    are those whose live leases it took over by order; `overtaken_by` tells of a recovery that has
-    acted on the target since the one that it takes back.
+    are those whose live leases it took over by order.
     """
 
     recovery: Recovery
@@ -118,7 +119,6 @@ class Run:
     form: Form | None = None
     question: Question | None = None
     taken_from: list[Holder] = field(default_factory=list)
-    overtaken_by: str = ""
 
     def __post_init__(self) -> None:
         """Make the parameters plain."""

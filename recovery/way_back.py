@@ -8,12 +8,14 @@ never passed over in silence: the recovery is not undone then, and a person is t
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recovery.errors import UndoFailed
+from recovery.errors import NeedsPerson, UndoFailed
 from recovery.journal.events import Kind
+from recovery.journal.history import StepRecord
 from recovery.journaled_walk import JournaledWalk
-from recovery.recorded_walk import RecordedWalk
+from recovery.recorded_walk import RecordedWalk, fingerprint_of
 from recovery.secrecy.redaction import redact
 from recovery.steps import StepKind
+from recovery.taken_over import taken_over, where_to_go_back
 from recovery.verdict import Verdict
 from recovery.walk import Gate, Outcome, StepCall, gated
 
@@ -38,9 +40,11 @@ class WayBack(RecordedWalk, JournaledWalk):
             Refused: nothing that was done declares a way back.
             UndoFailed: some steps back failed, or the walk did not come to all that was done; the
                 others were walked.
+            NeedsPerson: all of it is undone but what a fork took over from another recovery.
         """
         backs, left = self.backs(), self.not_come_to()
-        self.refuse_if_nothing_to_undo(backs, left)
+        not_mine = taken_over(self.journal, self.history)
+        self.refuse_if_nothing_to_undo(backs, left, not_mine)
         failures, kept_down = self._walk_back(backs, left)
         if left:
             failures.append(self._still_there(left))
@@ -52,7 +56,25 @@ class WayBack(RecordedWalk, JournaledWalk):
                 "; ".join([first.why, *(f"{other.step}: {other.why}" for other in others)]),
                 "; ".join([*kept_down, first.by_hand]),
             )
+        self._refuse_if_taken_over(not_mine)
         return [act.key for back in backs for act in back.undoes]
+
+    def _refuse_if_taken_over(self, others: Sequence[StepRecord]) -> None:
+        """Tell that what a fork took over is not undone with it.
+
+        Raises:
+            NeedsPerson: there is such, and it has a way back.
+        """
+        recovery_id = self.history.recovery_id
+        if where := where_to_go_back(others):
+            keys = ", ".join(one.key for one in others if one.has_way_back)
+            raise NeedsPerson(
+                self.target,
+                f"all that recovery {recovery_id} itself did is undone, and {keys}, which it took "
+                "over, is not",
+                f"Take that back with {where}; `recover undo {recovery_id} --by NAME` then ends "
+                "this one",
+            )
 
     def _walk_back(
         self, backs: Sequence[StepCall], left: Sequence[str]
@@ -95,7 +117,7 @@ class WayBack(RecordedWalk, JournaledWalk):
         )
 
     def _undo(self, call: StepCall) -> Outcome:
-        about = {"target": call.target, "by": call.key}
+        about = {"target": call.target, "by": call.key, "back": fingerprint_of(call)}
         for act in call.undoes:
             self.write(Kind.UNDO_INTENDED, about, act.key, is_intent=True)
         try:

@@ -15,16 +15,21 @@ class Why(StrEnum):
     NO_WAY_BACK = "no-way-back"
     NOT_COME_TO = "not-come-to"
     KEPT_DOWN = "kept-down"
+    TAKEN_OVER = "taken-over"
 
 
 @dataclass(frozen=True)
 class ActLeft:
-    """An act whose effect is, or may be, still there when a recovery has gone back."""
+    """An act whose effect is, or may be, still there when a recovery has gone back.
+
+    `done_by` is the recovery that did it, where that is another one.
+    """
 
     key: str
     target: str
     state: str
     why: Why
+    done_by: str = ""
 
     def as_plain(self) -> dict[str, str]:
         """The act as `recover undo ID --plan --json` prints it."""
@@ -33,6 +38,7 @@ class ActLeft:
             "target": self.target,
             "state": self.state,
             "why": str(self.why),
+            "done_by": self.done_by,
         }
 
 
@@ -42,16 +48,20 @@ class WayBackPlan(Plan):
 
     Attributes:
         recovery_id: which recovery goes back.
-        begun: keys of the acts it is about. The hash is made of them, so that it is the same
-            however many are undone already.
+        acts: each act that was begun, in that order: its key, and its step back with the very
+            arguments, or why it stays. The same however many are undone already.
+        as_of: how the last attempt forward ended, and who has changed the target since.
         stays: acts that are not taken back, those begun last first.
         undone: keys of the acts that are undone already, those begun last first.
         cut_short: why the walk did not come to all of them, where a target failed on it.
-        wants_reason: why going back asks for a reason (`--break-glass`), if it does.
+        wants_reason: why going back asks for a reason (`--reason`), if it does.
+
+    The hash is made of `acts` and `as_of`: consent is to what was shown, and to no state after it.
     """
 
     recovery_id: str
-    begun: list[str] = field(default_factory=list)
+    acts: list[list[str]] = field(default_factory=list)
+    as_of: list[Any] = field(default_factory=list)
     stays: list[ActLeft] = field(default_factory=list)
     undone: list[str] = field(default_factory=list)
     cut_short: str = ""
@@ -59,8 +69,8 @@ class WayBackPlan(Plan):
 
     @property
     def hash(self) -> str:
-        """The hash that the question to a person is about: see `begun`."""
-        return fingerprint([self.flow, self.target, "way back", self.begun])[:16]
+        """The hash that the question to a person is about: see `acts` and `as_of`."""
+        return fingerprint([self.flow, self.target, "way back", self.acts, self.as_of])[:16]
 
     @property
     def title(self) -> str:
@@ -101,20 +111,28 @@ def notes_on_way_back(plan: Mapping[str, Any]) -> list[str]:
         Why.NOT_COME_TO: "the flow does not come there on the way back"
         + (f" ({cut_short})" if cut_short else ""),
         Why.KEPT_DOWN: "left down, since what was changed behind it stays",
+        Why.TAKEN_OVER: "taken over from recovery ",
     }
-    alike: dict[tuple[str, str, str], list[str]] = {}
+    alike: dict[tuple[str, str, str, str], list[str]] = {}
     for act in plan["stays"]:
-        alike.setdefault((act["target"], act["state"], act["why"]), []).append(act["key"])
+        about = (act["target"], act["state"], act["why"], act.get("done_by", ""))
+        alike.setdefault(about, []).append(act["key"])
     notes = [
-        f"stays: {', '.join(keys)} on {target} ({state}): {whys[Why(why)]}"
-        for (target, state, why), keys in alike.items()
+        f"stays: {', '.join(keys)} on {target} ({state}): {whys[Why(why)]}{done_by}"
+        for (target, state, why, done_by), keys in alike.items()
     ]
-    if any(act["why"] != Why.NO_WAY_BACK for act in plan["stays"]):
+    if {act["why"] for act in plan["stays"]} & {Why.NOT_COME_TO, Why.KEPT_DOWN}:
         notes.append(
             "so going back will not end as undone, and a person is needed: take the rest back by "
             f"hand from `recover report {recovery_id}`, last first"
         )
+    others = dict.fromkeys(one[3] for one in alike if one[2] == Why.TAKEN_OVER)
+    notes += [
+        f"so going back will not end as undone: `recover undo {done_by} --by NAME` is to follow, "
+        "and takes back what was taken over"
+        for done_by in others
+    ]
     if plan["undone"]:
         notes.append(f"undone already: {', '.join(plan['undone'])}")
-    asked = "it wants a reason (--break-glass REASON)"
+    asked = "it wants a reason (--reason TEXT)"
     return [*notes, *(f"{asked}: {why}" for why in plan["wants_reason"])]

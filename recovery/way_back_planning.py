@@ -1,15 +1,18 @@
 """Planning the way back: the recorded walk, without a lease, a journal to write to, or consent."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from recovery.errors import Refused, TargetTaken
 from recovery.inputs import price_of_undo
-from recovery.journal.history import History, StepRecord, StepState
-from recovery.overtaken import later_acts, why_not_back
+from recovery.journal.history import History, RecoveryState, StepRecord, StepState
+from recovery.overtaken import Later, later_acts, why_not_back
 from recovery.plan import PlannedStep
-from recovery.recorded_walk import RecordedWalk
+from recovery.recorded_walk import RecordedWalk, fingerprint_of
 from recovery.run import Run
 from recovery.secrecy.redaction import redact
+from recovery.taken_over import taken_over
 from recovery.values import to_plain
 from recovery.verdict import Danger
 from recovery.walk import Fence, StepCall
@@ -37,52 +40,83 @@ def plan_way_back(run: Run, history: History) -> WayBackPlan:
     walk.collect(run.walk)
     plan = planned_way_back(run, walk)
     try:
-        walk.refuse_if_nothing_to_undo(plan.steps, walk.not_come_to())
+        others = taken_over(run.journal, history)
+        walk.refuse_if_nothing_to_undo(plan.steps, walk.not_come_to(), others)
     except Refused as refused:
         plan.refusals.append(redact(str(refused)))
     plan.refusals += _taken(run)
-    if price := price_of_undo(history):
-        plan.wants_reason.append(price)
-    plan.wants_reason += [why_not_back(later, history) for later in later_acts(run, history)]
+    if history.goes_back:  # whoever began it gave the reason
+        later = later_acts(run, history) if history.can_go_back else []
+        plan.wants_reason = [why_not_back(one, history) for one in later]
     return plan
 
 
 def planned_way_back(run: Run, walk: RecordedWalk) -> WayBackPlan:
     """Tell the way back as a plan, once the walk has come to where the recovery ended."""
-    records, left = walk.history.steps, walk.not_come_to()
+    history = walk.history
+    records, left = history.steps, walk.not_come_to()
+    later = later_acts(run, history, since_forward=True)
     still_there = set(map(walk.begun_at, left))
     stays = dict.fromkeys(left, Why.NOT_COME_TO)
-    steps, taken_back = [], set()
+    steps: list[PlannedStep] = []
+    taken_back: dict[str, str] = {}
     for back in walk.backs():
         down = walk.kept_down(back, still_there)
         stays |= dict.fromkeys((act.key for act in down), Why.KEPT_DOWN)
-        taken_back |= {act.key for act in back.undoes}
+        taken_back |= {act.key: fingerprint_of(back) for act in back.undoes}
         if not down:
             steps.append(_step_back(back))
-    has_none = [key for key in walk.history.steps_to_undo() if key not in {*stays, *taken_back}]
+    has_none = [key for key in history.steps_to_undo() if key not in {*stays, *taken_back}]
     stays |= dict.fromkeys(has_none, Why.NO_WAY_BACK)
+    others = [_act_taken_over(one) for one in taken_over(run.journal, history)]
     undone = [step.key for step in records.values() if step.state is StepState.UNDONE]
     return WayBackPlan(
         run.recovery.name,
         run.target,
         run.plain,
         steps=steps,
-        recovery_id=walk.history.recovery_id,
-        begun=walk.begun,
+        recovery_id=history.recovery_id,
+        acts=[
+            *([one.key, str(one.why), one.done_by] for one in others),
+            *_acts(history, taken_back | stays),
+        ],
+        as_of=_as_of(history, later),
         stays=[
             _act_left(records[key], stays[key])
             for key in sorted(stays, key=walk.begun_at, reverse=True)
-        ],
+        ]
+        + others,
         undone=sorted(undone, key=walk.begun_at, reverse=True),
         cut_short=redact(walk.cut_short),
+        wants_reason=[
+            *filter(None, [price_of_undo(history)]),
+            *(why_not_back(one, history) for one in later),
+        ],
     )
 
 
-def _act_left(record: StepRecord, why: Why) -> ActLeft:
+def _acts(history: History, becomes: Mapping[str, str]) -> list[list[str]]:
+    return [
+        [record.key, str(becomes.get(record.key, record.undone_by))] for record in history.begun()
+    ]
+
+
+def _as_of(history: History, later: Sequence[Later]) -> list[Any]:
+    last = history.last_forward
+    ended = [last.n, last.ended_as == RecoveryState.RECOVERED] if last else []
+    return [ended, sorted([one.recovery_id, one.acted_at] for one in later)]
+
+
+def _act_left(record: StepRecord, why: Why, done_by: str = "") -> ActLeft:
     is_open = record.state is StepState.INTENDED  # the next attempt will call it that
-    return ActLeft(
-        record.key, record.target, str(StepState.IN_DOUBT if is_open else record.state), why
-    )
+    state = StepState.IN_DOUBT if is_open else record.state
+    return ActLeft(record.key, record.target, str(state), why, done_by)
+
+
+def _act_taken_over(record: StepRecord) -> ActLeft:
+    if not record.has_way_back:
+        return _act_left(record, Why.NO_WAY_BACK)
+    return _act_left(record, Why.TAKEN_OVER, record.taken_over_from)
 
 
 def _step_back(back: StepCall) -> PlannedStep:

@@ -57,7 +57,7 @@ class Question:
     @property
     def command(self) -> str:
         """How to consent from a terminal."""
-        return f"recover approve {self.recovery_id} --plan {self.asked.plan_hash} --by NAME"
+        return self.asked.command(self.recovery_id)
 
     @property
     def told(self) -> str:

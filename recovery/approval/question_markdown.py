@@ -66,7 +66,7 @@ def _plan(question: Question, chars_max: int) -> str:
     done = [code(one["key"]) for one in acts if one["is_already_so"]]
     pieces += [f"Already so, nothing to do ({len(done)}): {', '.join(done)}\n"] if done else []
     notes = notes_on_way_back(question.planned) if is_of_way_back(question.planned) else []
-    pieces += ["### What it would leave\n"] if notes else []
+    pieces += ["### What it would leave, and what it costs\n"] if notes else []
     pieces += [f"- {inline(note, LINE_CHARS_MAX)}" for note in notes]
     looks = [one for one in steps if one["kind"] not in {"act", "verify"}]
     pieces += ["### What was found\n"] if looks else []

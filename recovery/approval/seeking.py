@@ -208,7 +208,7 @@ class Seeking:
 
         Args:
             planned: the plan to consent to.
-            usual: why, where nothing was said yet.
+            usual: why, where nothing was said yet; of a way back, whatever was said.
             remedy: what to do where this run cannot wait for an answer.
 
         Raises:
@@ -222,6 +222,8 @@ class Seeking:
             told.append(
                 f"{given} of {given + count.missing} approvals of plan {plan_hash} are there"
             )
+        if self.goes_back or not told:  # the second person is to know what going back costs, too
+            told.append(usual)
         seconds = self.rule.answer_within_hours * 3600
         until = datetime.now(UTC) + timedelta(seconds=seconds)
         asked = Asked(
@@ -233,7 +235,7 @@ class Seeking:
             of=self.rule.of,
             proven=tuple(name for name in self.rule.of if self.policy.proof_file(name)),
             confirm=self.walk.target,
-            why="; ".join(told) or usual,
+            why="; ".join(told),
             goes_back=self.goes_back,
             plan=dict(planned) if self.goes_back else {},
             rule_needs=self.rule.needs,

@@ -1,9 +1,8 @@
 """Consent to going back: ordered by name from a terminal, asked for where a worker is to do it."""
 
-from recovery.approval.approvers import ANYONE, Approvers, approvers, asked_under
+from recovery.approval.approvers import ANYONE, Approvers, Rule, approvers, asked_under
 from recovery.approval.seeking import Seeking
 from recovery.journal.consents import BREAK_GLASS
-from recovery.journal.history import RecoveryState
 from recovery.run import Run
 from recovery.verdict import Danger
 from recovery.way_back import WayBack
@@ -15,8 +14,8 @@ def settle_way_back(run: Run, walk: WayBack) -> None:
 
     To go back takes from users what works now, so on a worker it is asked for like what is
     destructive, whatever the recovery is declared. Who orders it from a terminal consents to it by
-    that, and is one of the persons that the rule wants. A reason to go ahead without is recorded
-    with the attempt.
+    that, and is one of the persons that the rule wants; why is kept with it. A reason to go ahead
+    without consent is recorded with the attempt.
 
     Raises:
         BadInput: the file of approvers is malformed.
@@ -39,35 +38,38 @@ def settle_way_back(run: Run, walk: WayBack) -> None:
     rule = asked_under(
         policy.rule_for(run.recovery.name, danger), walk.history.consents, goes_back=True
     )
-    if rule is None:
+    reason = run.options.undo_reason
+    if rule is None and not reason:
         return
-    seeking = Seeking(run, walk, policy, rule, goes_back=True)
+    seeking = Seeking(run, walk, policy, rule or ANYONE, goes_back=True)
     planned = planned_way_back(run, walk)
     if not planned.steps:
         return  # the way back itself says so
     plan_hash = planned.hash
     if is_asked:
         seeking.hear_answer(plan_hash, "")
-    elif not rule.of and rule.needs == 1 and rule.requester_suffices:
-        return
-    elif not any(
-        given.flow_run_id == run.flow_run_id for given in walk.history.consents.standing(plan_hash)
-    ):
-        seeking.approve(plan_hash, run.options.undo_by, "approved", "")
+    else:
+        is_enough = rule is None or _needs_nobody_else(rule)
+        if (reason or not is_enough) and not any(
+            given.flow_run_id == run.flow_run_id
+            for given in walk.history.consents.standing(plan_hash)
+        ):
+            seeking.approve(plan_hash, run.options.undo_by, "approved", reason)
+        if is_enough:
+            return
     if seeking.consent(plan_hash) is not None:
         seeking.refuse_if_rejected()
         return
+    why = " --reason TEXT" if planned.wants_reason else ""
+    ordered = f"{run.options.undo_by} orders the way back" + (f": {reason}" if reason else "")
     recovery_id = walk.history.recovery_id
     seeking.ask(
         planned.as_plain(),
-        f"{run.options.undo_by} orders the way back{_price(run, walk)}",
-        f"`recover approve {recovery_id} --plan {plan_hash} --by NAME`, then "
-        f"`recover undo {recovery_id} --by NAME` again",
+        "; ".join([ordered, *planned.wants_reason]),
+        f"`recover approve {recovery_id} --plan {plan_hash} --by NAME --reason TEXT`, then "
+        f"`recover undo {recovery_id} --by NAME{why}` again",
     )
 
 
-def _price(run: Run, walk: WayBack) -> str:
-    ended = [attempt for attempt in walk.history.attempts if attempt.ended_as]
-    since = [one.ended_at for one in ended if one.ended_as == RecoveryState.RECOVERED]
-    used = f"; it was recovered at {since[-1]} and has been in use since" if since else ""
-    return used + (f"; {run.overtaken_by}" if run.overtaken_by else "")
+def _needs_nobody_else(rule: Rule) -> bool:
+    return not rule.of and rule.needs == 1 and rule.requester_suffices

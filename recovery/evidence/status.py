@@ -22,6 +22,7 @@ from recovery.journal.history import (
 from recovery.journal.store import Holder, Journal
 from recovery.left_to_person import left_to_person
 from recovery.secrecy.redaction import redact_value
+from recovery.taken_over import where_to_go_back
 
 READINGS_MAX = 20
 RECOVERIES_MAX = 1_000_000
@@ -272,7 +273,7 @@ def next_for(reading: Reading) -> str:
             f"wait for recovery {reading.holder.recovery_id}, which holds {history.target}; "
             f"then `recover resume {recovery_id}`"
         )
-    if reading.state is RecoveryState.NEEDS_PERSON and not reading.goes_back:
+    if reading.state is RecoveryState.NEEDS_PERSON:
         return _next_for_person(reading)
     return _next_after_failure(reading)
 
@@ -292,6 +293,7 @@ def _next_after_failure(reading: Reading) -> str:
         failed = [step.key for step in history.steps.values() if step.undo_state == "failed"]
         text = f"mend what stopped the way back, then `recover undo {recovery_id} --by NAME` again"
         text += f" (half changed: {', '.join(failed[:STEPS_NAMED_MAX])})" if failed else ""
+        text = text if failed else _next_after_taken_over(history) or text
     elif not history.attempts:
         text = f"{resume}: nothing was begun yet"
     elif reading.end_of(history.attempts[-1])[1] == LOST:
@@ -303,8 +305,20 @@ def _next_after_failure(reading: Reading) -> str:
     return text
 
 
+def _next_after_taken_over(history: History) -> str:
+    """What is to follow where only that is left of a way back which a fork took over."""
+    steps = history.steps.values()
+    where = where_to_go_back(one for one in steps if one.kind == "act" and one.taken_over_from)
+    if not where or history.can_go_back:
+        return ""
+    ends = f"; then `recover undo {history.recovery_id} --by NAME` ends this one"
+    return f"{where} takes back what it took over" + (ends if history.goes_back else "")
+
+
 def _next_for_person(reading: Reading) -> str:
     history, recovery_id = reading.history, reading.history.recovery_id
+    if reading.goes_back:
+        return _next_after_question(history) or _next_after_failure(reading)
     for step in history.steps.values():
         state = reading.state_of(step)
         if state in {StepState.IN_DOUBT, StepState.STALE} and not step.resolved_as:
@@ -313,17 +327,8 @@ def _next_for_person(reading: Reading) -> str:
                 f"{shlex.quote(step.key)} --as done|redo|abandon --by NAME --reason TEXT` "
                 f"and `recover resume {recovery_id}`"
             )
-    asked = history.consents.open_question()
-    if asked is not None and asked.until:
-        resume = f"`recover resume {recovery_id}`"
-        if not count_of(history, asked, asked.plan_hash).missing:
-            return f"it is approved and goes on by itself; where its run waits no more, {resume}"
-        if asked.is_over:
-            return f"nobody answered in time: {resume} asks anew"
-        return (
-            f"read what is asked (`recover approve {recovery_id}`), then answer in the UI or "
-            f"`recover approve {recovery_id} --plan {asked.plan_hash} --by NAME`"
-        )
+    if following := _next_after_question(history):
+        return following
     plan_hash = history.plan.get("hash", "")
     if plan_hash and not any(approval.plan_hash == plan_hash for approval in history.approvals):
         return (
@@ -331,6 +336,26 @@ def _next_for_person(reading: Reading) -> str:
             f"`recover resume {recovery_id} --approve {plan_hash} --by NAME`"
         )
     return f"do what the error says, then `recover resume {recovery_id}`"
+
+
+def _next_after_question(history: History) -> str:
+    """What a question calls for that the last attempt ended with; empty where it asked none."""
+    asked, recovery_id = history.consents.open_question(), history.recovery_id
+    is_of_last = asked is not None and asked.seq > history.attempts[-1].started_seq
+    if asked is None or not is_of_last or not (asked.until or asked.goes_back):
+        return ""
+    again = f"`{asked.order(recovery_id)}`"
+    if not count_of(history, asked, asked.plan_hash).missing:
+        if not asked.until:
+            return f"it is approved: {again} goes on"
+        return f"it is approved and goes on by itself; where its run waits no more, {again}"
+    if asked.is_over:
+        return f"nobody answered in time: {again} asks anew"
+    read = f"read what is asked (`recover approve {recovery_id}`), then"
+    answer = f"`{asked.command(recovery_id)}`"
+    if not asked.until:
+        return f"{read} {answer}, and {again} again"
+    return f"{read} answer in the UI or {answer}"
 
 
 def _readable(event: Event) -> Event:

@@ -87,6 +87,18 @@ class Asked:
         """Whether its run has stopped waiting."""
         return bool(self.until) and datetime.fromisoformat(self.until) <= now()
 
+    def command(self, recovery_id: str) -> str:
+        """How to consent from a terminal."""
+        why = " --reason TEXT" if self.goes_back else ""
+        return f"recover approve {recovery_id} --plan {self.plan_hash} --by NAME{why}"
+
+    def order(self, recovery_id: str) -> str:
+        """How the run that asks is ordered again, from a terminal."""
+        if not self.goes_back:
+            return f"recover resume {recovery_id}"
+        why = " --reason TEXT" if self.plan.get("wants_reason") else ""
+        return f"recover undo {recovery_id} --by NAME{why}"
+
     def as_plain(self) -> dict[str, Any]:
         """As it is journaled."""
         plain = {name: value for name, value in vars(self).items() if name != "seq"}

@@ -65,7 +65,9 @@ class StepRecord:
     intended_seq: int = 0
     ended_seq: int = 0
     undo_state: str = ""
+    undone_by: str = ""  # fingerprint of the step back; an older release did not keep it
     has_way_back: bool = True  # an older release did not say
+    taken_over_from: str = ""  # of a fork: the recovery that did it
 
     @property
     def is_done(self) -> bool:
@@ -75,7 +77,7 @@ class StepRecord:
 
 @dataclass
 class AttemptRecord:
-    """One run that worked on the recovery."""
+    """One run that worked on the recovery. `has_undone`: it has begun a step back."""
 
     n: int
     flow_run_id: str
@@ -87,6 +89,9 @@ class AttemptRecord:
     error: str = ""
     result: Any = None
     prefect_worker: str = ""
+    started_seq: int = 0
+    goes_back: bool = False
+    has_undone: bool = False
 
     @property
     def worker_told(self) -> str:
@@ -139,6 +144,11 @@ class History:
         """All consents that were given to plans of this recovery."""
         return self.consents.approvals
 
+    @property
+    def last_forward(self) -> AttemptRecord | None:
+        """The latest attempt that went forward: what it came to is what a way back is about."""
+        return next((one for one in reversed(self.attempts) if not one.goes_back), None)
+
     def state(self, *, is_leased: bool) -> RecoveryState:
         """Where it stands; `is_leased` says whether a live attempt holds its target now."""
         if self.called_off and not is_leased:
@@ -152,14 +162,25 @@ class History:
 
     def steps_to_undo(self) -> list[str]:
         """Keys of acts whose effect is or may be there because of us, last first."""
+        mine = [step for step in self.begun() if step.state is not StepState.UNDONE]
+        return [step.key for step in reversed(mine)]
+
+    @property
+    def can_go_back(self) -> bool:
+        """Whether an act is left that may have a way back."""
+        return any(self.steps[key].has_way_back for key in self.steps_to_undo())
+
+    def begun(self) -> list[StepRecord]:
+        """Acts that were begun, in that order, whether they are undone by now or not.
+
+        The order is that of the journal: a walk comes to the targets of a step in any order.
+        """
         mine = [
             step
             for step in self.steps.values()
-            if step.kind == "act"
-            and step.intended_seq
-            and step.state not in {StepState.UNDONE, StepState.ALREADY_SO}
+            if step.kind == "act" and step.intended_seq and step.state is not StepState.ALREADY_SO
         ]
-        return [step.key for step in sorted(mine, key=lambda step: -step.intended_seq)]
+        return sorted(mine, key=lambda step: step.intended_seq)
 
 
 def read_history(events: Iterable[Event]) -> History | None:
@@ -205,6 +226,8 @@ def _attempt_started(history: History, event: Event, body: dict[str, Any]) -> No
             worker=body.get("worker", ""),
             started_at=event.at,
             prefect_worker=body.get("prefect_worker", ""),
+            started_seq=event.seq,
+            goes_back=body.get("goes") == "back",
         )
     )
 
@@ -262,6 +285,8 @@ def _done(history: History, event: Event, body: dict[str, Any]) -> None:
             started_at=body.get("started_at", event.at),
             arguments=body.get("arguments", {}),
             arguments_hash=body.get("arguments_hash", ""),
+            has_way_back=body.get("has_way_back", True),
+            taken_over_from=body.get("reused_from", ""),
         )
         history.steps[event.step] = step
     step.state = StepState.ALREADY_SO if how == "already-so" else StepState.DONE
@@ -300,6 +325,8 @@ def _verdict(history: History, event: Event, body: dict[str, Any]) -> None:
             started_at=body.get("started_at", event.at),
             arguments=body.get("arguments", {}),
             arguments_hash=body.get("arguments_hash", ""),
+            has_way_back=body.get("has_way_back", True),
+            taken_over_from="" if event.attempt else history.forked_from.get("recovery", ""),
         )
         history.steps[event.step] = step
     step.verdict = verdict
@@ -360,12 +387,15 @@ def _resolved(history: History, event: Event, body: dict[str, Any]) -> None:
 
 def _undo_intended(history: History, event: Event, _body: dict[str, Any]) -> None:
     history.goes_back, history.called_off = True, ""
+    if history.attempts:
+        history.attempts[-1].has_undone = True
     if step := history.steps.get(event.step):
         step.undo_state = "intended"
 
 
-def _undone(history: History, event: Event, _body: dict[str, Any]) -> None:
+def _undone(history: History, event: Event, body: dict[str, Any]) -> None:
     if step := history.steps.get(event.step):
+        step.undone_by = body.get("back", "")
         step.state, step.undo_state, step.ended_at = StepState.UNDONE, "done", event.at
 
 

@@ -335,6 +335,6 @@ def test_going_back_on_a_worker_is_asked_for_with_its_steps(started):
     run.answer(asked, reason="they were not so old")
 
     assert "put_back" in description
-    assert "in use since" in description
+    assert "destroys what was written to it since" in description
     assert run.wait_until_ended() == "Undone"
     assert (run.folder / "a.old").exists()

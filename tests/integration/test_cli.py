@@ -205,7 +205,7 @@ def test_an_undo_goes_back_by_name_and_a_second_one_has_nothing_to_do(recover):
     recover("undo", recovery_id, exits=2)
     recover("undo", recovery_id, "--by", "Ada", exits=4)
     assert recover.made()
-    by = ("--by", "Ada", "--break-glass", "the wrong folder")
+    by = ("--by", "Ada", "--reason", "the wrong folder")
 
     stdout, stderr = recover("undo", recovery_id, *by, "--json")
 
@@ -229,9 +229,9 @@ def test_the_plan_of_an_undo_is_what_the_undo_then_does_and_writes_nothing(recov
     ]
     assert f"remove: folder: {recover.world}, name: c" in stdout
     assert "3 steps back to walk; nothing was changed" in stdout
-    assert "it wants a reason (--break-glass REASON): it was recovered at" in stdout
+    assert "it wants a reason (--reason TEXT): it was recovered at" in stdout
     assert f"plan {planned['hash']}" in stdout
-    _, stderr = recover("undo", recovery_id, "--by", "Ada", "--break-glass", "the wrong folder")
+    _, stderr = recover("undo", recovery_id, "--by", "Ada", "--reason", "the wrong folder")
     assert [line.partition(" s  ")[2] for line in stderr.splitlines()] == steps
     again, _ = recover("undo", recovery_id, "--plan")
     assert "no step back is left to walk; nothing was changed" in again

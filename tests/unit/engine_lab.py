@@ -21,6 +21,18 @@ from recovery.verdict import Danger, Verdict
 NO_DELAY = PlainStage((0.0, 0.0, 0.0))
 
 
+class Form:
+    """Prefect's form: keeps each answer by the key of its question, for ever, as Prefect does."""
+
+    def __init__(self):
+        self.answers = {}
+        self.reads = []
+
+    def answer(self, asked):
+        self.reads.append(asked.key)
+        return self.answers.get(asked.key)
+
+
 class Lab:
     """A world of names that are there or not, a flow made of steps on it, and its runs."""
 
@@ -53,7 +65,7 @@ class Lab:
         return act(**terms)(change)
 
     def run(self, flow, *, danger=Danger.CHANGE, parameters=None, name="lab", form=None, **options):
-        """Run a flow as a recovery; a run id of its own each time."""
+        """Run a flow as a recovery; a run id of its own each time, and a form as on a worker."""
         self.runs += 1
         given = parameters or {}
         declared = Recovery(

@@ -329,6 +329,7 @@ BACK = ("--by", "Ada")
         ("resume", ("--worker",), "recover status ID"),
         ("undo", BACK, "recover undo ID --by NAME"),
         ("undo", (*BACK, "--break-glass", "why"), "recover undo ID --by NAME --break-glass REASON"),
+        ("undo", (*BACK, "--reason", "why"), "recover undo ID --by NAME --reason TEXT"),
         ("undo", (*BACK, "--worker"), "recover status ID"),
         ("undo", ("--plan",), "recover undo ID --plan"),
     ],

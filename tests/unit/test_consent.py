@@ -24,6 +24,7 @@ from recovery.secrecy.secret import Secret
 from recovery.stage import PlainStage
 from recovery.steps import act, decision, undo
 from recovery.verdict import Danger
+from tests.unit.engine_lab import Form
 
 RUN = "00000000-0000-7000-8000-00000000abcd"
 ID = "00000000abcd"
@@ -52,18 +53,6 @@ class CutJournal:
         if is_it:
             raise Killed
         return event
-
-
-class Form:
-    """Prefect's form: keeps each answer by the key of its question, for ever, as Prefect does."""
-
-    def __init__(self):
-        self.answers = {}
-        self.reads = []
-
-    def answer(self, asked):
-        self.reads.append(asked.key)
-        return self.answers.get(asked.key)
 
 
 class Wiped:
@@ -373,7 +362,7 @@ def test_two_persons_are_needed_to_go_back_from_a_terminal_where_the_rule_says_s
     alone = wiped.run(**back)
     asked = wiped.history.consents.asked
     with contextlib.closing(open_journal(str(wiped.path))) as journal:
-        say(journal, ID, Consent(asked.plan_hash, "Grace"))
+        say(journal, ID, Consent(asked.plan_hash, "Grace", "it is old"))
 
     ended = wiped.run(**back)
 

@@ -1,5 +1,6 @@
 """What a recovery remembers, and what it is given: decisions, results, inputs and options."""
 
+import itertools
 from dataclasses import dataclass
 
 import pytest
@@ -8,9 +9,12 @@ from recovery.errors import (
     BadInput,
     Refused,
 )
+from recovery.launch import launch
+from recovery.run import Options, Recovery
 from recovery.secrecy.secret import Secret
 from recovery.steps import decision
-from tests.unit.engine_lab import down, fails_once
+from recovery.verdict import Danger
+from tests.unit.engine_lab import NO_DELAY, down, fails_once, taken_back
 from tests.unit.engine_lab import lab as lab  # noqa: PLC0414 (the fixture)
 
 
@@ -160,3 +164,76 @@ def test_an_id_that_another_run_has_used_is_not_taken_for_a_retry(lab):
     other = lab.run(lambda: None, run_id="11111111-0000-7000-8000-00000000abcd")
 
     assert "which is another one" in str(other.error)
+
+
+class Released:
+    """A recovery whose later release has a parameter more, which names what is leased."""
+
+    def __init__(self, lab):
+        self.act, self.check = taken_back(lab, "one"), fails_once(down())
+        self.runs = itertools.count(1)
+        self.first = self.of(lambda name: self.walk(), {"name": (str, ...)})
+
+    def walk(self):
+        self.act(), self.check()
+
+    def of(self, fn, parameters, **terms):
+        terms = {"target_of": lambda **_: "lab", **terms}
+        return Recovery("lab", fn, "", (), Danger.CHANGE, parameters=parameters, **terms)
+
+    def later(self, default, parts=None, target=None):
+        def named(call):
+            return lambda **given: call(given["hosts"])
+
+        terms = {} if target is None else {"target_of": named(target)}
+        terms |= {} if parts is None else {"parts_of": named(parts)}
+        declared = {"name": (str, ...), "hosts": (str, default)}
+        return self.of(lambda name, hosts="h": self.walk(), declared, **terms)
+
+    def run(self, recovery, given, run_id="", **options):
+        run_id = run_id or f"00000000-0000-7000-8000-{next(self.runs):012x}"
+        return launch(recovery, given, Options(**options), NO_DELAY, run_id)
+
+
+@pytest.mark.parametrize("terms", [
+    {"parts": lambda hosts: [f"lab/{hosts}"]},
+    {"target": lambda hosts: "lab" if hosts == "h" else "another"},
+])  # fmt: skip
+@pytest.mark.parametrize("order", [{}, {"undo_by": "me"}, {"undo_by": "me", "plan_only": True}])
+def test_a_parameter_that_a_later_release_added_has_its_default_in_what_was_begun_before(
+    lab, terms, order
+):
+    released = Released(lab)
+    first = released.run(released.first, {"name": "a"})
+
+    ended = released.run(
+        released.later("h", **terms), {"name": "a", "hosts": "h"}, resume=first.recovery_id, **order
+    )
+
+    assert ended.error is None
+    if not order:
+        assert lab.there == {"one"}
+        assert lab.history(first.recovery_id).parameters == {"name": "a"}
+
+
+def test_a_run_that_is_retried_by_a_later_release_goes_on_with_the_default_it_added(lab):
+    released, run_id = Released(lab), "00000000-0000-7000-8000-00000000abcd"
+    released.run(released.first, {"name": "a"}, run_id)
+
+    other = released.run(released.later("h"), {"name": "a", "hosts": "x"}, run_id)
+    same = released.run(released.later("h"), {"name": "a", "hosts": "h"}, run_id)
+
+    assert "hosts was None, is now 'x'" in str(other.error)
+    assert same.state == "recovered", same.error
+
+
+def test_a_parameter_without_a_default_that_a_later_release_added_is_named(lab):
+    released = Released(lab)
+    first = released.run(released.first, {"name": "a"})
+
+    ended = released.run(released.later(...), {}, resume=first.recovery_id, undo_by="me")
+
+    assert isinstance(ended.error, BadInput)
+    assert ended.error.field == "hosts"
+    assert "Go on with it by that release" in str(ended.error)
+    assert lab.there == {"one"}

@@ -1,5 +1,7 @@
 """The way back: what is undone, in which order, and what is said of the rest."""
 
+from dataclasses import dataclass
+
 import pytest
 
 from recovery.commands import changing, reading
@@ -7,7 +9,7 @@ from recovery.errors import (
     NeedsPerson,
     UndoFailed,
 )
-from recovery.steps import probe, undo
+from recovery.steps import act, decision, probe, undo
 from recovery.verdict import Danger
 from tests.unit.engine_lab import down, taken_back
 from tests.unit.engine_lab import lab as lab  # noqa: PLC0414 (the fixture)
@@ -129,11 +131,117 @@ def test_what_was_recovered_is_undone_only_for_a_reason_whatever_its_danger(lab,
 
     assert isinstance(unasked.error, NeedsPerson)
     assert price in str(unasked.error)
-    assert "--break-glass REASON" in str(unasked.error)
+    assert "--by NAME --reason TEXT" in str(unasked.error)
     assert lab.there == {"one"}
     terms = {"resume": first.recovery_id, "undo_by": "me", "break_glass": "it was the wrong one"}
     assert lab.run(one, danger=danger, **terms).state == "undone"
     assert lab.there == set()
+
+
+def grow(lab):
+    """An act of two releases: the later one has a parameter more, with a default."""
+
+    def grow_0(n):
+        with changing(f"grow {n}", "lab"):
+            lab.there.add(f"grown {n}")
+
+    def grow_1(n, size=1):
+        grow_0(n)
+
+    @undo
+    def shrink(n) -> None:
+        with changing(f"shrink {n}", "lab"):
+            lab.there.discard(f"grown {n}")
+
+    made = []
+    for fn in (grow_0, grow_1):
+        fn.__name__, fn.__annotations__["return"] = "grow", None
+        made.append(
+            act(
+                commands=lambda n: [f"grow {n}"],
+                done_when=lambda n: f"grown {n}" in lab.there,
+                undo=shrink,
+                each=("n",),
+            )(fn)
+        )
+    return made
+
+
+def test_an_act_whose_arguments_another_release_changed_is_left_out_and_the_others_are_undone(lab):
+    before, after, releases = taken_back(lab, "before"), taken_back(lab, "after"), grow(lab)
+
+    def flow():
+        before(), releases[0]("a"), after()
+
+    first = lab.run(flow)
+    releases.pop(0)
+    back = {"resume": first.recovery_id, "undo_by": "me", "break_glass": "a test"}
+
+    planned = lab.run(flow, **back, plan_only=True).plan
+    ended = lab.run(flow, **back)
+
+    assert [step.key for step in planned.steps] == ["undo after", "undo before"]
+    assert [(one.key, str(one.why)) for one in planned.stays] == [("grow[a]", "not-come-to")]
+    assert isinstance(ended.error, UndoFailed)
+    assert "the inputs of grow[a] changed since its checkpoint: size was None" in str(ended.error)
+    assert "undo it with the release that began it (" in str(ended.error)
+    assert "--from" not in str(ended.error)
+    assert lab.there == {"grown a"}
+
+
+@dataclass(frozen=True)
+class Kept:
+    path: str
+
+
+@dataclass(frozen=True)
+class KeptWithSize:
+    path: str
+    size: int
+
+
+@pytest.mark.parametrize("is_decision", [True, False])
+def test_what_another_release_recorded_and_this_one_cannot_read_cuts_the_way_back_short(
+    lab, is_decision
+):
+    @undo
+    def put_back(result) -> None:
+        with changing("put back", "lab"):
+            lab.there.discard("kept")
+
+    def of_release(kept):
+        def keep() -> Kept:
+            if not is_decision:
+                with changing("keep", "lab"):
+                    lab.there.add("kept")
+            return kept
+
+        keep.__annotations__["return"] = type(kept)
+        if is_decision:
+            return decision(keep)
+        terms = {"commands": lambda: ["keep"], "done_when": lambda: "kept" in lab.there}
+        return act(**terms, expected=lambda: kept, undo=put_back)(keep)
+
+    releases = [of_release(Kept("p")), of_release(KeptWithSize("p", 3))]
+    one, two = taken_back(lab, "one"), taken_back(lab, "two")
+
+    def flow():
+        one(), releases[0](), two()
+
+    first = lab.run(flow)
+    releases.pop(0)
+    back = {"resume": first.recovery_id, "undo_by": "me", "break_glass": "a test"}
+
+    planned = lab.run(flow, **back, plan_only=True)
+    ended = lab.run(flow, **back)
+
+    left = ["two"] if is_decision else ["two", "keep"]
+    assert planned.error is None
+    assert [step.key for step in planned.plan.steps] == ["undo one"]
+    assert [one.key for one in planned.plan.stays] == left
+    assert "this release cannot read what keep returned (size: Field required)" in str(ended.error)
+    assert "undo it with the release that began it (" in str(ended.error)
+    assert lab.there == {"two"} | (set() if is_decision else {"kept"})
 
 
 def test_steps_back_that_only_share_a_name_are_walked_each(lab):

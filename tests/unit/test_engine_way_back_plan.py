@@ -198,7 +198,7 @@ def test_the_hash_does_not_depend_on_which_target_of_a_step_the_walk_came_to_fir
     walk.collect(lambda walk: [walk.perform(one, (n,), {}) for n in "ba"])
 
     assert [act.key for act in walk.acts] == ["one[b]", "one[a]"]
-    assert walk.begun == ["one[a]", "one[b]"]
+    assert [record.key for record in walk.history.begun()] == ["one[a]", "one[b]"]
 
 
 def test_a_recovery_that_did_nothing_with_a_way_back_is_refused_with_what_stays(lab):

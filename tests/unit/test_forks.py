@@ -5,9 +5,13 @@ import contextlib
 import pytest
 
 from recovery import launch
+from recovery.commands import changing
+from recovery.errors import NeedsPerson, Refused
+from recovery.evidence.status import status_of
 from recovery.journal.opening import open_journal
-from recovery.steps import decision
-from tests.unit.engine_lab import down
+from recovery.plan import as_markdown
+from recovery.steps import act, decision, undo, verify
+from tests.unit.engine_lab import down, taken_back
 from tests.unit.engine_lab import lab as lab  # noqa: PLC0414 (the fixture)
 from tests.unit.test_consent import CutJournal, Killed
 
@@ -66,3 +70,126 @@ def test_a_fork_killed_while_it_begins_does_nothing_in_doubt_twice(
     assert "pay is in doubt" in str(forked.error)
     assert lab.done == ["onemonday", "pay"]
     assert lab.history(ID).decisions["day"]["value"] == "monday"
+
+
+class Stopped:
+    """A service that a recovery stops, loads and starts; the load fails until it is mended."""
+
+    def __init__(self, lab):
+        self.lab, self.runs = lab, True
+
+        @undo
+        def start_again() -> None:
+            self.turn(on=True)
+
+        @undo
+        def stop_again() -> None:
+            self.turn(on=False)
+
+        @act(
+            commands=lambda: ["stop"],
+            done_when=lambda: not self.runs,
+            undo=start_again,
+            takes_down=True,
+            lasts_until="start",
+        )
+        def stop() -> None:
+            self.turn(on=False)
+
+        @act(commands=lambda: ["start"], done_when=lambda: self.runs, undo=stop_again)
+        def start() -> None:
+            self.turn(on=True)
+
+        note, load = lab.make("note"), taken_back(lab, "load")
+        self.works, load.fn = load.fn, lambda n="": self.load()
+        self.is_broken = True
+        self.stop = stop
+        self.flow = lambda: (note(), stop(), load(), start())
+
+    def load(self):
+        if self.is_broken:
+            raise down()
+        self.works()
+
+    def turn(self, *, on):
+        with changing("start" if on else "stop", "lab"):
+            self.runs = on
+
+    def run(self, **options):
+        return self.lab.run(self.flow, **options)
+
+    def next_of(self, recovery_id):
+        with contextlib.closing(open_journal(str(self.lab.path))) as journal:
+            status = status_of(journal, recovery_id)
+            return status["state"], status["next"]
+
+
+def test_what_a_fork_took_over_is_not_undone_with_it_and_that_is_told(lab):
+    service = Stopped(lab)
+    parent = service.run().recovery_id
+    service.is_broken = False
+    fork = service.run(resume=parent, fork=True).recovery_id
+    back = {"resume": fork, "undo_by": "me", "break_glass": "a test"}
+
+    planned = service.run(**back, plan_only=True).plan
+    ended = service.run(**back)
+
+    assert [(one.key, str(one.why), one.done_by) for one in planned.stays] == [
+        ("stop", "taken-over", parent),
+        ("note", "no-way-back", ""),
+    ]
+    assert f"stays: stop on lab (done): taken over from recovery {parent}" in as_markdown(planned)
+    assert f"`recover undo {parent} --by NAME` is to follow" in as_markdown(planned)
+    assert isinstance(ended.error, NeedsPerson)
+    assert f"`recover undo {parent} --by NAME`" in str(ended.error)
+    assert not service.runs
+    state, following = service.next_of(fork)
+    assert (state, following.startswith(f"`recover undo {parent}")) == ("needs-person", True)
+
+    assert service.run(resume=parent, undo_by="me").state == "undone"
+    assert service.runs
+    assert service.run(resume=fork, undo_by="me").state == "undone"
+    left = service.run(**back, plan_only=True).plan.stays
+    assert [(one.key, str(one.why)) for one in left] == [("note", "no-way-back")]
+
+
+def test_a_fork_that_did_nothing_itself_names_the_recovery_that_is_to_be_undone(lab):
+    service = Stopped(lab)
+
+    @verify
+    def wait_until_well() -> None:
+        raise down()
+
+    service.flow = lambda: (service.stop(), wait_until_well())
+    parent = service.run().recovery_id
+    fork = service.run(resume=parent, fork=True).recovery_id
+    of_fork = service.run(resume=fork, fork=True).recovery_id
+    back = {"resume": of_fork, "undo_by": "me"}
+
+    planned = service.run(**back, plan_only=True).plan
+    ended = service.run(**back)
+
+    assert isinstance(ended.error, Refused)
+    assert f"`recover undo {parent} --by NAME`" in str(ended.error)
+    assert planned.refusals == [str(ended.error)]
+    assert not service.runs
+    assert service.next_of(of_fork)[1].startswith(f"`recover undo {parent} --by NAME`")
+
+
+def test_what_a_fork_found_in_doubt_and_then_done_is_left_to_who_did_it(lab):
+    half = taken_back(lab, "half")
+
+    def loses_its_answer(n=""):
+        with changing("make half", "lab"):
+            lab.there.add("half")
+        raise down()
+
+    half.fn = loses_its_answer
+    parent = lab.run(half).recovery_id
+    fork = lab.run(half, resume=parent, fork=True)
+
+    ended = lab.run(half, resume=fork.recovery_id, undo_by="me", break_glass="a test")
+
+    assert fork.state == "recovered", fork.error
+    assert f"`recover undo {parent} --by NAME`" in str(ended.error)
+    assert lab.there == {"half"}

@@ -111,6 +111,31 @@ def test_a_later_one_that_did_nothing_or_was_undone_stands_in_nobodys_way(lab, r
     assert rolling.run(resume=A).state == "recovered"
 
 
+@pytest.mark.parametrize("order", [{"undo_by": "me"}, {}])
+def test_an_earlier_one_that_was_taken_back_since_has_changed_the_target(lab, rolling, order):
+    """Goal: what a recovery saved is not put back over the way back of one before it.
+
+    Method: both change the target, the first one is taken back, the second one is gone on with.
+    """
+    rolling.due, rolling.broken = ["w0"], set()
+    earlier = rolling.run()
+    rolling.due, rolling.broken = ["w0b", "w1"], {"w1"}
+    rolling.run(run_id=A_RUN)
+    rolling.run(resume=earlier.recovery_id, undo_by="me", break_glass="the wrong one")
+    rolling.broken = set()
+    back = {"resume": A, "undo_by": "me"}
+
+    planned = rolling.run(**back, plan_only=True).plan
+    ended = rolling.run(resume=A, **order)
+
+    (why,) = planned.wants_reason
+    assert f"recovery {earlier.recovery_id} (lab) was taken back since, at" in why
+    assert isinstance(ended.error, NeedsPerson)
+    assert "was taken back since" in str(ended.error)
+    assert lab.there == {"rebootw0b"}
+    assert rolling.run(resume=A, **order, break_glass="it is meant").error is None
+
+
 def test_a_retry_goes_on_with_no_journal_that_was_changed(lab, rolling):
     rolling.run(run_id=A_RUN)
     with contextlib.closing(open_journal(str(lab.path))) as journal:
