@@ -138,6 +138,26 @@ class RecordedWalk(Walk):
                 known.undoes = (*known.undoes, calls[key])
         return list(found.values())
 
+    def to_walk(self, left: Sequence[str]) -> tuple[list[StepCall], list[str]]:
+        """The steps back to walk now, and the keys of acts that are not taken back for what stays.
+
+        Where this release cannot take back what another one did, that may stand on all that was
+        begun before it. Acts that share a step back stay together.
+
+        Args:
+            left: acts that this walk missed.
+        """
+        backs = self.backs()
+        latest = max(map(self.begun_at, left), default=0) if self.unfit else 0
+        while True:
+            held = [back for back in backs if self.begun_at(back.undoes[-1].key) < latest]
+            newest = max([latest, *(self.begun_at(back.undoes[0].key) for back in held)])
+            if newest == latest:
+                break
+            latest = newest
+        keys = [act.key for back in held for act in back.undoes]
+        return [back for back in backs if back.undoes[0].key not in keys], keys
+
     def _back_of(self, act: StepCall) -> StepCall | None:
         """The step back of an act. Acts whose step back is the very same one share it."""
         back = act.terms.undo

@@ -57,10 +57,11 @@ def planned_way_back(run: Run, walk: RecordedWalk) -> WayBackPlan:
     records, left = history.steps, walk.not_come_to()
     later = later_acts(run, history, since_forward=True)
     still_there = set(map(walk.begun_at, left))
-    stays = dict.fromkeys(left, Why.NOT_COME_TO)
+    backs, held = walk.to_walk(left)
+    stays = dict.fromkeys(left, Why.NOT_COME_TO) | dict.fromkeys(held, Why.STOOD_ON)
     steps: list[PlannedStep] = []
     taken_back: dict[str, str] = {}
-    for back in walk.backs():
+    for back in backs:
         down = walk.kept_down(back, still_there)
         stays |= dict.fromkeys((act.key for act in down), Why.KEPT_DOWN)
         taken_back |= {act.key: fingerprint_of(back) for act in back.undoes}
