@@ -136,6 +136,16 @@ class Run:
         names |= {other for name in names for other in other_names(name)}
         return sorted(names - {self.target})
 
+    def order(self, recovery_id: str) -> str:
+        """What a person types to have done again what this run was to do with a recovery."""
+        if not self.options.undo_by:
+            return f"recover resume {recovery_id}"
+        if self.form is not None:
+            return f"recover undo {recovery_id} --by NAME --worker"
+        why = " --reason TEXT" if self.options.undo_reason else ""
+        why = " --break-glass REASON" if self.options.break_glass else why
+        return f"recover undo {recovery_id} --by NAME{why}"
+
     def walk(self, walk: Walk) -> Any:
         """Go along the flow once."""
         token = current_walk.set(walk)

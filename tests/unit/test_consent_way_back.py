@@ -14,7 +14,8 @@ from recovery.errors import BadInput, NeedsPerson, Refused
 from recovery.evidence.report import markdown_report
 from recovery.evidence.status import status_of
 from recovery.journal.opening import open_journal
-from recovery.steps import act, undo
+from recovery.notices import ending
+from recovery.steps import act, probe, undo
 from tests.unit.engine_lab import Form, down, fails_once, taken_back
 from tests.unit.engine_lab import lab as lab  # noqa: PLC0414 (the fixture)
 from tests.unit.test_consent import CutJournal, Killed
@@ -294,6 +295,45 @@ def test_what_is_next_after_a_terminal_has_asked_is_to_consent_and_to_go_back_ag
         f"`recover undo {id_} --by NAME` again"
     )
     assert status(lab, id_) == f"it is approved: `recover undo {id_} --by NAME` goes on"
+
+
+def test_what_is_told_after_a_no_to_a_way_back_asks_anew_and_never_goes_forward(lab, failed):
+    failed.undo()
+    failed.consent(failed.asked.plan_hash, rejects=True)
+
+    refused = failed.undo()
+    anew = failed.undo(run_id=RUN[:-1] + "1")
+
+    assert isinstance(refused.error, Refused)
+    order = f"`recover undo {failed.recovery_id} --by NAME --worker` asks anew"
+    assert refused.error.remedy == f"Nothing more is done; {order}"
+    assert anew.question is not None
+
+
+@pytest.mark.parametrize("form", [None, Form()])
+def test_the_notice_of_a_way_back_that_failed_says_how_to_go_on_with_it(lab, monkeypatch, form):
+    told, ways = [], []
+    one = taken_back(lab, "one")
+
+    @probe
+    def look() -> str:
+        raise down()
+
+    def flow():
+        one()
+        if ways:
+            look()
+
+    first = lab.run(flow)
+    ways.append("a later release looks before it ends")
+    monkeypatch.setattr(ending, "notify", lambda notice, _journal: told.append(notice))
+
+    failed = lab.run(flow, form=form, resume=first.recovery_id, undo_by="me", undo_reason="why")
+
+    assert failed.state == "failed"
+    how = "--reason TEXT" if form is None else "--worker"
+    order = f"recover undo {first.recovery_id} --by NAME {how}"
+    assert told[-1].next_command == f"{order}, once the cause is mended"
 
 
 def test_consent_to_a_way_back_from_a_terminal_wants_a_reason_as_the_form_does(lab, failed):
