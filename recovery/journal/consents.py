@@ -96,6 +96,8 @@ class Asked:
         """How the run that asks is ordered again, from a terminal."""
         if not self.goes_back:
             return f"recover resume {recovery_id}"
+        if self.until:  # at a terminal it would ask nobody
+            return f"recover undo {recovery_id} --by NAME --worker"
         why = " --reason TEXT" if self.plan.get("wants_reason") else ""
         return f"recover undo {recovery_id} --by NAME{why}"
 

@@ -274,7 +274,7 @@ def test_what_is_next_while_a_way_back_waits_for_consent_is_to_read_and_answer(l
     )
     assert said["missing"] == 0
     assert approved.startswith("it is approved and goes on by itself")
-    assert f"`recover undo {id_} --by NAME`" in approved
+    assert f"`recover undo {id_} --by NAME --worker`" in approved
     assert half.state == "needs-person"
     assert status(lab, id_).startswith("mend what stopped the way back")
 
