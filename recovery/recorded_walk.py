@@ -6,7 +6,7 @@ changes nothing and writes nothing: the way back begins like this, and its plan 
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,8 +15,9 @@ from recovery.checkpoint import plain_arguments, refuse_changed_arguments
 from recovery.errors import Refused
 from recovery.fan_out import TargetsFailed
 from recovery.journal.history import History, StepRecord, StepState
+from recovery.journal.store import Journal
 from recovery.steps import Step, StepKind, ask
-from recovery.taken_over import where_to_go_back
+from recovery.taken_over import taken_over, where_to_go_back
 from recovery.values import fingerprint, from_plain, to_plain
 from recovery.walk import EndOfRecord, Gate, NeverBegan, Outcome, StepCall, Walk, gated
 
@@ -176,6 +177,17 @@ class RecordedWalk(Walk):
             key
             for key in self.history.steps_to_undo()
             if key not in known and self.history.steps[key].has_way_back
+        ]
+
+    def taken_over(self, journal: Journal) -> list[StepRecord]:
+        """What a fork took over and is still there.
+
+        An older release did not record which of it has a way back: the acts that were found tell.
+        """
+        has_way_back = {act.key: act.terms.undo is not None for act in self.acts}
+        return [
+            replace(one, has_way_back=has_way_back.get(one.key, one.has_way_back))
+            for one in taken_over(journal, self.history)
         ]
 
     def begun_at(self, key: str) -> int:

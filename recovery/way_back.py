@@ -15,7 +15,7 @@ from recovery.journaled_walk import JournaledWalk
 from recovery.recorded_walk import RecordedWalk, fingerprint_of
 from recovery.secrecy.redaction import redact
 from recovery.steps import StepKind
-from recovery.taken_over import taken_over, where_to_go_back
+from recovery.taken_over import where_to_go_back
 from recovery.verdict import Verdict
 from recovery.walk import Gate, Outcome, StepCall, gated
 
@@ -45,7 +45,7 @@ class WayBack(RecordedWalk, JournaledWalk):
         """
         left = self.not_come_to()
         backs, held = self.to_walk(left)
-        not_mine = taken_over(self.journal, self.history)
+        not_mine = self.taken_over(self.journal)
         self.refuse_if_nothing_to_undo(backs, left, not_mine)
         failures, kept_down = self._walk_back(backs, left)
         if left:

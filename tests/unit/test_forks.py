@@ -9,6 +9,7 @@ from recovery.commands import changing
 from recovery.errors import NeedsPerson, Refused
 from recovery.evidence.status import status_of
 from recovery.journal.opening import open_journal
+from recovery.journal.sqlite_store import SqliteJournal
 from recovery.plan import as_markdown
 from recovery.steps import act, decision, undo, verify
 from tests.unit.engine_lab import down, taken_back
@@ -193,3 +194,34 @@ def test_what_a_fork_found_in_doubt_and_then_done_is_left_to_who_did_it(lab):
     assert fork.state == "recovered", fork.error
     assert f"`recover undo {parent} --by NAME`" in str(ended.error)
     assert lab.there == {"half"}
+
+
+def test_what_an_older_release_did_that_has_no_way_back_keeps_no_fork_from_its_end(
+    lab, monkeypatch
+):
+    """Method: the recovery that it is forked from does not say which acts have a way back."""
+    append = SqliteJournal.append
+
+    def append_as_before(journal, recovery_id, kind, body, **more):
+        body = {name: value for name, value in body.items() if name != "has_way_back"}
+        return append(journal, recovery_id, kind, body, **more)
+
+    note, load, way = lab.make("note"), taken_back(lab, "load"), []
+
+    def flow():
+        note()
+        if way:
+            load()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteJournal, "append", append_as_before)
+        parent = lab.run(flow).recovery_id
+    way.append("the fork goes further")
+    fork = lab.run(flow, resume=parent, fork=True).recovery_id
+    back = {"resume": fork, "undo_by": "me", "break_glass": "a test"}
+
+    planned = lab.run(flow, **back, plan_only=True).plan
+    ended = lab.run(flow, **back)
+
+    assert [(one.key, str(one.why)) for one in planned.stays] == [("note", "no-way-back")]
+    assert (ended.state, lab.there) == ("undone", {"note"})
