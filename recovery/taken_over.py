@@ -16,7 +16,10 @@ def taken_over(journal: Journal, history: History) -> list[StepRecord]:
 
     @cache
     def known(recovery_id: str) -> History | None:
-        return read_history(journal.events(recovery_id))
+        try:
+            return read_history(journal.events(recovery_id))
+        except ValueError:  # somebody changed it: `recover journal verify` tells
+            return None
 
     steps = [one for one in history.steps.values() if one.kind == "act" and one.taken_over_from]
     found = [_as_left(step, known) for step in reversed(steps)]

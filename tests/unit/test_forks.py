@@ -149,6 +149,9 @@ def test_what_a_fork_took_over_is_not_undone_with_it_and_that_is_told(lab):
 
     assert service.run(resume=parent, undo_by="me").state == "undone"
     assert service.runs
+    assert service.next_of(fork)[1] == (
+        f"nothing is left to take back: `recover undo {fork} --by NAME` ends this one"
+    )
     assert service.run(resume=fork, undo_by="me").state == "undone"
     left = service.run(**back, plan_only=True).plan.stays
     assert [(one.key, str(one.why)) for one in left] == [("note", "no-way-back")]
@@ -225,3 +228,17 @@ def test_what_an_older_release_did_that_has_no_way_back_keeps_no_fork_from_its_e
 
     assert [(one.key, str(one.why)) for one in planned.stays] == [("note", "no-way-back")]
     assert (ended.state, lab.there) == ("undone", {"note"})
+
+
+def test_what_a_fork_took_over_and_nobody_did_is_not_told_to_be_undone(lab):
+    service = Stopped(lab)
+    service.runs, service.flow = False, service.stop
+    parent = service.run().recovery_id
+    fork = service.run(resume=parent, fork=True).recovery_id
+
+    ended = service.run(resume=fork, undo_by="me", break_glass="a test")
+
+    assert isinstance(ended.error, Refused)
+    state, following = service.next_of(fork)
+    assert following == f"nothing is to be undone; see `recover report {fork}` for what it did"
+    assert state == "refused"
