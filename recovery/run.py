@@ -55,6 +55,11 @@ class Options:
     requested_by: str = ""
     if_taken: str = ""
 
+    def __post_init__(self) -> None:
+        """Take a reason of blanks for none."""
+        for name in ("break_glass", "undo_reason"):
+            object.__setattr__(self, name, getattr(self, name).strip())
+
 
 @dataclass(frozen=True)
 class Recovery:

@@ -27,9 +27,12 @@ def taken_over(journal: Journal, history: History) -> list[StepRecord]:
 
 
 def where_to_go_back(steps: Iterable[StepRecord]) -> str:
-    """How that is taken back which a fork took over; empty where none of it has a way back."""
+    """How that is taken back which a fork took over; empty where none of it has a way back.
+
+    The recovery that did it may have been completed, which wants a reason.
+    """
     ids = dict.fromkeys(step.taken_over_from for step in steps if step.has_way_back)
-    return ", ".join(f"`recover undo {recovery_id} --by NAME`" for recovery_id in ids)
+    return ", ".join(f"`recover undo {recovery_id} --by NAME --reason TEXT`" for recovery_id in ids)
 
 
 def _as_left(step: StepRecord, known: Callable[[str], History | None]) -> StepRecord | None:

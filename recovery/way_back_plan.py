@@ -130,8 +130,8 @@ def notes_on_way_back(plan: Mapping[str, Any]) -> list[str]:
         )
     others = dict.fromkeys(one[3] for one in alike if one[2] == Why.TAKEN_OVER)
     notes += [
-        f"so going back will not end as undone: `recover undo {done_by} --by NAME` is to follow, "
-        "and takes back what was taken over"
+        f"so going back will not end as undone: `recover undo {done_by} --by NAME --reason TEXT` "
+        "is to follow, and takes back what was taken over"
         for done_by in others
     ]
     if plan["undone"]:

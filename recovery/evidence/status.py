@@ -293,7 +293,9 @@ def _next_after_failure(reading: Reading) -> str:
     resume = f"`recover resume {recovery_id}`"
     if reading.goes_back:
         failed = [step.key for step in history.steps.values() if step.undo_state == "failed"]
-        text = f"mend what stopped the way back, then `recover undo {recovery_id} --by NAME` again"
+        why = "" if history.goes_back else " --reason TEXT"  # who began it has given one
+        undo = f"`recover undo {recovery_id} --by NAME{why}`"
+        text = f"mend what stopped the way back, then {undo} again"
         text += f" (half changed: {', '.join(failed[:STEPS_NAMED_MAX])})" if failed else ""
         text = text if failed or history.can_go_back else _next_of_others(reading)
     elif not history.attempts:

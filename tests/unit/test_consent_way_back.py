@@ -164,6 +164,31 @@ def test_a_question_about_a_way_back_takes_no_consent_once_an_attempt_went_forwa
         failed.consent(failed.asked.plan_hash)
 
 
+def test_what_is_asked_anew_after_an_attempt_went_forward_is_ordered_with_a_reason(
+    lab, failed, monkeypatch, rule_of_two
+):
+    id_ = failed.recovery_id
+    lab.run(failed.flow, resume=id_, undo_by="Ada")
+    monkeypatch.delenv("RECOVER_APPROVERS")
+    assert lab.run(failed.flow, resume=id_).state == "recovered"
+
+    with pytest.raises(Refused) as refused:
+        failed.consent(failed.asked.plan_hash)
+
+    assert f"`recover undo {id_} --by NAME --reason TEXT` asks anew" in refused.value.remedy
+
+
+@pytest.mark.parametrize("name", ["undo_reason", "break_glass"])
+def test_a_reason_of_blanks_is_none(lab, name):
+    one = taken_back(lab, "one")
+    recovery_id = lab.run(one).recovery_id
+
+    ended = lab.run(one, resume=recovery_id, undo_by="Bob", **{name: " \t"})
+
+    assert isinstance(ended.error, NeedsPerson)
+    assert lab.there == {"one"}
+
+
 def test_consent_covers_the_way_back_that_failed_halfway_and_is_gone_on_with(lab):
     copies = []
 
@@ -302,11 +327,13 @@ def test_what_is_told_after_a_no_to_a_way_back_asks_anew_and_never_goes_forward(
     failed.consent(failed.asked.plan_hash, rejects=True)
 
     refused = failed.undo()
+    told = status(lab, failed.recovery_id)
     anew = failed.undo(run_id=RUN[:-1] + "1")
 
     assert isinstance(refused.error, Refused)
     order = f"`recover undo {failed.recovery_id} --by NAME --worker` asks anew"
     assert refused.error.remedy == f"Nothing more is done; {order}"
+    assert f"`recover undo {failed.recovery_id} --by NAME --reason TEXT` again" in told
     assert anew.question is not None
 
 

@@ -140,12 +140,15 @@ def test_what_a_fork_took_over_is_not_undone_with_it_and_that_is_told(lab):
         ("note", "no-way-back", ""),
     ]
     assert f"stays: stop on lab (done): taken over from recovery {parent}" in as_markdown(planned)
-    assert f"`recover undo {parent} --by NAME` is to follow" in as_markdown(planned)
+    assert f"`recover undo {parent} --by NAME --reason TEXT` is to follow" in as_markdown(planned)
     assert isinstance(ended.error, NeedsPerson)
-    assert f"`recover undo {parent} --by NAME`" in str(ended.error)
+    assert f"`recover undo {parent} --by NAME --reason TEXT`" in str(ended.error)
     assert not service.runs
     state, following = service.next_of(fork)
-    assert (state, following.startswith(f"`recover undo {parent}")) == ("needs-person", True)
+    assert (state, following.startswith(f"`recover undo {parent} --by NAME --reason TEXT`")) == (
+        "needs-person",
+        True,
+    )
 
     assert service.run(resume=parent, undo_by="me").state == "undone"
     assert service.runs
@@ -174,10 +177,12 @@ def test_a_fork_that_did_nothing_itself_names_the_recovery_that_is_to_be_undone(
     ended = service.run(**back)
 
     assert isinstance(ended.error, Refused)
-    assert f"`recover undo {parent} --by NAME`" in str(ended.error)
+    assert f"`recover undo {parent} --by NAME --reason TEXT`" in str(ended.error)
     assert planned.refusals == [str(ended.error)]
     assert not service.runs
-    assert service.next_of(of_fork)[1].startswith(f"`recover undo {parent} --by NAME`")
+    assert service.next_of(of_fork)[1].startswith(
+        f"`recover undo {parent} --by NAME --reason TEXT`"
+    )
 
 
 def test_what_a_fork_found_in_doubt_and_then_done_is_left_to_who_did_it(lab):
@@ -195,7 +200,7 @@ def test_what_a_fork_found_in_doubt_and_then_done_is_left_to_who_did_it(lab):
     ended = lab.run(half, resume=fork.recovery_id, undo_by="me", break_glass="a test")
 
     assert fork.state == "recovered", fork.error
-    assert f"`recover undo {parent} --by NAME`" in str(ended.error)
+    assert f"`recover undo {parent} --by NAME --reason TEXT`" in str(ended.error)
     assert lab.there == {"half"}
 
 
