@@ -212,7 +212,8 @@ def _refuse_unless_asked(history: History, asked: Asked | None, plan_hash: str) 
         raise Refused(
             history.target,
             f"an attempt has gone forward since the way back {plan_hash} was asked about",
-            f"It is another one now: {_resumed(history, asked)} asks anew",
+            "It is another one now: "
+            f"`{asked.order(history.recovery_id, is_overtaken=True)}` asks anew",
         )
 
 

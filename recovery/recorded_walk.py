@@ -6,7 +6,7 @@ changes nothing and writes nothing: the way back begins like this, and its plan 
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,8 +15,9 @@ from recovery.checkpoint import plain_arguments, refuse_changed_arguments
 from recovery.errors import Refused
 from recovery.fan_out import TargetsFailed
 from recovery.journal.history import History, StepRecord, StepState
+from recovery.journal.store import Journal
 from recovery.steps import Step, StepKind, ask
-from recovery.taken_over import where_to_go_back
+from recovery.taken_over import taken_over, where_to_go_back
 from recovery.values import fingerprint, from_plain, to_plain
 from recovery.walk import EndOfRecord, Gate, NeverBegan, Outcome, StepCall, Walk, gated
 
@@ -138,6 +139,26 @@ class RecordedWalk(Walk):
                 known.undoes = (*known.undoes, calls[key])
         return list(found.values())
 
+    def to_walk(self, left: Sequence[str]) -> tuple[list[StepCall], list[str]]:
+        """The steps back to walk now, and the keys of acts that are not taken back for what stays.
+
+        Where this release cannot take back what another one did, that may stand on all that was
+        begun before it. Acts that share a step back stay together.
+
+        Args:
+            left: acts that this walk missed.
+        """
+        backs = self.backs()
+        latest = max(map(self.begun_at, left), default=0) if self.unfit else 0
+        while True:
+            held = [back for back in backs if self.begun_at(back.undoes[-1].key) < latest]
+            newest = max([latest, *(self.begun_at(back.undoes[0].key) for back in held)])
+            if newest == latest:
+                break
+            latest = newest
+        keys = [act.key for back in held for act in back.undoes]
+        return [back for back in backs if back.undoes[0].key not in keys], keys
+
     def _back_of(self, act: StepCall) -> StepCall | None:
         """The step back of an act. Acts whose step back is the very same one share it."""
         back = act.terms.undo
@@ -156,6 +177,17 @@ class RecordedWalk(Walk):
             key
             for key in self.history.steps_to_undo()
             if key not in known and self.history.steps[key].has_way_back
+        ]
+
+    def taken_over(self, journal: Journal) -> list[StepRecord]:
+        """What a fork took over and is still there.
+
+        An older release did not record which of it has a way back: the acts that were found tell.
+        """
+        has_way_back = {act.key: act.terms.undo is not None for act in self.acts}
+        return [
+            replace(one, has_way_back=has_way_back.get(one.key, one.has_way_back))
+            for one in taken_over(journal, self.history)
         ]
 
     def begun_at(self, key: str) -> int:

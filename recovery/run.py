@@ -55,6 +55,11 @@ class Options:
     requested_by: str = ""
     if_taken: str = ""
 
+    def __post_init__(self) -> None:
+        """Take a reason of blanks for none."""
+        for name in ("break_glass", "undo_reason"):
+            object.__setattr__(self, name, getattr(self, name).strip())
+
 
 @dataclass(frozen=True)
 class Recovery:
@@ -135,6 +140,16 @@ class Run:
         names = {self.target, *self.recovery.parts_of(**self.parameters)}
         names |= {other for name in names for other in other_names(name)}
         return sorted(names - {self.target})
+
+    def order(self, recovery_id: str) -> str:
+        """What a person types to have done again what this run was to do with a recovery."""
+        if not self.options.undo_by:
+            return f"recover resume {recovery_id}"
+        if self.form is not None:
+            return f"recover undo {recovery_id} --by NAME --worker"
+        why = " --reason TEXT" if self.options.undo_reason else ""
+        why = " --break-glass REASON" if self.options.break_glass else why
+        return f"recover undo {recovery_id} --by NAME{why}"
 
     def walk(self, walk: Walk) -> Any:
         """Go along the flow once."""

@@ -16,7 +16,10 @@ def taken_over(journal: Journal, history: History) -> list[StepRecord]:
 
     @cache
     def known(recovery_id: str) -> History | None:
-        return read_history(journal.events(recovery_id))
+        try:
+            return read_history(journal.events(recovery_id))
+        except ValueError:  # somebody changed it: `recover journal verify` tells
+            return None
 
     steps = [one for one in history.steps.values() if one.kind == "act" and one.taken_over_from]
     found = [_as_left(step, known) for step in reversed(steps)]
@@ -24,9 +27,12 @@ def taken_over(journal: Journal, history: History) -> list[StepRecord]:
 
 
 def where_to_go_back(steps: Iterable[StepRecord]) -> str:
-    """How that is taken back which a fork took over; empty where none of it has a way back."""
+    """How that is taken back which a fork took over; empty where none of it has a way back.
+
+    The recovery that did it may have been completed, which wants a reason.
+    """
     ids = dict.fromkeys(step.taken_over_from for step in steps if step.has_way_back)
-    return ", ".join(f"`recover undo {recovery_id} --by NAME`" for recovery_id in ids)
+    return ", ".join(f"`recover undo {recovery_id} --by NAME --reason TEXT`" for recovery_id in ids)
 
 
 def _as_left(step: StepRecord, known: Callable[[str], History | None]) -> StepRecord | None:

@@ -15,7 +15,7 @@ from recovery.journaled_walk import JournaledWalk
 from recovery.recorded_walk import RecordedWalk, fingerprint_of
 from recovery.secrecy.redaction import redact
 from recovery.steps import StepKind
-from recovery.taken_over import taken_over, where_to_go_back
+from recovery.taken_over import where_to_go_back
 from recovery.verdict import Verdict
 from recovery.walk import Gate, Outcome, StepCall, gated
 
@@ -34,7 +34,8 @@ class WayBack(RecordedWalk, JournaledWalk):
         """Undo every act that was begun, last first; each step back is tried. Return their keys.
 
         Where one has failed, what an act before it has taken down stays down: its users would be
-        let in to what is half put back.
+        let in to what is half put back. What this release cannot take back keeps what it was built
+        on: see `to_walk`.
 
         Raises:
             Refused: nothing that was done declares a way back.
@@ -42,12 +43,13 @@ class WayBack(RecordedWalk, JournaledWalk):
                 others were walked.
             NeedsPerson: all of it is undone but what a fork took over from another recovery.
         """
-        backs, left = self.backs(), self.not_come_to()
-        not_mine = taken_over(self.journal, self.history)
+        left = self.not_come_to()
+        backs, held = self.to_walk(left)
+        not_mine = self.taken_over(self.journal)
         self.refuse_if_nothing_to_undo(backs, left, not_mine)
         failures, kept_down = self._walk_back(backs, left)
         if left:
-            failures.append(self._still_there(left))
+            failures.append(self._still_there(left, held))
         if failures:
             first, *others = failures
             raise UndoFailed(
@@ -106,13 +108,14 @@ class WayBack(RecordedWalk, JournaledWalk):
             "do this step by hand from the report",
         )
 
-    def _still_there(self, keys: list[str]) -> UndoFailed:
+    def _still_there(self, keys: list[str], held: list[str]) -> UndoFailed:
+        stays = f"; {', '.join(held)}: not taken back, since that may stand on it" if held else ""
         why = "the flow does not come to it on the way back, so it is still there"
         recovery_id = self.history.recovery_id
         return UndoFailed(
             self.target,
             ", ".join(keys),
-            f"{why} ({self.cut_short})" if self.cut_short else why,
+            (f"{why} ({self.cut_short})" if self.cut_short else why) + stays,
             f"Take it back by hand from `recover report {recovery_id}`, last first",
         )
 

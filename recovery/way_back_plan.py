@@ -15,6 +15,7 @@ class Why(StrEnum):
     NO_WAY_BACK = "no-way-back"
     NOT_COME_TO = "not-come-to"
     KEPT_DOWN = "kept-down"
+    STOOD_ON = "stood-on"
     TAKEN_OVER = "taken-over"
 
 
@@ -111,6 +112,7 @@ def notes_on_way_back(plan: Mapping[str, Any]) -> list[str]:
         Why.NOT_COME_TO: "the flow does not come there on the way back"
         + (f" ({cut_short})" if cut_short else ""),
         Why.KEPT_DOWN: "left down, since what was changed behind it stays",
+        Why.STOOD_ON: "not taken back, since what this release cannot take back may stand on it",
         Why.TAKEN_OVER: "taken over from recovery ",
     }
     alike: dict[tuple[str, str, str, str], list[str]] = {}
@@ -121,15 +123,15 @@ def notes_on_way_back(plan: Mapping[str, Any]) -> list[str]:
         f"stays: {', '.join(keys)} on {target} ({state}): {whys[Why(why)]}{done_by}"
         for (target, state, why, done_by), keys in alike.items()
     ]
-    if {act["why"] for act in plan["stays"]} & {Why.NOT_COME_TO, Why.KEPT_DOWN}:
+    if {act["why"] for act in plan["stays"]} & {Why.NOT_COME_TO, Why.KEPT_DOWN, Why.STOOD_ON}:
         notes.append(
             "so going back will not end as undone, and a person is needed: take the rest back by "
             f"hand from `recover report {recovery_id}`, last first"
         )
     others = dict.fromkeys(one[3] for one in alike if one[2] == Why.TAKEN_OVER)
     notes += [
-        f"so going back will not end as undone: `recover undo {done_by} --by NAME` is to follow, "
-        "and takes back what was taken over"
+        f"so going back will not end as undone: `recover undo {done_by} --by NAME --reason TEXT` "
+        "is to follow, and takes back what was taken over"
         for done_by in others
     ]
     if plan["undone"]:

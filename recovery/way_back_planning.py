@@ -12,7 +12,6 @@ from recovery.plan import PlannedStep
 from recovery.recorded_walk import RecordedWalk, fingerprint_of
 from recovery.run import Run
 from recovery.secrecy.redaction import redact
-from recovery.taken_over import taken_over
 from recovery.values import to_plain
 from recovery.verdict import Danger
 from recovery.walk import Fence, StepCall
@@ -40,7 +39,7 @@ def plan_way_back(run: Run, history: History) -> WayBackPlan:
     walk.collect(run.walk)
     plan = planned_way_back(run, walk)
     try:
-        others = taken_over(run.journal, history)
+        others = walk.taken_over(run.journal)
         walk.refuse_if_nothing_to_undo(plan.steps, walk.not_come_to(), others)
     except Refused as refused:
         plan.refusals.append(redact(str(refused)))
@@ -57,10 +56,11 @@ def planned_way_back(run: Run, walk: RecordedWalk) -> WayBackPlan:
     records, left = history.steps, walk.not_come_to()
     later = later_acts(run, history, since_forward=True)
     still_there = set(map(walk.begun_at, left))
-    stays = dict.fromkeys(left, Why.NOT_COME_TO)
+    backs, held = walk.to_walk(left)
+    stays = dict.fromkeys(left, Why.NOT_COME_TO) | dict.fromkeys(held, Why.STOOD_ON)
     steps: list[PlannedStep] = []
     taken_back: dict[str, str] = {}
-    for back in walk.backs():
+    for back in backs:
         down = walk.kept_down(back, still_there)
         stays |= dict.fromkeys((act.key for act in down), Why.KEPT_DOWN)
         taken_back |= {act.key: fingerprint_of(back) for act in back.undoes}
@@ -68,7 +68,7 @@ def planned_way_back(run: Run, walk: RecordedWalk) -> WayBackPlan:
             steps.append(_step_back(back))
     has_none = [key for key in history.steps_to_undo() if key not in {*stays, *taken_back}]
     stays |= dict.fromkeys(has_none, Why.NO_WAY_BACK)
-    others = [_act_taken_over(one) for one in taken_over(run.journal, history)]
+    others = [_act_taken_over(one) for one in walk.taken_over(run.journal)]
     undone = [step.key for step in records.values() if step.state is StepState.UNDONE]
     return WayBackPlan(
         run.recovery.name,

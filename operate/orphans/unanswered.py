@@ -57,7 +57,7 @@ class OpenQuestion:
     def next(self) -> str:
         """What a person types to have it asked anew."""
         if self.goes_back:
-            return f"recover undo {self.recovery_id} --by NAME"
+            return f"recover undo {self.recovery_id} --by NAME --worker"
         return f"recover resume {self.recovery_id}"
 
     def as_row(self) -> Mapping[str, Any]:

@@ -53,7 +53,7 @@ def what_is_next(orphan: Orphan, ruling: Ruling) -> str:
 def how_to_resume(orphan: Orphan) -> str:
     """Say exactly how a person goes on with it."""
     if orphan.goes_back:
-        return f"`recover undo {orphan.recovery_id} --by NAME`"
+        return f"`recover undo {orphan.recovery_id} --by NAME --reason TEXT`"
     return (
         f"`recover resume {orphan.recovery_id}`, *Retry* of its run in the UI, or a new run with "
         f"resume={orphan.recovery_id}"

@@ -109,7 +109,7 @@ class Seeking:
         return Refused(
             self.walk.target,
             f"{said.by} rejected plan {said.plan_hash}" + (f": {said.reason}" * bool(said.reason)),
-            f"Nothing more is done; `recover resume {self.walk.history.recovery_id}` asks anew",
+            f"Nothing more is done; `{self.run.order(self.walk.history.recovery_id)}` asks anew",
         )
 
     def _take(self, asked: Asked, answer: Answer, plan_hash: str, difference: str) -> None:

@@ -22,7 +22,7 @@ from recovery.journal.history import (
 from recovery.journal.store import Holder, Journal
 from recovery.left_to_person import left_to_person
 from recovery.secrecy.redaction import redact_value
-from recovery.taken_over import where_to_go_back
+from recovery.taken_over import taken_over, where_to_go_back
 
 READINGS_MAX = 20
 RECOVERIES_MAX = 1_000_000
@@ -43,12 +43,14 @@ class Reading:
         head: the last `seq` and hash that the store remembers to have written.
         history: what the events amount to.
         holder: who holds the target's lease, be it this recovery or another one.
+        taken_over: what a fork took over and is still there, as the recovery that did it has it.
     """
 
     events: tuple[Event, ...]
     head: tuple[int, str]
     history: History
     holder: Holder | None
+    taken_over: tuple[StepRecord, ...] = ()
 
     @property
     def is_leased(self) -> bool:
@@ -129,7 +131,7 @@ def _read_once(journal: Journal, recovery_id: str) -> Reading:
             "See `recover status` for the ids",
         )
     holder = journal.holder(history.target) if history.target else None
-    return Reading(tuple(events), head, history, holder)
+    return Reading(tuple(events), head, history, holder, tuple(taken_over(journal, history)))
 
 
 def _settled(journal: Journal, recovery_id: str) -> tuple[list[Event], tuple[int, str]]:
@@ -291,9 +293,11 @@ def _next_after_failure(reading: Reading) -> str:
     resume = f"`recover resume {recovery_id}`"
     if reading.goes_back:
         failed = [step.key for step in history.steps.values() if step.undo_state == "failed"]
-        text = f"mend what stopped the way back, then `recover undo {recovery_id} --by NAME` again"
+        why = "" if history.goes_back else " --reason TEXT"  # who began it has given one
+        undo = f"`recover undo {recovery_id} --by NAME{why}`"
+        text = f"mend what stopped the way back, then {undo} again"
         text += f" (half changed: {', '.join(failed[:STEPS_NAMED_MAX])})" if failed else ""
-        text = text if failed else _next_after_taken_over(history) or text
+        text = text if failed or history.can_go_back else _next_of_others(reading)
     elif not history.attempts:
         text = f"{resume}: nothing was begun yet"
     elif reading.end_of(history.attempts[-1])[1] == LOST:
@@ -305,14 +309,15 @@ def _next_after_failure(reading: Reading) -> str:
     return text
 
 
-def _next_after_taken_over(history: History) -> str:
-    """What is to follow where only that is left of a way back which a fork took over."""
-    steps = history.steps.values()
-    where = where_to_go_back(one for one in steps if one.kind == "act" and one.taken_over_from)
-    if not where or history.can_go_back:
-        return ""
-    ends = f"; then `recover undo {history.recovery_id} --by NAME` ends this one"
-    return f"{where} takes back what it took over" + (ends if history.goes_back else "")
+def _next_of_others(reading: Reading) -> str:
+    """What is to follow where nothing is left of a way back, or only what a fork took over."""
+    history, where = reading.history, where_to_go_back(reading.taken_over)
+    ends = f"`recover undo {history.recovery_id} --by NAME` ends this one"
+    ends = ends if history.goes_back else ""
+    if where:
+        return "; then ".join(filter(None, [f"{where} takes back what it took over", ends]))
+    nothing = f"nothing is to be undone; see `recover report {history.recovery_id}` for what it did"
+    return f"nothing is left to take back: {ends}" if ends else nothing
 
 
 def _next_for_person(reading: Reading) -> str:

@@ -92,11 +92,18 @@ class Asked:
         why = " --reason TEXT" if self.goes_back else ""
         return f"recover approve {recovery_id} --plan {self.plan_hash} --by NAME{why}"
 
-    def order(self, recovery_id: str) -> str:
-        """How the run that asks is ordered again, from a terminal."""
+    def order(self, recovery_id: str, *, is_overtaken: bool = False) -> str:
+        """How the run that asks is ordered again, from a terminal.
+
+        Args:
+            recovery_id: which recovery it is about.
+            is_overtaken: what was asked about is no more, so a reason may be wanted by now.
+        """
         if not self.goes_back:
             return f"recover resume {recovery_id}"
-        why = " --reason TEXT" if self.plan.get("wants_reason") else ""
+        if self.until:  # at a terminal it would ask nobody
+            return f"recover undo {recovery_id} --by NAME --worker"
+        why = " --reason TEXT" if is_overtaken or self.plan.get("wants_reason") else ""
         return f"recover undo {recovery_id} --by NAME{why}"
 
     def as_plain(self) -> dict[str, Any]:

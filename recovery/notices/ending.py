@@ -38,7 +38,7 @@ def _notice(run: Run, ended: Ended, occasion: Occasion) -> Notice:
     elif ended.error is None:
         following = f"recover report {recovery_id}"
     elif occasion is Occasion.FAILED:
-        following = f"recover resume {recovery_id}, once the cause is mended"
+        following = f"{run.order(recovery_id)}, once the cause is mended"
     else:
         following = f"recover status {recovery_id}"
     return Notice(

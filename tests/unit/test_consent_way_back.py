@@ -14,7 +14,8 @@ from recovery.errors import BadInput, NeedsPerson, Refused
 from recovery.evidence.report import markdown_report
 from recovery.evidence.status import status_of
 from recovery.journal.opening import open_journal
-from recovery.steps import act, undo
+from recovery.notices import ending
+from recovery.steps import act, probe, undo
 from tests.unit.engine_lab import Form, down, fails_once, taken_back
 from tests.unit.engine_lab import lab as lab  # noqa: PLC0414 (the fixture)
 from tests.unit.test_consent import CutJournal, Killed
@@ -163,6 +164,31 @@ def test_a_question_about_a_way_back_takes_no_consent_once_an_attempt_went_forwa
         failed.consent(failed.asked.plan_hash)
 
 
+def test_what_is_asked_anew_after_an_attempt_went_forward_is_ordered_with_a_reason(
+    lab, failed, monkeypatch, rule_of_two
+):
+    id_ = failed.recovery_id
+    lab.run(failed.flow, resume=id_, undo_by="Ada")
+    monkeypatch.delenv("RECOVER_APPROVERS")
+    assert lab.run(failed.flow, resume=id_).state == "recovered"
+
+    with pytest.raises(Refused) as refused:
+        failed.consent(failed.asked.plan_hash)
+
+    assert f"`recover undo {id_} --by NAME --reason TEXT` asks anew" in refused.value.remedy
+
+
+@pytest.mark.parametrize("name", ["undo_reason", "break_glass"])
+def test_a_reason_of_blanks_is_none(lab, name):
+    one = taken_back(lab, "one")
+    recovery_id = lab.run(one).recovery_id
+
+    ended = lab.run(one, resume=recovery_id, undo_by="Bob", **{name: " \t"})
+
+    assert isinstance(ended.error, NeedsPerson)
+    assert lab.there == {"one"}
+
+
 def test_consent_covers_the_way_back_that_failed_halfway_and_is_gone_on_with(lab):
     copies = []
 
@@ -273,7 +299,7 @@ def test_what_is_next_while_a_way_back_waits_for_consent_is_to_read_and_answer(l
     )
     assert said["missing"] == 0
     assert approved.startswith("it is approved and goes on by itself")
-    assert f"`recover undo {id_} --by NAME`" in approved
+    assert f"`recover undo {id_} --by NAME --worker`" in approved
     assert half.state == "needs-person"
     assert status(lab, id_).startswith("mend what stopped the way back")
 
@@ -294,6 +320,47 @@ def test_what_is_next_after_a_terminal_has_asked_is_to_consent_and_to_go_back_ag
         f"`recover undo {id_} --by NAME` again"
     )
     assert status(lab, id_) == f"it is approved: `recover undo {id_} --by NAME` goes on"
+
+
+def test_what_is_told_after_a_no_to_a_way_back_asks_anew_and_never_goes_forward(lab, failed):
+    failed.undo()
+    failed.consent(failed.asked.plan_hash, rejects=True)
+
+    refused = failed.undo()
+    told = status(lab, failed.recovery_id)
+    anew = failed.undo(run_id=RUN[:-1] + "1")
+
+    assert isinstance(refused.error, Refused)
+    order = f"`recover undo {failed.recovery_id} --by NAME --worker` asks anew"
+    assert refused.error.remedy == f"Nothing more is done; {order}"
+    assert f"`recover undo {failed.recovery_id} --by NAME --reason TEXT` again" in told
+    assert anew.question is not None
+
+
+@pytest.mark.parametrize("form", [None, Form()])
+def test_the_notice_of_a_way_back_that_failed_says_how_to_go_on_with_it(lab, monkeypatch, form):
+    told, ways = [], []
+    one = taken_back(lab, "one")
+
+    @probe
+    def look() -> str:
+        raise down()
+
+    def flow():
+        one()
+        if ways:
+            look()
+
+    first = lab.run(flow)
+    ways.append("a later release looks before it ends")
+    monkeypatch.setattr(ending, "notify", lambda notice, _journal: told.append(notice))
+
+    failed = lab.run(flow, form=form, resume=first.recovery_id, undo_by="me", undo_reason="why")
+
+    assert failed.state == "failed"
+    how = "--reason TEXT" if form is None else "--worker"
+    order = f"recover undo {first.recovery_id} --by NAME {how}"
+    assert told[-1].next_command == f"{order}, once the cause is mended"
 
 
 def test_consent_to_a_way_back_from_a_terminal_wants_a_reason_as_the_form_does(lab, failed):

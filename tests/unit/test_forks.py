@@ -9,6 +9,7 @@ from recovery.commands import changing
 from recovery.errors import NeedsPerson, Refused
 from recovery.evidence.status import status_of
 from recovery.journal.opening import open_journal
+from recovery.journal.sqlite_store import SqliteJournal
 from recovery.plan import as_markdown
 from recovery.steps import act, decision, undo, verify
 from tests.unit.engine_lab import down, taken_back
@@ -139,15 +140,21 @@ def test_what_a_fork_took_over_is_not_undone_with_it_and_that_is_told(lab):
         ("note", "no-way-back", ""),
     ]
     assert f"stays: stop on lab (done): taken over from recovery {parent}" in as_markdown(planned)
-    assert f"`recover undo {parent} --by NAME` is to follow" in as_markdown(planned)
+    assert f"`recover undo {parent} --by NAME --reason TEXT` is to follow" in as_markdown(planned)
     assert isinstance(ended.error, NeedsPerson)
-    assert f"`recover undo {parent} --by NAME`" in str(ended.error)
+    assert f"`recover undo {parent} --by NAME --reason TEXT`" in str(ended.error)
     assert not service.runs
     state, following = service.next_of(fork)
-    assert (state, following.startswith(f"`recover undo {parent}")) == ("needs-person", True)
+    assert (state, following.startswith(f"`recover undo {parent} --by NAME --reason TEXT`")) == (
+        "needs-person",
+        True,
+    )
 
     assert service.run(resume=parent, undo_by="me").state == "undone"
     assert service.runs
+    assert service.next_of(fork)[1] == (
+        f"nothing is left to take back: `recover undo {fork} --by NAME` ends this one"
+    )
     assert service.run(resume=fork, undo_by="me").state == "undone"
     left = service.run(**back, plan_only=True).plan.stays
     assert [(one.key, str(one.why)) for one in left] == [("note", "no-way-back")]
@@ -170,10 +177,12 @@ def test_a_fork_that_did_nothing_itself_names_the_recovery_that_is_to_be_undone(
     ended = service.run(**back)
 
     assert isinstance(ended.error, Refused)
-    assert f"`recover undo {parent} --by NAME`" in str(ended.error)
+    assert f"`recover undo {parent} --by NAME --reason TEXT`" in str(ended.error)
     assert planned.refusals == [str(ended.error)]
     assert not service.runs
-    assert service.next_of(of_fork)[1].startswith(f"`recover undo {parent} --by NAME`")
+    assert service.next_of(of_fork)[1].startswith(
+        f"`recover undo {parent} --by NAME --reason TEXT`"
+    )
 
 
 def test_what_a_fork_found_in_doubt_and_then_done_is_left_to_who_did_it(lab):
@@ -191,5 +200,50 @@ def test_what_a_fork_found_in_doubt_and_then_done_is_left_to_who_did_it(lab):
     ended = lab.run(half, resume=fork.recovery_id, undo_by="me", break_glass="a test")
 
     assert fork.state == "recovered", fork.error
-    assert f"`recover undo {parent} --by NAME`" in str(ended.error)
+    assert f"`recover undo {parent} --by NAME --reason TEXT`" in str(ended.error)
     assert lab.there == {"half"}
+
+
+def test_what_an_older_release_did_that_has_no_way_back_keeps_no_fork_from_its_end(
+    lab, monkeypatch
+):
+    """Method: the recovery that it is forked from does not say which acts have a way back."""
+    append = SqliteJournal.append
+
+    def append_as_before(journal, recovery_id, kind, body, **more):
+        body = {name: value for name, value in body.items() if name != "has_way_back"}
+        return append(journal, recovery_id, kind, body, **more)
+
+    note, load, way = lab.make("note"), taken_back(lab, "load"), []
+
+    def flow():
+        note()
+        if way:
+            load()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteJournal, "append", append_as_before)
+        parent = lab.run(flow).recovery_id
+    way.append("the fork goes further")
+    fork = lab.run(flow, resume=parent, fork=True).recovery_id
+    back = {"resume": fork, "undo_by": "me", "break_glass": "a test"}
+
+    planned = lab.run(flow, **back, plan_only=True).plan
+    ended = lab.run(flow, **back)
+
+    assert [(one.key, str(one.why)) for one in planned.stays] == [("note", "no-way-back")]
+    assert (ended.state, lab.there) == ("undone", {"note"})
+
+
+def test_what_a_fork_took_over_and_nobody_did_is_not_told_to_be_undone(lab):
+    service = Stopped(lab)
+    service.runs, service.flow = False, service.stop
+    parent = service.run().recovery_id
+    fork = service.run(resume=parent, fork=True).recovery_id
+
+    ended = service.run(resume=fork, undo_by="me", break_glass="a test")
+
+    assert isinstance(ended.error, Refused)
+    state, following = service.next_of(fork)
+    assert following == f"nothing is to be undone; see `recover report {fork}` for what it did"
+    assert state == "refused"

@@ -148,7 +148,8 @@ def test_the_crash_names_the_step_what_is_in_doubt_and_how_to_go_on():
     assert "It was in load, which is in doubt" in message
     assert "`recover resume 00000000c0de`" in message
     assert "nothing is in doubt" in crash_message(replace(ORPHAN, in_doubt=()))
-    assert "`recover undo 00000000c0de --by NAME`" in crash_message(replace(ORPHAN, goes_back=True))
+    undo = "`recover undo 00000000c0de --by NAME --reason TEXT`"
+    assert undo in crash_message(replace(ORPHAN, goes_back=True))
     assert "nothing was done" in crash_message(replace(ORPHAN, n=0))
 
 

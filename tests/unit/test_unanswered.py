@@ -127,7 +127,10 @@ def test_one_that_is_asked_anew_is_told_anew(journal):
 
     assert [len(first), len(second)] == [1, 1]
     assert "the way back of mend" in second[0][0]
-    assert f"`recover undo {RECOVERY} --by NAME`" in second[0][0]
+    order = f"`recover undo {RECOVERY} --by NAME --worker`"
+    assert order in second[0][0]
+    assert status_of(journal, RECOVERY)["next"] == f"nobody answered in time: {order} asks anew"
+    assert question_of(journal, RECOVERY)["next"] == order
 
 
 def test_what_nobody_answered_is_asked_anew_by_a_resume(journal):
