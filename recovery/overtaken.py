@@ -5,7 +5,6 @@ target has acted since, that may be undone, or done over, without a word.
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 from recovery.errors import NeedsPerson
 from recovery.journal.events import Event, Kind
@@ -13,8 +12,6 @@ from recovery.journal.history import History, read_history
 from recovery.journal.store import Lease
 from recovery.run import Run
 from recovery.walk import step_logger
-
-CLOCKS_DIFFER_MAX = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -99,15 +96,12 @@ def later_acts(
     others = history.attempts[history.attempts.index(last) + 1 :]
     if lease is not None and lease.epoch == last.epoch + len(others) + 1:
         return []  # all leases between were its own
-    since = datetime.fromisoformat(last.started_at) - CLOCKS_DIFFER_MAX
-    found = []
-    for recovery_id in run.journal.recovery_ids():  # those written to last first
-        events = run.journal.events(recovery_id)
-        if events and events[-1].moment < since:
-            break
-        if recovery_id != history.recovery_id and (later := _later(events, last.epoch, run.target)):
-            found.append(later)
-    return found
+    found = [
+        _later(run.journal.events(recovery_id), last.epoch, run.target)
+        for recovery_id in run.journal.acted_since(run.target, last.epoch)
+        if recovery_id != history.recovery_id
+    ]
+    return [later for later in found if later is not None]
 
 
 def _later(events: list[Event], epoch: int, target: str) -> Later | None:
