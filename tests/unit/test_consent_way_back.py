@@ -137,6 +137,42 @@ def test_an_answer_to_a_way_back_that_another_recovery_overtook_is_void_and_that
     assert failed.undo().state == "undone"
 
 
+def test_consent_to_a_way_back_holds_over_more_acts_of_a_flow_that_was_shown(lab, failed):
+    lab.run(lab.make("saved"), name="back-up")
+    failed.undo()
+    before = failed.asked
+    lab.run(lab.make("saved again"), name="back-up")  # by a schedule
+    failed.answer(before)
+
+    assert failed.undo().state == "undone"
+    assert failed.asked == before
+
+
+@pytest.mark.parametrize("is_of_another_flow", [True, False])
+def test_consent_to_a_way_back_is_void_over_what_was_not_shown(lab, failed, is_of_another_flow):
+    """Goal: nobody consents to putting back what they were told nothing of.
+
+    Method: after the answer another flow acts, or one that was shown as acting goes halfway back.
+    """
+    flow = taken_back(lab, "saved")
+    shown = lab.run(flow, name="back-up")
+    failed.undo()
+    before = failed.asked
+    if is_of_another_flow:
+        lab.run(lab.make("mend"), name="mending")
+    else:
+        lab.answers["take saved"] = down()
+        back = {"resume": shown.recovery_id, "undo_by": "me", "break_glass": "the wrong one"}
+        assert lab.run(flow, name="back-up", **back).state == "needs-person"
+    failed.answer(before)
+
+    ended = failed.undo()
+
+    assert isinstance(ended.error, NeedsPerson)
+    assert f"plan {before.plan_hash} was approved" in failed.asked.why
+    assert "one" in lab.there
+
+
 def test_what_was_said_to_stay_is_not_taken_back_by_another_release_under_the_same_consent(lab):
     two = taken_back(lab, "two")
     releases = [lab.make("one"), taken_back(lab, "one")]
