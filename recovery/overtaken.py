@@ -49,9 +49,11 @@ def refuse_overtaken(run: Run, lease: Lease | None, history: History) -> None:
         if not is_forward and run.form is not None:
             continue  # a form asks for the reason itself
         recovery_id = history.recovery_id
-        again = f"`recover undo {recovery_id} --by NAME --reason TEXT`"
+        again = f"`recover undo {recovery_id} --by NAME{as_ordered(run)} --reason TEXT`"
         if is_forward:
-            again = f"`recover resume {recovery_id} --by NAME --break-glass REASON`"
+            again = (
+                f"`recover resume {recovery_id} --by NAME{as_ordered(run)} --break-glass REASON`"
+            )
         raise NeedsPerson(
             history.target,
             f"{later}; {recovery_id} would go on with what it decided before that"
@@ -61,6 +63,11 @@ def refuse_overtaken(run: Run, lease: Lease | None, history: History) -> None:
             if is_forward
             else f"Where it is meant: {again}",
         )
+
+
+def as_ordered(run: Run) -> str:
+    """What a command that orders the same once more is to have: the take-over, if it was one."""
+    return " --take-over" if run.options.take_over_by else ""
 
 
 def why_not_back(later: Later, history: History) -> str:

@@ -399,6 +399,33 @@ def test_the_reason_of_a_way_back_that_needs_no_other_person_is_in_the_report(la
         assert "it was the wrong one" in markdown_report(journal, first.recovery_id)
 
 
+@pytest.mark.parametrize("is_as_shown", [True, False])
+def test_a_take_over_on_a_worker_wants_no_reason_beside_the_one_of_the_consent(
+    lab, failed, is_as_shown
+):
+    """Goal: an approved way back whose worker was killed is gone on with under the same consent.
+
+    Method: consent, a lease that nobody releases, and another run that takes over; where another
+    flow has acted after the consent, nothing is taken.
+    """
+    lab.run(lab.make("mend"), name="other")
+    failed.undo()
+    failed.consent(failed.asked.plan_hash)
+    if not is_as_shown:
+        lab.run(lab.make("more"), name="another")
+    with contextlib.closing(open_journal(str(lab.path))) as journal:
+        journal.take_lease("lab", failed.recovery_id, "gone", 20)
+
+    ended = failed.undo(run_id=RUN[:-1] + "1", take_over_by="Bob")
+
+    if is_as_shown:
+        assert ended.state == "undone", ended.error
+    else:
+        assert isinstance(ended.error, NeedsPerson)
+        assert "--take-over --reason TEXT" in str(ended.error)
+        assert "one" in lab.there
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("n", range(1, EVENTS_OF_UNDO + 1))
 def test_a_way_back_killed_at_any_event_is_gone_on_with_under_the_same_consent(

@@ -209,8 +209,18 @@ def test_nobody_loses_the_target_to_a_take_over_that_wants_a_reason_and_has_none
 
     assert isinstance(refused[0].error, NeedsPerson)
     assert f"recovery {other.recovery_id} ({flow}) has changed it since" in str(refused[0].error)
+    assert f"{A} --by NAME --take-over --" in str(refused[0].error)
     assert (other.state, lab.there) == ("recovered", {"rebootw0", "mend"})
     assert len(lab.events(A)) == before
+
+
+def test_a_take_over_to_go_back_on_what_was_completed_is_to_be_ordered_as_one_again(lab, rolling):
+    rolling.broken = set()
+    rolling.run(run_id=A_RUN)
+
+    ended = rolling.run(resume=A, undo_by="me", take_over_by="me")
+
+    assert f"`recover undo {A} --by NAME --take-over --reason TEXT`" in str(ended.error)
 
 
 def test_a_take_over_for_a_reason_is_on_record_before_anything_else_of_its_attempt(lab, rolling):
