@@ -42,12 +42,11 @@ def refuse_overtaken(run: Run, lease: Lease | None, history: History) -> None:
     if not (is_forward or history.can_go_back):
         return  # nothing is put back any more
     reason = run.options.break_glass or run.options.undo_reason
+    asks_itself = not is_forward and run.form is not None  # for the reason, with consent
     for later in later_acts(run, history, lease):
-        if reason or (is_forward and later.flow != history.flow):
+        if reason or asks_itself or (is_forward and later.flow != history.flow):
             step_logger().warning("%s: %s", history.target, later)
             continue
-        if not is_forward and run.form is not None:
-            continue  # a form asks for the reason itself
         recovery_id = history.recovery_id
         again = f"`recover undo {recovery_id} --by NAME{as_ordered(run)} --reason TEXT`"
         if is_forward:

@@ -137,15 +137,16 @@ def test_an_answer_to_a_way_back_that_another_recovery_overtook_is_void_and_that
     assert failed.undo().state == "undone"
 
 
-def test_consent_to_a_way_back_holds_over_more_acts_of_a_flow_that_was_shown(lab, failed):
+def test_consent_to_a_way_back_holds_over_more_acts_of_a_flow_that_was_shown(lab, failed, caplog):
     lab.run(lab.make("saved"), name="back-up")
     failed.undo()
     before = failed.asked
-    lab.run(lab.make("saved again"), name="back-up")  # by a schedule
+    again = lab.run(lab.make("saved again"), name="back-up")  # by a schedule
     failed.answer(before)
 
     assert failed.undo().state == "undone"
     assert failed.asked == before
+    assert f"recovery {again.recovery_id} (back-up) has changed it since" in caplog.text
 
 
 @pytest.mark.parametrize("is_of_another_flow", [True, False])
