@@ -7,7 +7,7 @@ from typing import Any
 from recovery.errors import BadInput, NeedsPerson, Refused
 from recovery.journal.events import flaws
 from recovery.journal.history import History, RecoveryState, read_history
-from recovery.overtaken import later_acts
+from recovery.overtaken import as_ordered, later_acts
 from recovery.run import Options, Run
 from recovery.secrecy.redaction import contains_secret
 from recovery.values import from_plain, shortly, to_plain
@@ -165,7 +165,8 @@ def refuse_undo_of_what_is_used(run: Run, history: History) -> None:
         raise NeedsPerson(
             history.target,
             f"{price}{since}",
-            f"If that is meant: `recover undo {history.recovery_id} --by NAME --reason TEXT`",
+            f"If that is meant: `recover undo {history.recovery_id} --by NAME{as_ordered(run)} "
+            "--reason TEXT`",
         )
 
 

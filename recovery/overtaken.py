@@ -5,7 +5,6 @@ target has acted since, that may be undone, or done over, without a word.
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 from recovery.errors import NeedsPerson
 from recovery.journal.events import Event, Kind
@@ -13,8 +12,6 @@ from recovery.journal.history import History, read_history
 from recovery.journal.store import Lease
 from recovery.run import Run
 from recovery.walk import step_logger
-
-CLOCKS_DIFFER_MAX = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -45,16 +42,17 @@ def refuse_overtaken(run: Run, lease: Lease | None, history: History) -> None:
     if not (is_forward or history.can_go_back):
         return  # nothing is put back any more
     reason = run.options.break_glass or run.options.undo_reason
+    asks_itself = not is_forward and run.form is not None  # for the reason, with consent
     for later in later_acts(run, history, lease):
-        if reason or (is_forward and later.flow != history.flow):
+        if reason or asks_itself or (is_forward and later.flow != history.flow):
             step_logger().warning("%s: %s", history.target, later)
             continue
-        if not is_forward and run.form is not None:
-            continue  # a form asks for the reason itself
         recovery_id = history.recovery_id
-        again = f"`recover undo {recovery_id} --by NAME --reason TEXT`"
+        again = f"`recover undo {recovery_id} --by NAME{as_ordered(run)} --reason TEXT`"
         if is_forward:
-            again = f"`recover resume {recovery_id} --by NAME --break-glass REASON`"
+            again = (
+                f"`recover resume {recovery_id} --by NAME{as_ordered(run)} --break-glass REASON`"
+            )
         raise NeedsPerson(
             history.target,
             f"{later}; {recovery_id} would go on with what it decided before that"
@@ -64,6 +62,11 @@ def refuse_overtaken(run: Run, lease: Lease | None, history: History) -> None:
             if is_forward
             else f"Where it is meant: {again}",
         )
+
+
+def as_ordered(run: Run) -> str:
+    """What a command that orders the same once more is to have: the take-over, if it was one."""
+    return " --take-over" if run.options.take_over_by else ""
 
 
 def why_not_back(later: Later, history: History) -> str:
@@ -99,15 +102,12 @@ def later_acts(
     others = history.attempts[history.attempts.index(last) + 1 :]
     if lease is not None and lease.epoch == last.epoch + len(others) + 1:
         return []  # all leases between were its own
-    since = datetime.fromisoformat(last.started_at) - CLOCKS_DIFFER_MAX
-    found = []
-    for recovery_id in run.journal.recovery_ids():  # those written to last first
-        events = run.journal.events(recovery_id)
-        if events and events[-1].moment < since:
-            break
-        if recovery_id != history.recovery_id and (later := _later(events, last.epoch, run.target)):
-            found.append(later)
-    return found
+    found = [
+        _later(run.journal.events(recovery_id), last.epoch, run.target)
+        for recovery_id in run.journal.acted_since(run.target, last.epoch)
+        if recovery_id != history.recovery_id
+    ]
+    return [later for later in found if later is not None]
 
 
 def _later(events: list[Event], epoch: int, target: str) -> Later | None:

@@ -13,7 +13,7 @@ from recovery.journal.store import Holder, Lease
 from recovery.overtaken import refuse_overtaken
 from recovery.run import Run
 from recovery.values import to_plain
-from recovery.way_back_planning import WayBackPlanWalk
+from recovery.way_back_planning import WayBackPlanWalk, plan_way_back
 
 
 def is_take_over_ordered(run: Run) -> bool:
@@ -35,9 +35,11 @@ def may_lose(run: Run, recovery_id: str) -> set[str]:
 def refuse_vain_take_over(run: Run, recovery_id: str) -> None:
     """Refuse a take-over that would come to nothing, before anybody loses a lease by it.
 
-    A form asks for a reason only behind the lease, which is too late here.
+    A form asks for a reason only behind the lease, which is too late here; one that was given with
+    consent to this way back is enough.
 
     Raises:
+        RecoveryError: the way back that was consented to cannot be planned now.
         TargetTaken: a part is held by a recovery that loses nothing.
         NeedsPerson: a later recovery has acted on the target, and no reason is given.
         Refused: there is nothing left to do for which the target would be needed.
@@ -53,7 +55,16 @@ def refuse_vain_take_over(run: Run, recovery_id: str) -> None:
         return
     if holder.recovery_id != recovery_id:
         _refuse_needless(run, history, holder)
-    refuse_overtaken(replace(run, form=None), None, history)
+    if not _has_consent_for_a_reason(run, history):
+        refuse_overtaken(replace(run, form=None), None, history)
+
+
+def _has_consent_for_a_reason(run: Run, history: History) -> bool:
+    is_asked = run.form is not None and bool(run.options.undo_by)
+    if not (is_asked and history.approvals):
+        return False
+    plan_hash = plan_way_back(run, history).hash
+    return any(given.reason for given in history.consents.standing(plan_hash))
 
 
 def _refuse_needless(run: Run, history: History, holder: Holder) -> None:

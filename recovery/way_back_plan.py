@@ -51,7 +51,8 @@ class WayBackPlan(Plan):
         recovery_id: which recovery goes back.
         acts: each act that was begun, in that order: its key, and its step back with the very
             arguments, or why it stays. The same however many are undone already.
-        as_of: how the last attempt forward ended, and who has changed the target since.
+        as_of: how the last attempt forward ended, which flows have changed the target since, and
+            which recoveries have gone back on it.
         stays: acts that are not taken back, those begun last first.
         undone: keys of the acts that are undone already, those begun last first.
         cut_short: why the walk did not come to all of them, where a target failed on it.

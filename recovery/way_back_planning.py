@@ -102,9 +102,11 @@ def _acts(history: History, becomes: Mapping[str, str]) -> list[list[str]]:
 
 
 def _as_of(history: History, later: Sequence[Later]) -> list[Any]:
+    """What consent depends on beside the acts; one more act of a flow that was told is as told."""
     last = history.last_forward
     ended = [last.n, last.ended_as == RecoveryState.RECOVERED] if last else []
-    return [ended, sorted([one.recovery_id, one.acted_at] for one in later)]
+    changed_by = sorted({one.flow for one in later if not one.went_back})
+    return [ended, changed_by, sorted(one.recovery_id for one in later if one.went_back)]
 
 
 def _act_left(record: StepRecord, why: Why, done_by: str = "") -> ActLeft:

@@ -53,13 +53,21 @@ def _call_off(journal: Journal, flow_run_id: str, standing: Standing) -> Found:
         return Found.TAKEN_UP
     epoch = max(event.epoch for event in events)
     if journal.withdraw(history.target, recovery_id, epoch):
-        _note_called_off(journal, history, flow_run_id)
+        _note_called_off(journal, _as_withdrawn(journal, history, epoch), flow_run_id)
         return Found.CALLED_OFF
     events = journal.events(recovery_id)
     now = read_history(events)
     if now is not None and _is_taken_up(now, flow_run_id):
         return Found.TAKEN_UP
     return Found.ACTED if _has_acted(events) else Found.UNSETTLED
+
+
+def _as_withdrawn(journal: Journal, history: History, epoch: int) -> History:
+    """With the attempt that got in before its right was taken, without one that began since."""
+    now = read_history(journal.events(history.recovery_id))
+    if now is None or not now.attempts or now.attempts[-1].epoch > epoch:
+        return history
+    return now
 
 
 def _is_taken_up(history: History, flow_run_id: str) -> bool:

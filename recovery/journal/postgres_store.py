@@ -24,6 +24,7 @@ from recovery.journal.store import (
     boot_clock,
     check_format,
     opened_by,
+    opened_on,
     stored_text,
 )
 
@@ -70,6 +71,19 @@ on conflict (target) do update set recovery_id = excluded.recovery_id, epoch = h
   owner = excluded.owner, expires = excluded.expires
   where held.expires <= clock_timestamp() or %(by_force)s
 returning epoch
+"""
+# From one id to the next by the primary key: a journal has many events for each.
+ACTED_SINCE: LiteralString = """
+with recursive known(id) as (
+  select min(recovery_id) from recover_events union all
+  select (select min(recovery_id) from recover_events where recovery_id > known.id)
+  from known where known.id is not null)
+select known.id from known
+  join recover_events first on first.recovery_id = known.id and first.seq = 1
+  cross join lateral (
+    select max(epoch) as epoch from recover_events
+    where recovery_id = known.id and kind in (%s, %s)) acted
+where strpos(first.body, %s) > 0 and acted.epoch > %s order by acted.epoch desc
 """
 
 IDENTITY: LiteralString = """
@@ -245,6 +259,12 @@ class PostgresJournal(Journal):
                 (starting_with, flow, opened_by(flow), limit),
             ).fetchall()
         )
+        return [row[0] for row in rows]
+
+    def acted_since(self, target: str, epoch: int) -> list[str]:
+        """See Journal."""
+        values = (str(Kind.INTENDED), str(Kind.UNDO_INTENDED), opened_on(target), epoch)
+        rows = self._ask(lambda connection: connection.execute(ACTED_SINCE, values).fetchall())
         return [row[0] for row in rows]
 
     def heads(self, limit: int = 1000) -> dict[str, int]:

@@ -25,6 +25,7 @@ from recovery.journal.store import (
     boot_clock,
     check_format,
     opened_by,
+    opened_on,
     stored_text,
 )
 
@@ -48,6 +49,18 @@ SCHEMA = (
     """insert into identity select lower(hex(randomblob(6)))
       where not exists (select 1 from identity)""",
 )
+# From one id to the next by the primary key: a journal has many events for each.
+ACTED_SINCE = """
+with recursive known(id) as (
+  select min(recovery_id) from events union all
+  select (select min(recovery_id) from events where recovery_id > known.id)
+  from known where known.id is not null)
+select known.id from known
+  cross join events first on first.recovery_id = known.id and first.seq = 1
+  cross join events acted on acted.recovery_id = known.id
+where instr(first.body, ?) > 0 and acted.kind in (?, ?) and acted.epoch > ?
+group by known.id order by max(acted.epoch) desc
+"""
 HELD = "select 1 from leases where target = ? and epoch = ? and recovery_id = ?"
 
 
@@ -226,6 +239,11 @@ class SqliteJournal(Journal):
             limit,
         )
         return [row[0] for row in rows]
+
+    def acted_since(self, target: str, epoch: int) -> list[str]:
+        """See Journal."""
+        acts = (str(Kind.INTENDED), str(Kind.UNDO_INTENDED))
+        return [row[0] for row in self._read(ACTED_SINCE, opened_on(target), *acts, epoch)]
 
     def heads(self, limit: int = 1000) -> dict[str, int]:
         """See Journal."""

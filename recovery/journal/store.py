@@ -119,6 +119,15 @@ class Journal(ABC):
         """Ids of recoveries, those written to last first; of one flow, or of all."""
 
     @abstractmethod
+    def acted_since(self, target: str, epoch: int) -> list[str]:
+        """Ids of recoveries of a target that began an act or a step back there, latest first.
+
+        Args:
+            target: the name of what they repair.
+            epoch: what was begun under a later one counts, however many recoveries there are.
+        """
+
+    @abstractmethod
     def heads(self, limit: int = 1000) -> dict[str, int]:
         """The last `seq` of each recovery, those written to last first."""
 
@@ -174,6 +183,11 @@ class Journal(ABC):
 def opened_by(flow: str) -> str:
     """What the first event of a recovery holds as text where it is one of this flow."""
     return canonical({"flow": flow})[1:-1] if flow else ""
+
+
+def opened_on(target: str) -> str:
+    """What the first event of a recovery holds as text where it is one of this target."""
+    return canonical({"target": target})[1:-1]
 
 
 def stored_text(body: Mapping[str, Any]) -> str:

@@ -194,6 +194,27 @@ def test_recoveries_of_one_flow_are_found_by_how_they_were_opened(journal):
     assert journal.recovery_ids(flow="drill", starting_with="r2") == []
 
 
+def test_what_began_acts_or_steps_back_on_a_target_since_is_found_latest_first(journal):
+    for recovery_id, target, kind in (
+        ("r1", "db", Kind.INTENDED),
+        ("r3", "db", Kind.INTENDED),
+        ("r2", "db", Kind.UNDO_INTENDED),
+        ("r4", 'odd "db" ž', Kind.INTENDED),
+        ("r5", "db", Kind.DONE),
+    ):
+        lease = journal.take_lease(target, recovery_id, "me", 20)
+        journal.append(recovery_id, Kind.OPENED, {"flow": "db", "target": target}, lease=lease)
+        journal.append(recovery_id, kind, {"target": "db"}, step="s", lease=lease)
+        journal.append(recovery_id, Kind.SAW, {}, step="s")  # of no epoch
+        journal.release_lease(lease)
+
+    assert journal.acted_since("db", 0) == ["r2", "r3", "r1"]
+    assert journal.acted_since("db", 1) == ["r2", "r3"]
+    assert journal.acted_since("db", 3) == []
+    assert journal.acted_since('odd "db" ž', 0) == ["r4"]
+    assert journal.acted_since("d", 0) == []
+
+
 def test_a_lease_is_held_by_one_and_each_take_over_raises_its_epoch(journal):
     first = taken(journal)
     held = journal.take_lease("db", "r2", "other", 20)

@@ -138,6 +138,43 @@ def test_an_answer_to_a_way_back_that_another_recovery_overtook_is_void_and_that
     assert failed.undo().state == "undone"
 
 
+def test_consent_to_a_way_back_holds_over_more_acts_of_a_flow_that_was_shown(lab, failed, caplog):
+    lab.run(lab.make("saved"), name="back-up")
+    failed.undo()
+    before = failed.asked
+    again = lab.run(lab.make("saved again"), name="back-up")  # by a schedule
+    failed.answer(before)
+
+    assert failed.undo().state == "undone"
+    assert failed.asked == before
+    assert f"recovery {again.recovery_id} (back-up) has changed it since" in caplog.text
+
+
+@pytest.mark.parametrize("is_of_another_flow", [True, False])
+def test_consent_to_a_way_back_is_void_over_what_was_not_shown(lab, failed, is_of_another_flow):
+    """Goal: nobody consents to putting back what they were told nothing of.
+
+    Method: after the answer another flow acts, or one that was shown as acting goes halfway back.
+    """
+    flow = taken_back(lab, "saved")
+    shown = lab.run(flow, name="back-up")
+    failed.undo()
+    before = failed.asked
+    if is_of_another_flow:
+        lab.run(lab.make("mend"), name="mending")
+    else:
+        lab.answers["take saved"] = down()
+        back = {"resume": shown.recovery_id, "undo_by": "me", "break_glass": "the wrong one"}
+        assert lab.run(flow, name="back-up", **back).state == "needs-person"
+    failed.answer(before)
+
+    ended = failed.undo()
+
+    assert isinstance(ended.error, NeedsPerson)
+    assert f"plan {before.plan_hash} was approved" in failed.asked.why
+    assert "one" in lab.there
+
+
 def test_what_was_said_to_stay_is_not_taken_back_by_another_release_under_the_same_consent(lab):
     two = taken_back(lab, "two")
     releases = [lab.make("one"), taken_back(lab, "one")]
@@ -428,6 +465,33 @@ def test_the_reason_of_a_way_back_that_needs_no_other_person_is_in_the_report(la
     assert ended.state == "undone", ended.error
     with contextlib.closing(open_journal(str(lab.path))) as journal:
         assert "it was the wrong one" in markdown_report(journal, first.recovery_id)
+
+
+@pytest.mark.parametrize("is_as_shown", [True, False])
+def test_a_take_over_on_a_worker_wants_no_reason_beside_the_one_of_the_consent(
+    lab, failed, is_as_shown
+):
+    """Goal: an approved way back whose worker was killed is gone on with under the same consent.
+
+    Method: consent, a lease that nobody releases, and another run that takes over; where another
+    flow has acted after the consent, nothing is taken.
+    """
+    lab.run(lab.make("mend"), name="other")
+    failed.undo()
+    failed.consent(failed.asked.plan_hash)
+    if not is_as_shown:
+        lab.run(lab.make("more"), name="another")
+    with contextlib.closing(open_journal(str(lab.path))) as journal:
+        journal.take_lease("lab", failed.recovery_id, "gone", 20)
+
+    ended = failed.undo(run_id=RUN[:-1] + "1", take_over_by="Bob")
+
+    if is_as_shown:
+        assert ended.state == "undone", ended.error
+    else:
+        assert isinstance(ended.error, NeedsPerson)
+        assert "--take-over --reason TEXT" in str(ended.error)
+        assert "one" in lab.there
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

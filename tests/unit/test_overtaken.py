@@ -6,6 +6,7 @@ import pytest
 
 from recovery import launch
 from recovery.errors import Fenced, NeedsPerson, Refused
+from recovery.journal.events import Kind
 from recovery.journal.opening import open_journal
 from recovery.steps import decision
 from tests.unit.engine_lab import down, taken_back
@@ -74,6 +75,20 @@ def test_a_later_one_is_told_of_before_what_was_before_it_is_put_back(lab, rolli
 
     assert f"recovery {later.recovery_id} (lab) has changed it since" in str(ended.error)
     assert lab.there == {"rebootw1", "rebootw2"}
+
+
+def test_a_later_one_is_told_of_however_many_recoveries_were_written_to_since(lab, rolling):
+    rolling.due = ["w0", "w1"]
+    rolling.run(run_id=A_RUN)
+    later = lab.run(lab.make("mend"), name="other")
+    with contextlib.closing(open_journal(str(lab.path))) as journal:
+        for n in range(1000):
+            journal.append(f"elsewhere-{n}", Kind.SAW, {})
+
+    ended = rolling.run(resume=A, undo_by="me")
+
+    assert f"recovery {later.recovery_id} (other) has changed it since" in str(ended.error)
+    assert lab.there == {"rebootw0", "mend"}
 
 
 def test_a_failed_one_is_not_taken_back_over_a_later_one_of_whatever_flow(lab, rolling):
@@ -194,8 +209,18 @@ def test_nobody_loses_the_target_to_a_take_over_that_wants_a_reason_and_has_none
 
     assert isinstance(refused[0].error, NeedsPerson)
     assert f"recovery {other.recovery_id} ({flow}) has changed it since" in str(refused[0].error)
+    assert f"{A} --by NAME --take-over --" in str(refused[0].error)
     assert (other.state, lab.there) == ("recovered", {"rebootw0", "mend"})
     assert len(lab.events(A)) == before
+
+
+def test_a_take_over_to_go_back_on_what_was_completed_is_to_be_ordered_as_one_again(lab, rolling):
+    rolling.broken = set()
+    rolling.run(run_id=A_RUN)
+
+    ended = rolling.run(resume=A, undo_by="me", take_over_by="me")
+
+    assert f"`recover undo {A} --by NAME --take-over --reason TEXT`" in str(ended.error)
 
 
 def test_a_take_over_for_a_reason_is_on_record_before_anything_else_of_its_attempt(lab, rolling):

@@ -19,6 +19,7 @@ from recovery.journal.events import Kind
 from recovery.journal.history import read_history
 from recovery.journal.opening import open_journal
 from recovery.journal.sqlite_store import SqliteJournal
+from recovery.journal.store import LeaseLost
 
 RECOVERY, RUN_ID = "00000000c0de", "01900000-0000-7000-8000-00000000c0de"
 
@@ -237,6 +238,33 @@ def test_a_resume_that_begins_meanwhile_is_not_told_as_called_off(journal, monke
     history = read_history(journal.events(RECOVERY))
     assert status_of(journal, RECOVERY)["state"] == "recovered"
     assert [one.by for one in history.consents.standing("ab12")] == ["Ada"]
+
+
+def test_an_attempt_that_gets_in_just_before_its_right_is_taken_is_called_off(journal, monkeypatch):
+    """Goal: what is fenced for a resolved alert is told as called off, and is no orphan.
+
+    Method: the run has opened its journal, and begins its attempt between the look and the taking.
+    """
+    withdraw = SqliteJournal.withdraw
+    lease = journal.take_lease("db", RECOVERY, "host:7", 30.0)
+    opened = {"flow": "mend", "target": "db", "parameters": {}, "flow_run_id": RUN_ID}
+    journal.append(RECOVERY, Kind.OPENED, opened, lease=lease)
+
+    def begin_first(*asked):
+        started = {"flow_run_id": RUN_ID, "worker": "host:7", "goes": "forward"}
+        journal.append(RECOVERY, Kind.ATTEMPT_STARTED, started, attempt=1, lease=lease)
+        return withdraw(*asked)
+
+    monkeypatch.setattr(SqliteJournal, "withdraw", begin_first)
+    kept = SimpleNamespace(parameters={}, flow_run_id=RUN_ID)
+
+    found = call_off(kept, Standing("CANCELLING", "Cancelling", is_final=False))
+
+    assert found is Found.CALLED_OFF
+    with pytest.raises(LeaseLost):
+        journal.append(RECOVERY, Kind.INTENDED, {}, step="load", attempt=1, lease=lease)
+    assert status_of(journal, RECOVERY)["state"] == "called-off"
+    assert AttemptReader().read(journal)[1] == []
 
 
 @pytest.mark.parametrize("kind", [Kind.INTENDED, Kind.UNDO_INTENDED, Kind.ATTEMPT_ENDED])
