@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -29,6 +30,9 @@ POOL = "lab"
 
 
 def pytest_configure():
+    # Processes are forked from one server, whoever starts it: what that has not imported by then,
+    # each of them imports anew.
+    multiprocessing.set_forkserver_preload(["tests.lab.counted_recovery"])
     # A run in the background of a script has SIGINT ignored, and so would all it starts.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
