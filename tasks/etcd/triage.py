@@ -73,14 +73,22 @@ def finding_of(cluster: EtcdCluster, hosts: str, members: Sequence[MemberSeen]) 
         hosts: as they were named, for the command.
         members: as they were seen.
     """
-    has_leader = any(member.status and member.status.leader for member in members)
-    advice = _with_quorum(members) if has_leader else _without_quorum(cluster, members)
+    advice = _with_quorum(members) if _has_quorum(members) else _without_quorum(cluster, members)
     finding, recovery, why, host = advice
     command = ""
     if recovery not in {NOTHING, BY_HAND}:
         more = f" --set host={host}" if host else ""
         command = f"recover plan {recovery} --set {shlex.quote(f'hosts={hosts}')}{more}"
     return EtcdFinding(finding, recovery, why, command, tuple(map(str, members)))
+
+
+def _has_quorum(members: Sequence[MemberSeen]) -> bool:
+    """Whether there is a leader; one that is left alone says for some seconds that it still is."""
+    if any(member.is_healthy for member in members):
+        return True
+    down = [m for m in members if m.state in {MemberState.STOPPED, MemberState.NO_DATA}]
+    is_possible = len(members) - len(down) >= majority_of(len(members))
+    return is_possible and any(member.status and member.status.leader for member in members)
 
 
 def _with_quorum(members: Sequence[MemberSeen]) -> Advice:
