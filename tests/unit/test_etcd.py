@@ -214,7 +214,11 @@ def test_where_no_data_is_left_a_snapshot_begins_the_cluster_on_the_first_host()
         ([well(1, errors=("alarm:NOSPACE",)), well(2), well(3)], "defragment-etcd", "grows"),
         ([well(1, errors=("alarm:CORRUPT",)), well(2), well(3)], "by hand", "Compare keys"),
         ([member(1), member(2, STOPPED), member(3, NO_DATA)], "recover-etcd-quorum", "starts h2"),
-        ([member(1, leader=1), member(2, STOPPED), member(3, STOPPED)], "recover-etcd-quorum", "h3"),
+        (
+            [member(1, leader=1), member(2, STOPPED), member(3, STOPPED)],
+            "recover-etcd-quorum",
+            "h3",
+        ),
         ([member(1, leader=1), member(2), member(3, AWAY)], "by hand", "it has quorum"),
         ([member(1), member(2, NO_DATA), member(3, NO_DATA)], "recover-etcd-quorum", "from h1"),
         ([member(1), member(2, AWAY), member(3, AWAY)], "recover-etcd-quorum", "off:h2"),
