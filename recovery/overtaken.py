@@ -103,8 +103,8 @@ def later_acts(
     if lease is not None and lease.epoch == last.epoch + len(others) + 1:
         return []  # all leases between were its own
     found = [
-        _later(run.journal.events(recovery_id), last.epoch, run.target)
-        for recovery_id in run.journal.acted_since(run.target, last.epoch)
+        _later(run.journal.events(recovery_id), last.epoch, history.target)
+        for recovery_id in run.journal.acted_since(history.target, last.epoch)
         if recovery_id != history.recovery_id
     ]
     return [later for later in found if later is not None]
