@@ -213,9 +213,17 @@ def private_prefect_server(
     server = PrefectServer(directory, settings or {})
     try:
         server.start()
+        send_events_anew()
         yield server
     finally:
+        send_events_anew()
         server.close()
+
+
+def send_events_anew() -> None:
+    """Have this process send its events to the server that it is set to: it keeps to its first."""
+    if (worker := sys.modules.get("prefect.events.worker")) is not None:
+        worker.EventsWorker.drain_all(timeout=5, at_exit=False)
 
 
 @contextlib.contextmanager
