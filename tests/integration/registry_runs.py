@@ -50,7 +50,7 @@ def running(stopped):
     return stopped
 
 
-SILENT_FOR = "5s"  # longer than a server is waited for here
+SILENT_FOR = "7s"  # longer than a server is waited for here
 
 
 def be_impatient(monkeypatch):
@@ -58,7 +58,7 @@ def be_impatient(monkeypatch):
     from_url = PostgresServer.from_url
 
     def opened(url):
-        return from_url(url).model_copy(update={"connect_within_seconds": 3})
+        return from_url(url).model_copy(update={"connect_within_seconds": 5})
 
     monkeypatch.setattr(PostgresServer, "from_url", staticmethod(opened))
     monkeypatch.setattr("tasks.postgres_server.inside.CONNECT_WITHIN_SECONDS", 2)
